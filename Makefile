@@ -1,0 +1,91 @@
+# `make` alone lists what a person can ask for.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+BIN     := $(CURDIR)/.cache/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export VERSION
+
+# PKG narrows `make test` to some packages: make test PKG=./internal/saga/...
+PKG       ?= ./...
+TESTFLAGS ?= -race -timeout 15m
+KILLS     ?= 30
+
+KAFKA_BROKERS := 127.0.0.1:19092
+# What publishes to Kafka or reads from it, and so runs against both brokers.
+KAFKA_SUITES  := ./internal/broker/... ./internal/outbox/... ./internal/inbox/... ./internal/readmodel/... ./test/...
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Run everything here (Postgres, broker, simulator, service); Ctrl-C ends it, state stays in .data
+	@exec ./bin/payments demo
+
+.PHONY: audit-demo
+audit-demo: build ## Check every invariant of the running demo
+	@set -a; . ./.data/demo.env; set +a; exec ./bin/payments audit
+
+.PHONY: build
+build: ## Build bin/payments
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/payments ./cmd/payments
+
+.PHONY: test
+# -count=1: the tools' tests read files outside of their module, which go test's cache does not see.
+test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/saga/... for some, TESTFLAGS for go test
+	cd tools && $(BIN)/gotestsum --format pkgname -- -count=1 ./...
+	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
+
+.PHONY: test-kafka
+test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`
+	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT=$(CURDIR)/scripts/kafka.sh \
+		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 $(KAFKA_SUITES)
+
+.PHONY: chaos
+chaos: $(BIN)/gotestsum ## Kill the service with SIGKILL under load, KILLS=30 times, and audit what is left
+	PAYMENTS_CHAOS_KILLS=$(KILLS) $(BIN)/gotestsum --format testname -- -race -count=1 -timeout 60m ./test/...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Check the code, the import direction and that both go.mod files are tidy
+	$(BIN)/golangci-lint run ./...
+	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint ## Format the code
+	$(BIN)/golangci-lint fmt ./...
+	cd tools && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+
+.PHONY: kafka-up
+kafka-up: ## Start a real Apache Kafka on this machine (needs Java 17 and Maven)
+	scripts/kafka.sh up
+
+.PHONY: kafka-down
+kafka-down: ## Stop it and remove its data
+	scripts/kafka.sh down
+
+.PHONY: up
+up: .env ## Start the full stack from real images with docker compose, with the demo's merchants
+	docker compose --profile demo up --build --wait
+
+.PHONY: down
+down: ## Stop the stack; its volumes stay (docker compose down --volumes removes them)
+	docker compose --profile demo down
+
+# Made once and never overwritten: the volumes of the stack know its passwords.
+.env:
+	@$(MAKE) --no-print-directory build
+	@umask 077; ./bin/payments secrets > .env.new && mv .env.new .env
+	@echo "wrote .env with fresh secrets (git ignores it)"
+
+# Tools are built once for each state of tools/go.sum.
+$(BIN)/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+$(BIN)/gotestsum: tools/go.mod tools/go.sum
+	cd tools && GOBIN=$(BIN) go install gotest.tools/gotestsum
+	@touch $@
