@@ -1,0 +1,99 @@
+package payment
+
+import "time"
+
+// Topic is where every event of a payment is published, keyed by order id.
+const Topic = "payments.events.v1"
+
+// EventSource is the CloudEvents source of this service's events.
+const EventSource = "/payments"
+
+// EventType is the CloudEvents type of an event; docs/events has its schema.
+type EventType string
+
+// The events of an order. Their data is EventData.
+const (
+	EventOrderPlaced       EventType = "order.placed"
+	EventStockReserved     EventType = "stock.reserved"
+	EventStockRejected     EventType = "stock.rejected"
+	EventPaymentAuthorized EventType = "payment.authorized"
+	EventPaymentDeclined   EventType = "payment.declined"
+	EventPaymentCaptured   EventType = "payment.captured"
+	EventPaymentVoided     EventType = "payment.voided"
+	EventStockReleased     EventType = "stock.released"
+	EventOrderConfirmed    EventType = "order.confirmed"
+	EventOrderFailed       EventType = "order.failed"
+	EventReviewRequired    EventType = "payment.review_required"
+)
+
+// EventTypes lists every type, in the order of the flow.
+var EventTypes = []EventType{
+	EventOrderPlaced, EventStockReserved, EventStockRejected, EventPaymentAuthorized,
+	EventPaymentDeclined, EventPaymentCaptured, EventPaymentVoided, EventStockReleased,
+	EventOrderConfirmed, EventOrderFailed, EventReviewRequired,
+}
+
+// EventData is the data of every event: the ids and the status after the event
+// always, the rest by type (docs/events). Members are only ever added.
+type EventData struct {
+	MerchantID string `json:"merchant_id"`
+	OrderID    string `json:"order_id"`
+	PaymentID  string `json:"payment_id"`
+	Status     Status `json:"status"`
+
+	Placed        *PlacedData        `json:"placed,omitempty"`
+	Authorization *AuthorizationData `json:"authorization,omitempty"`
+	Captured      *CapturedData      `json:"captured,omitempty"`
+	Failure       *Failure           `json:"failure,omitempty"`
+	Attempts      []AttemptData      `json:"attempts,omitempty"`
+}
+
+// PlacedData is what order.placed tells of the new order. Amounts are in minor units.
+type PlacedData struct {
+	Amount        int64      `json:"amount"`
+	Currency      string     `json:"currency"`
+	PaymentMethod string     `json:"payment_method"`
+	Customer      Customer   `json:"customer"`
+	Reference     string     `json:"reference"`
+	Lines         []LineData `json:"lines"`
+}
+
+// Customer carries the address only as ciphertext (base64 of Tink AEAD, bound
+// to the payment's id), so that no log, topic or dump shows it.
+type Customer struct {
+	Reference       string `json:"reference"`
+	EmailCiphertext []byte `json:"email_ciphertext,omitempty"`
+}
+
+// LineData is one line of the order; UnitAmount is in minor units.
+type LineData struct {
+	SKU        string `json:"sku"`
+	Quantity   int64  `json:"quantity"`
+	UnitAmount int64  `json:"unit_amount"`
+}
+
+// AuthorizationData names the hold at the provider.
+type AuthorizationData struct {
+	Provider  string `json:"provider"`
+	Operation string `json:"operation"`
+	Amount    int64  `json:"amount"`
+}
+
+// CapturedData names the charge at the provider; Amount is in minor units.
+type CapturedData struct {
+	Provider  string `json:"provider"`
+	Operation string `json:"operation"`
+	Amount    int64  `json:"amount"`
+}
+
+// AttemptData is one attempt of the saga's step that led to the event, so that
+// the timeline can be told from events alone.
+type AttemptData struct {
+	Number     int       `json:"number"` // counts over the whole saga, from 1
+	Step       string    `json:"step"`
+	Call       string    `json:"call"`    // local, execute or lookup
+	Outcome    string    `json:"outcome"` // succeeded, rejected, not_found or unknown
+	Code       string    `json:"code,omitempty"`
+	StartedAt  time.Time `json:"started_at"`
+	FinishedAt time.Time `json:"finished_at"`
+}

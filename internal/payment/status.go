@@ -1,0 +1,51 @@
+package payment
+
+import "slices"
+
+// Status is the state of a payment as clients see it.
+type Status string
+
+// The states of a payment.
+const (
+	StatusProcessing     Status = "processing"
+	StatusRequiresReview Status = "requires_review" // parked for a person; not terminal
+	StatusSucceeded      Status = "succeeded"
+	StatusFailed         Status = "failed"
+	StatusCanceled       Status = "canceled"
+)
+
+// transitions is the whole state machine; a trigger in the database repeats it.
+var transitions = map[Status][]Status{
+	StatusProcessing:     {StatusSucceeded, StatusFailed, StatusCanceled, StatusRequiresReview},
+	StatusRequiresReview: {StatusProcessing, StatusSucceeded, StatusFailed, StatusCanceled},
+	StatusSucceeded:      nil,
+	StatusFailed:         nil,
+	StatusCanceled:       nil,
+}
+
+// ParseStatus is false for a word that is no status.
+func ParseStatus(s string) (Status, bool) {
+	_, ok := transitions[Status(s)]
+	return Status(s), ok
+}
+
+// CanBecome reports whether a payment in this state may change to the other.
+func (s Status) CanBecome(next Status) bool { return slices.Contains(transitions[s], next) }
+
+// Terminal states never change again.
+func (s Status) Terminal() bool {
+	next, known := transitions[s]
+	return known && len(next) == 0
+}
+
+// Settled reports whether there is an outcome to tell a client who waits:
+// a terminal state, or one that only a person can move.
+func (s Status) Settled() bool { return s.Terminal() || s == StatusRequiresReview }
+
+// Failure says why a payment failed: a stable code, the saga's step that was
+// refused, and a sentence for a person.
+type Failure struct {
+	Code    string `json:"code"`
+	Step    string `json:"step"`
+	Message string `json:"message"`
+}
