@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"payments/migrations"
+)
+
+// Migrate brings the schema up as the owner, one process at a time (a session
+// advisory lock), and then grants the role of appURL what the service needs.
+// Both URLs may name the same role.
+func Migrate(ctx context.Context, ownerURL, appURL string) error {
+	owner, err := pgx.ParseConfig(ownerURL)
+	if err != nil {
+		return errors.New("the migration URL is not a Postgres connection URL")
+	}
+	app, err := pgx.ParseConfig(appURL)
+	if err != nil {
+		return errors.New("the database URL is not a Postgres connection URL")
+	}
+	owner.ConnectTimeout = connectTimeout
+	db := stdlib.OpenDB(*owner)
+	defer db.Close()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return fmt.Errorf("make migration lock: %w", err)
+	}
+	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
+		goose.WithSessionLocker(locker), goose.WithSlog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if app.User == owner.User {
+		return nil
+	}
+	role := pgx.Identifier{app.User}.Sanitize()
+	for _, grant := range []string{
+		"GRANT USAGE ON SCHEMA public TO " + role,
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + role,
+		"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO " + role,
+		// What has happened stays: events and answers cannot be rewritten by the service.
+		"REVOKE UPDATE, DELETE ON outbox FROM " + role,
+		"REVOKE UPDATE ON idempotency_keys FROM " + role,
+		"REVOKE DELETE ON orders, order_lines, payments, sagas, saga_attempts, merchants, api_keys FROM " + role,
+	} {
+		if _, err := db.ExecContext(ctx, grant); err != nil {
+			return fmt.Errorf("%s: %w", grant, err)
+		}
+	}
+	return nil
+}
+
+// Migrated says what is wrong when the schema is missing or older than this
+// program's migrations.
+func Migrated(ctx context.Context, pool *pgxpool.Pool) error {
+	var have int64
+	err := pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&have)
+	if Unavailable(err) {
+		return err
+	}
+	sources, serr := migrations.FS.ReadDir(".")
+	if serr != nil {
+		return fmt.Errorf("read migrations: %w", serr)
+	}
+	if err != nil || have < int64(len(sources)) {
+		return fmt.Errorf("the schema is at version %d and this program needs %d: run `payments migrate`", have, len(sources))
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	connectTimeout  = 2 * time.Second
+	rollbackTimeout = 5 * time.Second
+	maxConnections  = 24
+)
+
+// Open makes a pool whose sessions commit durably, keep UTC and give up waiting
+// for a lock or a lost client instead of hanging. It does not connect yet: the
+// service starts, and answers 503, while the database is away.
+func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("is not a Postgres connection URL") // the parser's own error repeats the password
+	}
+	c.ConnConfig.ConnectTimeout = connectTimeout
+	c.MaxConns = maxConnections
+	c.MaxConnIdleTime = time.Minute
+	c.HealthCheckPeriod = 5 * time.Second
+	maps.Copy(c.ConnConfig.RuntimeParams, map[string]string{
+		"application_name":                    "payments",
+		"timezone":                            "UTC",
+		"synchronous_commit":                  "on",
+		"lock_timeout":                        "5s",
+		"statement_timeout":                   "15s",
+		"idle_in_transaction_session_timeout": "15s",
+	})
+	return pgxpool.NewWithConfig(ctx, c)
+}
+
+// InTx runs fn in a READ COMMITTED transaction and commits when fn returns nil.
+// An error of the commit itself leaves open whether it took effect. The rollback
+// survives a canceled context.
+func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) (err error) {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		if rerr := tx.Rollback(rctx); rerr != nil && !errors.Is(rerr, pgx.ErrTxClosed) && err == nil {
+			err = fmt.Errorf("rollback: %w", rerr)
+		}
+	}()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// Constraint is the name of the constraint that err says was violated, or "".
+func Constraint(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && strings.HasPrefix(pg.Code, "23") {
+		return pg.ConstraintName
+	}
+	return ""
+}
+
+// DataError reports whether the values were at fault (SQLSTATE classes 22 and
+// 23), so that trying again is of no use.
+func DataError(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"))
+}
+
+// Unavailable reports whether the database could not be reached, was shutting
+// down or starting, had no connection or lock to give in time, or chose this
+// transaction as a deadlock's victim: the same request may succeed later.
+func Unavailable(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code[:2] {
+		case "08", "53", "57": // connection, resources, operator intervention
+			return true
+		}
+		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03"
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) ||
+		err != nil && strings.Contains(err.Error(), "conn closed")
+}
