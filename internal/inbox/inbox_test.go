@@ -1,0 +1,230 @@
+package inbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/postgres"
+)
+
+func apply(t *testing.T, in *Inbox, batch ...Message) {
+	t.Helper()
+	if err := in.Apply(t.Context(), batch); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+func same(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" && len(want)+len(got) > 0 {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestAMessageIsAppliedOnceWhateverIsRedelivered(t *testing.T) {
+	pool := database(t)
+	in, reg := open(t, pool, record)
+	first, second := message(1, "a", 1), message(2, "b", 1)
+	again := message(9, "a", 1) // the relay published it twice: another offset, one id
+	apply(t, in, first, second, first)
+	apply(t, in, first, second, again)
+	apply(t, in)
+	same(t, "effects", effects(t, pool), "a-1", "b-1")
+	same(t, "parked", parked(t, pool))
+	for result, want := range map[string]float64{"applied": 2, "duplicate": 4, "parked": 0} {
+		if got := metric(t, reg, "payments_inbox_applied_total", result); got != want {
+			t.Errorf("%s = %v, want %v", result, got, want)
+		}
+	}
+}
+
+func TestConsumersDeduplicateApart(t *testing.T) {
+	pool := database(t)
+	reg := prometheus.NewRegistry()
+	for _, consumer := range []string{"one", "two"} {
+		in, err := New(pool, consumer, record, Config{Log: slog.New(slog.DiscardHandler), Registerer: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, in, message(1, "a", 1))
+	}
+	same(t, "effects", effects(t, pool), "a-1", "a-1")
+}
+
+func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
+	insert := func(values string) Handler {
+		return func(ctx context.Context, tx pgx.Tx, _ Message) error {
+			_, err := tx.Exec(ctx, `INSERT INTO effects (id, positive) VALUES (`+values+`)`)
+			return err
+		}
+	}
+	causes := map[string]struct {
+		id    string
+		cause Handler
+	}{
+		"permanent error": {"a-2", func(context.Context, pgx.Tx, Message) error {
+			return fmt.Errorf("wrapped: %w", Permanent(errors.New("never\x00 \xff")))
+		}},
+		"panic":                   {"a-2", func(context.Context, pgx.Tx, Message) error { panic("at the disco") }},
+		"data exception":          {"a-2", insert(`'x', 1/0`)},
+		"refused by a constraint": {"a-2", insert(`'x', -1`)},
+		"no id":                   {"", record},
+		"an id Postgres refuses":  {"a\x002", record},
+		"an id no index can hold": {string(bytes.Repeat([]byte("abcdefg"), 2000)), record},
+		"an id that is not text":  {"a\xff2", record},
+		"effect, then an error": {"a-2", func(ctx context.Context, tx pgx.Tx, m Message) error {
+			return Permanent(errors.Join(record(ctx, tx, m), errors.New("late")))
+		}},
+		"a transaction left broken": {"a-2", func(ctx context.Context, tx pgx.Tx, _ Message) error {
+			_, _ = tx.Exec(ctx, `SELECT 1/0`)
+			return Permanent(errors.New("hidden"))
+		}},
+	}
+	for name, c := range causes {
+		t.Run(name, func(t *testing.T) {
+			pool := database(t)
+			in, reg := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
+				if m.Headers[HeaderID] == c.id {
+					return c.cause(ctx, tx, m)
+				}
+				return record(ctx, tx, m)
+			})
+			bad := message(3, "a", 2)
+			bad.Headers[HeaderID] = c.id
+			batch := []Message{message(1, "a", 1), message(2, "b", 1), bad, message(4, "a", 3), message(5, "b", 2)}
+			later := message(6, "a", 4)
+			for range 2 { // the second round is a replay from the beginning: nothing changes
+				apply(t, in, batch...)
+				apply(t, in, later, message(7, "b", 3))
+				same(t, "effects", effects(t, pool), "a-1", "b-1", "b-2", "b-3")
+				same(t, "parked", parked(t, pool), clean(c.id), "a-3", "a-4")
+			}
+			if got := metric(t, reg, "payments_inbox_applied_total", "parked"); got != 3 {
+				t.Errorf("parked = %v, want 3", got)
+			}
+			if got := metric(t, reg, "payments_inbox_parked_keys", ""); got != 1 {
+				t.Errorf("parked keys = %v, want 1", got)
+			}
+			_, restarted := open(t, pool, record)
+			if got := metric(t, restarted, "payments_inbox_parked_keys", ""); got != 1 {
+				t.Errorf("parked keys after a restart = %v, want 1", got)
+			}
+		})
+	}
+}
+
+func TestATransientErrorRollsTheWholeBatchBack(t *testing.T) {
+	pool := database(t)
+	away := errors.New("away")
+	fail := true
+	in, reg := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
+		switch id := m.Headers[HeaderID]; {
+		case id == "p-1":
+			return Permanent(errors.New("never"))
+		case id == "b-1" && fail:
+			return fmt.Errorf("ask: %w", away)
+		}
+		return record(ctx, tx, m)
+	})
+	batch := []Message{message(1, "p", 1), message(2, "a", 1), message(3, "b", 1)}
+	if err := in.Apply(t.Context(), batch); !errors.Is(err, away) {
+		t.Fatalf("Apply = %v, want the handler's error", err)
+	}
+	same(t, "effects", effects(t, pool))
+	same(t, "parked", parked(t, pool))
+	same(t, "seen", column(t, pool, `SELECT message_id FROM inbox_messages`))
+	if got := metric(t, reg, "payments_inbox_applied_total", "applied"); got != 0 {
+		t.Errorf("applied = %v, want 0", got)
+	}
+	fail = false
+	apply(t, in, batch...)
+	same(t, "effects", effects(t, pool), "a-1", "b-1")
+	same(t, "parked", parked(t, pool), "p-1")
+}
+
+func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
+	pool := database(t)
+	in, _ := open(t, pool, record)
+	long := make([]byte, 20_000)
+	for i := range long {
+		long[i] = byte(i * i >> 3)
+	}
+	apply(t, in,
+		Message{Topic: "events", Offset: 1},
+		Message{Topic: "events", Offset: 2, Key: long, Value: []byte{0, 0xff}, Headers: map[string]string{"\x00\xff": "\x00\xff"}},
+		Message{Topic: "events", Offset: 3, Key: long, Headers: map[string]string{HeaderID: "good"}},
+		Message{Topic: "events", Offset: 4, Key: []byte("other"), Headers: map[string]string{HeaderID: "other-1"}},
+	)
+	same(t, "parked", parked(t, pool), "", "", "good")
+	same(t, "effects", effects(t, pool), "other-1")
+	var key, value []byte
+	if err := pool.QueryRow(t.Context(), `SELECT key, value FROM inbox_parked WHERE "offset" = 2`).Scan(&key, &value); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(key, long) || !bytes.Equal(value, []byte{0, 0xff}) {
+		t.Error("key or value differ from what came")
+	}
+}
+
+// A process that has lost its partition is still inside its batch when the next
+// owner begins: the later message must not pass the one that is being parked.
+func TestTheNextOwnerOfAPartitionWaitsForTheLast(t *testing.T) {
+	pool := database(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	last, _ := open(t, pool, func(context.Context, pgx.Tx, Message) error {
+		close(entered)
+		<-release
+		return Permanent(errors.New("never"))
+	})
+	next, _ := open(t, pool, record)
+	done := make(chan error, 2)
+	go func() { done <- last.Apply(t.Context(), []Message{message(1, "a", 1)}) }()
+	<-entered
+	go func() { done <- next.Apply(t.Context(), []Message{message(2, "a", 2)}) }()
+	for deadline := time.Now().Add(4 * time.Second); ; {
+		var waiting bool
+		if err := pool.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+				AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if waiting || time.Now().After(deadline) {
+			break
+		}
+	}
+	close(release)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	same(t, "effects", effects(t, pool))
+	same(t, "parked", parked(t, pool), "a-1", "a-2")
+}
+
+func TestADatabaseThatIsAwayIsAnErrorOfApplyOnly(t *testing.T) {
+	pool, err := postgres.Open(t.Context(), "postgres://app@127.0.0.1:1/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	in, _ := open(t, pool, record)
+	if err := in.Apply(t.Context(), []Message{message(1, "a", 1)}); !postgres.Unavailable(err) {
+		t.Errorf("Apply = %v, want one that says the database is away", err)
+	}
+}
+
+func TestNewRefusesWhatIsMissing(t *testing.T) {
+	if _, err := New(nil, "", nil, Config{}); err == nil {
+		t.Error("New took nothing for an inbox")
+	}
+}

@@ -1,0 +1,112 @@
+package inbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/devstack/devtest"
+	"payments/internal/postgres"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Migrate)) }
+
+// database has a table in which handlers leave their effects; the pool is the
+// service's role.
+func database(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	db := devtest.Database(t)
+	owner, err := pgx.Connect(t.Context(), db.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Close(t.Context())
+	if _, err := owner.Exec(t.Context(), `
+		CREATE TABLE effects (n int GENERATED ALWAYS AS IDENTITY, id text NOT NULL, positive int CHECK (positive > 0));
+		GRANT ALL ON effects TO PUBLIC`); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := postgres.Open(t.Context(), db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func open(t *testing.T, pool *pgxpool.Pool, h Handler) (*Inbox, *prometheus.Registry) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	in, err := New(pool, "test", h, Config{Log: slog.New(slog.DiscardHandler), Registerer: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, reg
+}
+
+func record(ctx context.Context, tx pgx.Tx, m Message) error {
+	_, err := tx.Exec(ctx, `INSERT INTO effects (id) VALUES ($1)`, m.Headers[HeaderID])
+	return err
+}
+
+// message is the nth of a key; its id says both.
+func message(offset int64, key string, n int) Message {
+	return Message{
+		Topic: "events", Offset: offset, Key: []byte(key), Value: []byte(`{}`),
+		Headers: map[string]string{HeaderID: fmt.Sprintf("%s-%d", key, n)},
+	}
+}
+
+func column(t *testing.T, pool *pgxpool.Pool, sql string) []string {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), sql)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func effects(t *testing.T, pool *pgxpool.Pool) []string {
+	t.Helper()
+	return column(t, pool, `SELECT id FROM effects ORDER BY n`)
+}
+
+func parked(t *testing.T, pool *pgxpool.Pool) []string {
+	t.Helper()
+	return column(t, pool, `SELECT coalesce(headers->>'ce_id', '') FROM inbox_parked ORDER BY "offset"`)
+}
+
+// metric sums what has the name and, when given, the result.
+func metric(t *testing.T, reg *prometheus.Registry, name, result string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, found := 0.0, false
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == name && labels["result"] == result && labels["consumer"] == "test" {
+				found = true
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	if !found {
+		t.Fatalf("no metric %s{consumer=test,result=%q}", name, result)
+	}
+	return sum
+}
