@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+
+	"payments/internal/inbox"
+)
+
+// A dead member's partitions are another's within session + heartbeat and a
+// round of joining, which is less than 10 s.
+const (
+	sessionTimeout   = 6 * time.Second // Apache Kafka's group.min.session.timeout.ms
+	heartbeat        = time.Second     // how soon a member learns of a rebalance
+	rebalanceTimeout = 6 * time.Second
+	joinBackoff      = 500 * time.Millisecond
+	groupTimeout     = 3 * time.Second // of one request to the group's coordinator
+
+	beatInterval = time.Second
+	drainTimeout = 3 * time.Second
+	leaveTimeout = 3 * time.Second
+)
+
+// ConsumerConfig needs all fields but MaxBatch.
+type ConsumerConfig struct {
+	Group string
+	Topic string
+	// MaxBatch is how many messages at most are handled at once. Default 500.
+	MaxBatch int
+	// Beat is called each second in which every partition that is this member's
+	// was asked for messages and none is held up by an error.
+	Beat       func()
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Handle takes a batch of one partition in; after nil its offsets are committed,
+// after an error the same batch comes again. Its context ends when the partition
+// may be another's.
+type Handle = func(ctx context.Context, batch []inbox.Message) error
+
+type consumer struct {
+	ConsumerConfig
+	client *Client
+	handle Handle
+	lag    *prometheus.GaugeVec
+	wg     sync.WaitGroup // of generations
+}
+
+// Consume is a member of the group until ctx ends, whatever ails the broker
+// meanwhile, and begins at a topic's first message. At the end the batches in
+// hand are finished, for 3 s at most, and the group is left. An error means that
+// the configuration is at fault. It registers payments_inbox_lag_messages, which
+// consumers share.
+func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, handle Handle) error {
+	if cfg.Group == "" || cfg.Topic == "" || cfg.Beat == nil || cfg.Log == nil || cfg.Registerer == nil || handle == nil {
+		return errors.New("a consumer needs a group, a topic, a beat, a logger, a registerer and a handler")
+	}
+	if cfg.MaxBatch < 0 {
+		return fmt.Errorf("a batch of at most %d messages is negative", cfg.MaxBatch)
+	}
+	if cfg.MaxBatch == 0 {
+		cfg.MaxBatch = 500
+	}
+	lag, err := lagGauge(cfg.Registerer)
+	if err != nil {
+		return err
+	}
+	cfg.Log = cfg.Log.With("consumer", cfg.Group, "topic", cfg.Topic)
+	k := &consumer{ConsumerConfig: cfg, client: c, handle: handle, lag: lag}
+	// Without its topic a group would rebalance in circles.
+	if _, err := c.partitions(ctx, cfg.Topic); err != nil {
+		cfg.Log.WarnContext(ctx, "consumer waits for its topic", "error", err)
+	}
+	if _, err := c.awaitTopic(ctx, cfg.Topic); err == nil {
+		return k.run(ctx)
+	}
+	return nil // ctx has ended
+}
+
+func (k *consumer) run(ctx context.Context) error {
+	conns := newConnections(k.client.config.Dial)
+	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: k.Group, Topics: []string{k.Topic}, Brokers: k.client.brokers,
+		Dialer:         &kafka.Dialer{ClientID: clientID, DialFunc: conns.dialContext, Timeout: dialTimeout},
+		SessionTimeout: sessionTimeout, HeartbeatInterval: heartbeat, RebalanceTimeout: rebalanceTimeout,
+		JoinGroupBackoff: joinBackoff, Timeout: groupTimeout, WatchPartitionChanges: true,
+		StartOffset: kafka.FirstOffset,
+	})
+	if err != nil {
+		return fmt.Errorf("consume %s as %s: %w", k.Topic, k.Group, err)
+	}
+	defer k.leave(group, conns)
+	for {
+		gen, err := group.Next(ctx) // errors come no faster than joinBackoff
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			k.Log.WarnContext(ctx, "consumer group not joined", "error", err)
+		default:
+			k.wg.Add(1)
+			gen.Start(func(owned context.Context) {
+				defer k.wg.Done()
+				k.generation(ctx, owned, gen)
+			})
+		}
+	}
+}
+
+// leave lets what is in hand be finished and then leaves the group. kafka-go
+// waits for the broker there without a context: a broker that answers nothing
+// is cut off.
+func (k *consumer) leave(group *kafka.ConsumerGroup, conns *connections) {
+	finished := make(chan struct{})
+	go func() {
+		k.wg.Wait()
+		close(finished)
+	}()
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-finished:
+	case <-timer.C:
+	}
+	cut := time.AfterFunc(leaveTimeout, conns.close)
+	defer cut.Stop()
+	_ = group.Close() // ends the generation, and is never an error
+	<-finished
+	conns.close()
+}
+
+// generation pumps the partitions that are this member's until owned ends, ctx
+// ends, or a partition cannot commit.
+func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation) {
+	owned, disown := context.WithCancel(owned)
+	defer disown()
+	fetching, stop := context.WithCancel(owned)
+	defer stop()
+	detach := context.AfterFunc(ctx, stop)
+	defer detach()
+
+	var commits sync.Mutex // one at a time on the connection that heartbeats share
+	var pumps []*pump
+	var wg sync.WaitGroup
+	for _, a := range gen.Assignments[k.Topic] {
+		p := &pump{consumer: k, partition: a.ID, offset: a.Offset, log: k.Log.With("partition", a.ID)}
+		p.commit = func(offset int64) error {
+			commits.Lock()
+			defer commits.Unlock()
+			return gen.CommitOffsets(map[string]map[int]int64{k.Topic: {a.ID: offset}})
+		}
+		pumps = append(pumps, p)
+		wg.Go(func() {
+			defer stop()
+			p.run(fetching, owned)
+		})
+	}
+	k.Log.InfoContext(ctx, "partitions assigned", "partitions", len(pumps), "generation", gen.ID)
+	k.beat(fetching, pumps)
+	wg.Wait()
+}
+
+func (k *consumer) beat(ctx context.Context, pumps []*pump) {
+	ticker := time.NewTicker(beatInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		alive := true
+		for _, p := range pumps {
+			alive = p.turned.Load() && alive
+		}
+		if alive {
+			for _, p := range pumps {
+				p.turned.Store(false)
+			}
+			k.Beat()
+		}
+	}
+}
+
+func lagGauge(reg prometheus.Registerer) (*prometheus.GaugeVec, error) {
+	lag := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "payments_inbox_lag_messages", Help: "Messages of a partition that the consumer has not committed.",
+	}, []string{"consumer", "partition"})
+	err := reg.Register(lag)
+	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if existing, ok := already.ExistingCollector.(*prometheus.GaugeVec); ok {
+			return existing, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("register the consumers' lag: %w", err)
+	}
+	return lag, nil
+}

@@ -1,0 +1,286 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"payments/internal/broker"
+	"payments/internal/devstack/devtest"
+	"payments/internal/inbox"
+	"payments/internal/outbox"
+)
+
+func TestMain(m *testing.M) { os.Exit(devtest.Run(m)) }
+
+// deadline of a condition that a test waits for; takeover after a crash takes
+// seconds by design.
+const deadline = 40 * time.Second
+
+// wire is the network between a client and the brokers.
+type wire struct {
+	brokers []string
+
+	mu     sync.Mutex
+	conns  map[*wireConn]struct{}
+	cut    bool
+	silent chan struct{} // while not nil, nothing arrives
+}
+
+type wireConn struct {
+	net.Conn
+	of     *wire
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.mu.Lock()
+	cut := w.cut
+	w.mu.Unlock()
+	if cut {
+		return nil, errors.New("the wire is cut")
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := &wireConn{Conn: c, of: w, closed: make(chan struct{})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func (c *wireConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.of.mu.Lock()
+	silent := c.of.silent
+	c.of.mu.Unlock()
+	if silent != nil {
+		select {
+		case <-silent:
+		case <-c.closed:
+			return 0, net.ErrClosed
+		}
+	}
+	return n, err
+}
+
+func (c *wireConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// fail breaks every connection and lets none be made; mend lets them.
+func (w *wire) fail() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = true
+	for c := range w.conns {
+		_ = c.Close()
+	}
+	clear(w.conns)
+}
+
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = false
+}
+
+// silence lets connections stand on which nothing is answered any more.
+func (w *wire) silence() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.silent = make(chan struct{})
+}
+
+// leaks looks for goroutines that outlive what the test starts after it.
+func leaks(t *testing.T) {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+}
+
+func client(t *testing.T) (*broker.Client, *wire) {
+	t.Helper()
+	leaks(t)
+	return another(t, devtest.Brokers(t))
+}
+
+func another(t *testing.T, brokers []string) (*broker.Client, *wire) {
+	t.Helper()
+	w := &wire{brokers: brokers, conns: map[*wireConn]struct{}{}}
+	c, err := broker.NewClient(brokers, broker.Config{Dial: w.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c, w
+}
+
+func topic(t *testing.T, c *broker.Client, partitions int) string {
+	t.Helper()
+	name := devtest.Topic(t)
+	if err := c.EnsureTopic(t.Context(), name, partitions); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func message(topic, key string, n int) outbox.Message {
+	return outbox.Message{
+		MerchantID: "m", ID: fmt.Sprintf("%s-%d", key, n), Topic: topic, Key: key, Sequence: int64(n),
+		Headers: []outbox.Header{{Key: "ce_id", Value: fmt.Sprintf("%s-%d", key, n)}, {Key: "empty", Value: ""}},
+		Payload: fmt.Appendf(nil, "%s %d", key, n),
+	}
+}
+
+func publish(t *testing.T, p *broker.Publisher, msgs ...outbox.Message) {
+	t.Helper()
+	if err := p.Publish(t.Context(), msgs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// member is a consumer that runs until stop, and what it was given. gate, when
+// set, decides on each batch first.
+type member struct {
+	t      *testing.T
+	reg    *prometheus.Registry
+	gate   func(ctx context.Context, batch []inbox.Message) error
+	cancel context.CancelFunc
+	done   chan error
+
+	mu    sync.Mutex
+	got   []inbox.Message
+	tries int
+	beats int
+}
+
+func (m *member) start(c *broker.Client, topic, group string, batch int) *member {
+	m.t.Helper()
+	m.reg, m.done = prometheus.NewRegistry(), make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(m.t.Context()))
+	m.cancel = cancel
+	go func() {
+		m.done <- c.Consume(ctx, broker.ConsumerConfig{
+			Group: group, Topic: topic, MaxBatch: batch, Log: slog.New(slog.DiscardHandler), Registerer: m.reg,
+			Beat: func() { m.mu.Lock(); defer m.mu.Unlock(); m.beats++ },
+		}, m.handle)
+	}()
+	m.t.Cleanup(func() { m.stop() })
+	return m
+}
+
+func (m *member) handle(ctx context.Context, batch []inbox.Message) error {
+	m.mu.Lock()
+	m.tries++
+	m.mu.Unlock()
+	if m.gate != nil {
+		if err := m.gate(ctx, batch); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.got = append(m.got, batch...)
+	return nil
+}
+
+func (m *member) stop() {
+	m.t.Helper()
+	m.cancel()
+	if err, ok := <-m.done; ok && err != nil {
+		m.t.Errorf("Consume = %v", err)
+	}
+	select {
+	case <-m.done:
+	default:
+		close(m.done)
+	}
+}
+
+func (m *member) ids() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := []string{}
+	for _, g := range m.got {
+		ids = append(ids, g.Headers["ce_id"])
+	}
+	return ids
+}
+
+func (m *member) count(of *int) func() int {
+	return func() int { m.mu.Lock(); defer m.mu.Unlock(); return *of }
+}
+
+func (m *member) has(n int) {
+	m.t.Helper()
+	await(m.t, fmt.Sprintf("%d messages", n), func() bool { return len(m.ids()) >= n })
+}
+
+// inSequence fails unless the first n messages of each key came in sequence.
+func inSequence(t *testing.T, got []inbox.Message, n int) {
+	t.Helper()
+	last := map[string]int{}
+	for _, m := range got {
+		var key string
+		var sequence int
+		if _, err := fmt.Sscanf(string(m.Value), "%s %d", &key, &sequence); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if sequence > last[key]+1 {
+			t.Fatalf("key %s: %d came after %d", key, sequence, last[key])
+		}
+		last[key] = max(last[key], sequence)
+	}
+	for key, l := range last {
+		if l != n {
+			t.Errorf("key %s ended at %d, want %d", key, l, n)
+		}
+	}
+}
+
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func lag(t *testing.T, reg *prometheus.Registry) (sum float64, partitions int) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "payments_inbox_lag_messages" {
+			for _, m := range f.GetMetric() {
+				sum += m.GetGauge().GetValue()
+				partitions++
+			}
+		}
+	}
+	return sum, partitions
+}
