@@ -1,0 +1,72 @@
+package secret
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/mac"
+	"github.com/tink-crypto/tink-go/v2/mac/hmac"
+	"github.com/tink-crypto/tink-go/v2/tink"
+)
+
+const (
+	tagSize    = 32 // bytes: the whole HMAC-SHA256
+	minKeySize = 32 // bytes
+)
+
+// Pepper makes HMAC-SHA256 MACs of high-entropy secrets: whoever has the
+// database alone can neither recompute nor guess them. It is safe for concurrent use.
+type Pepper struct{ mac tink.MAC }
+
+// NewPepperKeyset makes a fresh value for ParseMAC.
+func NewPepperKeyset() (string, error) { return generate(mac.HMACSHA256Tag256KeyTemplate()) }
+
+// ParseMAC reads a keyset of HMAC-SHA256 keys of at least 256 bits, with 256-bit
+// tags. Its error completes a sentence that begins with the variable's name.
+func ParseMAC(keysetBase64JSON string) (*Pepper, error) {
+	h, err := parse(keysetBase64JSON)
+	if err != nil {
+		return nil, err
+	}
+	return newPepper(h)
+}
+
+func newPepper(h *keyset.Handle) (*Pepper, error) {
+	for i := range h.Len() {
+		entry, err := h.Entry(i)
+		if err != nil {
+			return nil, errors.New("holds a key that cannot be read")
+		}
+		key, ok := entry.Key().(*hmac.Key)
+		if !ok {
+			return nil, errors.New("holds a key that is not an HMAC key")
+		}
+		p, ok := key.Parameters().(*hmac.Parameters)
+		if !ok || p.HashType() != hmac.SHA256 || p.CryptographicTagSizeInBytes() != tagSize || p.KeySizeInBytes() < minKeySize {
+			return nil, errors.New("holds an HMAC key that is not SHA-256 with a 256-bit key and tag")
+		}
+	}
+	m, err := mac.New(h)
+	if err != nil {
+		return nil, errors.New("has no usable primary key")
+	}
+	return &Pepper{m}, nil
+}
+
+// MAC is deterministic as long as the primary key is the same: Tink's prefix of
+// 5 bytes with the key's version, then 32 bytes.
+func (p *Pepper) MAC(data []byte) []byte {
+	m, err := p.mac.ComputeMAC(data)
+	if err != nil {
+		panic(fmt.Sprintf("secret: HMAC cannot fail: %v", err))
+	}
+	return m
+}
+
+// Verify compares in constant time, with any enabled key.
+func (p *Pepper) Verify(mac, data []byte) bool { return p.mac.VerifyMAC(mac, data) == nil }
+
+// Format keeps the keys out of every %v.
+func (*Pepper) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "secret.Pepper") }
