@@ -1,0 +1,85 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/secret"
+)
+
+// Principal is a caller whose key was verified. MerchantID is empty for an operator.
+type Principal struct {
+	KeyID      string
+	MerchantID string
+	Role       Role
+}
+
+// Authenticator reads the keys from the database each time: a revoked key is
+// refused by every process at once.
+type Authenticator struct {
+	pool     *pgxpool.Pool
+	verify   func(mac, data []byte) bool
+	dummy    Credential // stands in for one that cannot be parsed
+	dummyMAC []byte     // stands in for one that is not stored; of no credential
+}
+
+func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator {
+	// An id without the version bits of a UUIDv7: the generator never makes it.
+	id := payment.PrefixKey + "_00000000000000000000000000"
+	text := FormatKey(ModeTest, id, [secretBytes]byte{})
+	return &Authenticator{
+		pool: pool, verify: pepper.Verify,
+		dummy:    Credential{ModeTest, id, text[:len(text)-checkLength]},
+		dummyMAC: pepper.MAC([]byte("of no API key")),
+	}
+}
+
+// Authenticate takes the token of the Authorization header. Malformed, unknown,
+// revoked and wrong do the same work, one lookup and one MAC, and give the same
+// CodeUnauthenticated, so that neither the answer nor its time tells which it
+// was. An error of the database stays one (postgres.Unavailable).
+func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Principal, error) {
+	c, parseErr := ParseKey(bearer)
+	if parseErr != nil {
+		c = a.dummy
+	}
+	p := Principal{KeyID: c.KeyID}
+	var (
+		mac  []byte
+		live bool
+	)
+	err := a.pool.QueryRow(ctx, `
+		SELECT coalesce(merchant_id, ''), role, mac, revoked_at IS NULL FROM api_keys WHERE id = $1`, c.KeyID).
+		Scan(&p.MerchantID, &p.Role, &mac, &live)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return Principal{}, fmt.Errorf("look up api key: %w", err)
+	}
+	if mac == nil {
+		mac = a.dummyMAC
+	}
+	verified := a.verify(mac, []byte(c.maced)) // before any other verdict
+	if !verified || !live || parseErr != nil {
+		return Principal{}, payment.Errorf(payment.CodeUnauthenticated, "The API key is missing or not valid.")
+	}
+	return p, nil
+}
+
+// InsertKey refuses a merchant that does not exist with CodeNotFound.
+func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO api_keys (id, merchant_id, role, mac) VALUES ($1, nullif($2, ''), $3, $4)`,
+		k.ID, k.MerchantID, k.Role, k.MAC)
+	if postgres.Constraint(err) == "api_keys_merchant_id_fkey" {
+		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)
+	}
+	if err != nil {
+		return fmt.Errorf("insert api key: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,12 @@
+// Package access says who a caller is and what it may do: API keys to
+// principals, a policy of statements to decisions, and a decision to the Scope
+// that queries are bound to.
+//
+// An API key is sk_test_ or sk_live_, the 26 characters of its id key_…, which
+// is public, 32 characters of secret (160 random bits) and 7 of CRC-32, so that
+// a typing error is found offline and scanners can tell a key from noise. The
+// secret is shown once; stored is its HMAC under a pepper that is not in the
+// database. It needs no slow hash: nobody guesses 160 random bits.
+//
+// It imports payment, secret, postgres and loop.
+package access

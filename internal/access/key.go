@@ -1,0 +1,122 @@
+package access
+
+import (
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strings"
+
+	"payments/internal/payment"
+	"payments/internal/secret"
+)
+
+// Mode keeps keys of test and live installations apart at sight. It is part of
+// what the MAC covers.
+type Mode string
+
+const (
+	ModeTest Mode = "test"
+	ModeLive Mode = "live"
+)
+
+const (
+	idLength     = 26
+	secretLength = 32
+	checkLength  = 7
+	secretBytes  = 20
+)
+
+// crockford is Crockford's base32 alphabet in lower case, as in TypeIDs.
+var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// Credential is an API key that was written without an error. Whether it was
+// ever given to anybody only Authenticate says.
+type Credential struct {
+	Mode  Mode
+	KeyID string
+	maced string // all but the check digits
+}
+
+// Format keeps the secret out of every %v.
+func (c Credential) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.KeyID) }
+
+// FormatKey writes an API key; keyID is a TypeID key_….
+func FormatKey(mode Mode, keyID string, random [secretBytes]byte) string {
+	key := "sk_" + string(mode) + "_" + strings.TrimPrefix(keyID, payment.PrefixKey+"_") + crockford.EncodeToString(random[:])
+	return key + checkDigits(key)
+}
+
+// ParseKey finds typing errors offline. Its errors never repeat the key.
+func ParseKey(s string) (Credential, error) {
+	mode, rest := ModeTest, ""
+	for _, m := range []Mode{ModeTest, ModeLive} {
+		if r, ok := strings.CutPrefix(s, "sk_"+string(m)+"_"); ok {
+			mode, rest = m, r
+		}
+	}
+	if rest == "" {
+		return Credential{}, errors.New("an API key begins with sk_test_ or sk_live_")
+	}
+	if len(rest) != idLength+secretLength+checkLength {
+		return Credential{}, fmt.Errorf("an API key has %d characters behind its prefix", idLength+secretLength+checkLength)
+	}
+	id := payment.PrefixKey + "_" + rest[:idLength]
+	random, err := crockford.DecodeString(rest[idLength : idLength+secretLength])
+	if !payment.ValidID(payment.PrefixKey, id) || err != nil || len(random) != secretBytes {
+		return Credential{}, errors.New("an API key is written in 0-9 and a-z without i, l, o and u")
+	}
+	maced := s[:len(s)-checkLength]
+	if s[len(maced):] != checkDigits(maced) { // computed from what was sent: nothing here is secret
+		return Credential{}, errors.New("the API key's check digits do not fit: it was mistyped")
+	}
+	return Credential{mode, id, maced}, nil
+}
+
+// checkDigits are the CRC-32 (IEEE), big endian, in 7 characters.
+func checkDigits(s string) string {
+	return crockford.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
+}
+
+// Key is what is stored of an API key. MerchantID is empty for an operator.
+type Key struct {
+	ID         string
+	MerchantID string
+	Role       Role
+	MAC        []byte
+}
+
+// NewKey makes an API key and what to store of it. The text exists nowhere else:
+// it is shown once. gen.Random has to be cryptographically strong.
+func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, merchantID string) (text string, k Key, err error) {
+	if mode != ModeTest && mode != ModeLive {
+		return "", Key{}, errors.New("an API key's mode is test or live")
+	}
+	var random [secretBytes]byte
+	if _, err := io.ReadFull(gen.Random, random[:]); err != nil {
+		return "", Key{}, fmt.Errorf("no randomness for an API key: %w", err)
+	}
+	text = FormatKey(mode, gen.New(payment.PrefixKey), random)
+	k, err = StoredKey(pepper, text, role, merchantID)
+	return text, k, err
+}
+
+// StoredKey is what to store of an API key that exists already, as one that a
+// deployment brings with it.
+func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID string) (Key, error) {
+	switch {
+	case role != RoleMerchant && role != RoleOperator:
+		return Key{}, errors.New("an API key's role is merchant or operator")
+	case role == RoleMerchant && !payment.ValidID(payment.PrefixMerchant, merchantID):
+		return Key{}, errors.New("a merchant's API key needs a merchant id mer_…")
+	case role == RoleOperator && merchantID != "":
+		return Key{}, errors.New("an operator's API key belongs to no merchant")
+	}
+	c, err := ParseKey(text)
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{c.KeyID, merchantID, role, pepper.MAC([]byte(c.maced))}, nil
+}

@@ -1,0 +1,56 @@
+package access
+
+// Role of a key; the database holds the same two names.
+type Role string
+
+const (
+	RoleMerchant Role = "merchant"
+	RoleOperator Role = "operator"
+)
+
+// Action is what a route does.
+type Action string
+
+const (
+	PaymentsCreate   Action = "payments:create"
+	PaymentsRead     Action = "payments:read"
+	PaymentsList     Action = "payments:list"
+	PaymentsTimeline Action = "payments:timeline"
+	StockRead        Action = "stock:read"
+	StockWrite       Action = "stock:write"
+)
+
+// Actions lists every action there is.
+func Actions() []Action {
+	return []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite}
+}
+
+type effect string
+
+const (
+	allow effect = "allow"
+	deny  effect = "deny"
+)
+
+type extent int
+
+const (
+	nothing extent = iota
+	own            // what belongs to the principal's merchant
+	all            // what belongs to any merchant
+)
+
+type statement struct {
+	effect  effect
+	roles   []Role
+	actions []Action
+	scope   extent // of an allow
+}
+
+// policy is the whole of it: testdata/policy.golden shows what it comes to.
+var policy = []statement{
+	{allow, []Role{RoleMerchant}, []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead}, own},
+	{allow, []Role{RoleOperator}, []Action{PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite}, all},
+	// Whoever looks after the service takes no money in a merchant's name, whatever else is allowed.
+	{deny, []Role{RoleOperator}, []Action{PaymentsCreate}, nothing},
+}
