@@ -1,0 +1,58 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+)
+
+// operationAnswer is an operation as the provider tells of it. Members that are
+// not here are ignored, so that the provider may add some.
+type operationAnswer struct {
+	ID             string        `json:"id"`
+	Reference      string        `json:"reference"`
+	Type           OperationType `json:"type"`
+	Status         string        `json:"status"`
+	Amount         int64         `json:"amount"`
+	Currency       string        `json:"currency"`
+	Code           string        `json:"code"`
+	Message        string        `json:"message"`
+	Parent         string        `json:"parent"`
+	IdempotencyKey string        `json:"idempotency_key"`
+}
+
+// result believes the answer only if it is about op in every respect.
+func (a operationAnswer) result(op Operation) Result {
+	if err := a.check(op); err != nil {
+		return unknown(true, "%s %s: %w", op.Type, op.Reference, err)
+	}
+	if a.Status == "succeeded" {
+		return Result{Outcome: Succeeded, OperationID: a.ID}
+	}
+	return Result{Outcome: Rejected, OperationID: a.ID, Code: printable(a.Code, 64), Message: printable(a.Message, 256)}
+}
+
+func (a operationAnswer) check(op Operation) error {
+	// A void asks for no amount: it has the authorization's, or none when it was
+	// declined because there is no such authorization.
+	amounts := op.Type != Void || a.Status == "succeeded" && op.Amount != 0
+	switch {
+	case a.ID == "":
+		return errors.New("the provider's answer has no operation id")
+	case a.Reference != op.Reference:
+		return errors.New("the provider answered with another reference")
+	case a.IdempotencyKey != op.Key:
+		return errors.New("the provider answered with another idempotency key")
+	case a.Type != op.Type:
+		return fmt.Errorf("the provider answered with the type %q", printable(string(a.Type), 32))
+	case amounts && (a.Amount != op.Amount || a.Currency != op.Currency):
+		return fmt.Errorf("the provider answered with the amount %d %s instead of %d %s",
+			a.Amount, printable(a.Currency, 8), op.Amount, op.Currency)
+	case op.Parent != "" && a.Parent != op.Parent:
+		return errors.New("the provider answered with another parent operation")
+	case a.Status == "declined" && a.Code == "":
+		return errors.New("the provider declined without a code")
+	case a.Status != "succeeded" && a.Status != "declined":
+		return fmt.Errorf("the provider answered with the status %q", printable(a.Status, 32))
+	}
+	return nil
+}
