@@ -1,0 +1,114 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+)
+
+// Payment is the row of the read model after the event with its Sequence.
+// Amounts are in minor units; times are UTC.
+type Payment struct {
+	MerchantID              string
+	ID                      string
+	OrderID                 string
+	Sequence                int64
+	Status                  payment.Status
+	Amount                  int64
+	AmountCaptured          int64
+	AmountRefunded          int64
+	Currency                string
+	PaymentMethod           string
+	CustomerReference       string
+	CustomerEmailCiphertext []byte // nil when the client gave no address
+	OrderReference          string
+	Lines                   []payment.LineData
+	Failure                 *payment.Failure
+	CreatedAt               time.Time
+	UpdatedAt               time.Time
+}
+
+// Queries reads within a scope: what belongs to another merchant is not there.
+type Queries struct {
+	pool *pgxpool.Pool
+	now  func() time.Time
+}
+
+func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
+
+const selectPayment = `
+	SELECT merchant_id, payment_id, order_id, sequence, status, amount, amount_captured, amount_refunded, currency,
+		payment_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure,
+		created_at, updated_at
+	FROM payment_view `
+
+func scanPayment(row pgx.CollectableRow) (p Payment, err error) {
+	err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured,
+		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
+		&p.OrderReference, &p.Lines, &p.Failure, &p.CreatedAt, &p.UpdatedAt)
+	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
+	return p, err
+}
+
+// read is false when the scope has no such payment, or it is not projected yet.
+func (q *Queries) read(ctx context.Context, scope access.Scope, id string) (Payment, bool, error) {
+	if !payment.ValidID(payment.PrefixPayment, id) {
+		return Payment{}, false, nil
+	}
+	w := scoped(scope)
+	w.and("payment_id = ", id)
+	rows, err := q.pool.Query(ctx, selectPayment+w.sql(), w.args...)
+	if err != nil {
+		return Payment{}, false, fmt.Errorf("read payment: %w", err)
+	}
+	p, err := pgx.CollectOneRow(rows, scanPayment)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Payment{}, false, nil
+	}
+	if err != nil {
+		return Payment{}, false, fmt.Errorf("read payment: %w", err)
+	}
+	return p, true, nil
+}
+
+// Entry is one event of a payment's life, with the attempts that led to it.
+type Entry struct {
+	Sequence   int64
+	Type       payment.EventType
+	EventID    string
+	OccurredAt time.Time
+	Status     payment.Status
+	Failure    *payment.Failure
+	Attempts   []payment.AttemptData
+}
+
+// Timeline is in the order of the events.
+func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string) ([]Entry, error) {
+	p, err := q.Get(ctx, scope, id)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := q.pool.Query(ctx, `
+		SELECT sequence, type, event_id, occurred_at, data FROM payment_timeline
+		WHERE merchant_id = $1 AND payment_id = $2 ORDER BY sequence`, p.MerchantID, p.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read timeline: %w", err)
+	}
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Entry, err error) {
+		var data payment.EventData
+		err = row.Scan(&e.Sequence, &e.Type, &e.EventID, &e.OccurredAt, &data)
+		e.OccurredAt, e.Status, e.Failure, e.Attempts = e.OccurredAt.UTC(), data.Status, data.Failure, data.Attempts
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read timeline: %w", err)
+	}
+	return entries, nil
+}

@@ -1,0 +1,214 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"payments/internal/inbox"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+)
+
+func notFound(err error) bool {
+	coded, ok := errors.AsType[*payment.Error](err)
+	return ok && coded.Code == payment.CodeNotFound
+}
+
+func TestAMerchantSeesItsOwnAlone(t *testing.T) {
+	w := newWorld(t)
+	w.queries.now = func() time.Time { return w.clock.Add(time.Hour) }
+	mine, theirs := w.order(w.merchant()), w.order(w.merchant())
+	w.apply(append(mine.succeeded(), theirs.succeeded()...)...)
+	scope := merchant(t, mine.ids.MerchantID)
+
+	if p, err := w.queries.Get(t.Context(), scope, mine.ids.PaymentID); err != nil || p.ID != mine.ids.PaymentID {
+		t.Errorf("own payment: %+v, %v", p, err)
+	}
+	var refusals []string
+	for _, id := range []string{theirs.ids.PaymentID, w.ids.New(payment.PrefixPayment), mine.ids.OrderID, "pay_\x00", ""} {
+		_, err := w.queries.Get(t.Context(), scope, id)
+		if !notFound(err) {
+			t.Errorf("Get(%q) = %v, want not found", id, err)
+			continue
+		}
+		refusals = append(refusals, err.Error())
+		if _, err := w.queries.Timeline(t.Context(), scope, id); !notFound(err) {
+			t.Errorf("Timeline(%q) = %v, want not found", id, err)
+		}
+	}
+	for _, r := range refusals {
+		same(t, "a stranger's payment and none", r, refusals[0])
+	}
+	page, err := w.queries.List(t.Context(), scope, Filter{})
+	if err != nil || len(page.Payments) != 1 || page.Payments[0].ID != mine.ids.PaymentID {
+		t.Errorf("List = %+v, %v", page, err)
+	}
+	page, err = w.queries.List(t.Context(), operator(t), Filter{})
+	if err != nil || len(page.Payments) != 2 {
+		t.Errorf("operator's List = %+v, %v", page, err)
+	}
+}
+
+func TestTheTimelineTellsEventsAndAttempts(t *testing.T) {
+	w := newWorld(t)
+	o := w.order(w.merchant())
+	events := o.succeeded()
+	w.apply(events...)
+	got, err := w.queries.Timeline(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(events) {
+		t.Fatalf("%d entries, want %d", len(got), len(events))
+	}
+	for i, e := range got {
+		h := events[i].Headers
+		if e.Sequence != int64(i+1) || e.EventID != h["ce_id"] || string(e.Type) != h["ce_type"] ||
+			e.OccurredAt.Format(time.RFC3339Nano) != h["ce_time"] {
+			t.Errorf("entry %d = %+v, want the event %v", i, e, h)
+		}
+	}
+	if a := got[2].Attempts; len(a) != 2 || a[0].Outcome != "unknown" || a[1].Number != 3 || a[1].Step != "authorize_payment" {
+		t.Errorf("attempts = %+v", a)
+	}
+	if got[4].Status != payment.StatusSucceeded {
+		t.Errorf("last status = %s", got[4].Status)
+	}
+}
+
+// after runs when a query has ended, on the goroutine that reads.
+type after func()
+
+func (after) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (f after) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) { f() }
+
+// tracing are queries with something happening after each.
+func (w *world) tracing(f after) *Queries {
+	w.t.Helper()
+	config := w.pool.Config()
+	config.ConnConfig.Tracer = f
+	pool, err := pgxpool.NewWithConfig(w.t.Context(), config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(pool.Close)
+	return NewQueries(pool)
+}
+
+func TestGetWaitsForAFreshPaymentOnly(t *testing.T) {
+	w := newWorld(t)
+	o := w.order(w.merchant())
+	scope := merchant(t, o.ids.MerchantID)
+	made, _ := payment.IDTime(payment.PrefixPayment, o.ids.PaymentID)
+
+	for _, age := range []time.Duration{freshFor, time.Hour, -time.Hour} {
+		w.queries.now = func() time.Time { return made.Add(age) }
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(freshWait/2))
+		if _, err := w.queries.Get(ctx, scope, o.ids.PaymentID); !notFound(err) {
+			t.Errorf("at the age of %s: %v, want not found at once", age, err)
+		}
+		cancel()
+	}
+
+	placed := o.placed()
+	q := w.tracing(func() { w.apply(placed) }) // there once the first read has missed it
+	q.now = func() time.Time { return made }
+	if p, err := q.Get(t.Context(), scope, o.ids.PaymentID); err != nil || p.Sequence != 1 {
+		t.Errorf("a fresh payment: %+v, %v", p, err)
+	}
+	if _, err := q.Get(t.Context(), scope, w.ids.New(payment.PrefixPayment)); !notFound(err) {
+		t.Errorf("a fresh id of nothing: %v, want not found", err)
+	}
+}
+
+func TestWaitSettledGivesTheOutcomeOrWhatIsKnown(t *testing.T) {
+	w := newWorld(t)
+	o := w.order(w.merchant())
+	scope := merchant(t, o.ids.MerchantID)
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	p, settled, err := w.queries.WaitSettled(short(), scope, o.ids.PaymentID)
+	if settled || err != nil || p.ID != "" {
+		t.Errorf("not projected: %+v, %t, %v", p, settled, err)
+	}
+	events := o.succeeded()
+	w.apply(events[:2]...)
+	p, settled, err = w.queries.WaitSettled(short(), scope, o.ids.PaymentID)
+	if settled || err != nil || p.Sequence != 2 {
+		t.Errorf("processing: %+v, %t, %v", p, settled, err)
+	}
+	rest := events[2:]
+	q := w.tracing(func() { // one event between each two reads
+		if len(rest) > 0 {
+			w.apply(rest[0])
+			rest = rest[1:]
+		}
+	})
+	p, settled, err = q.WaitSettled(t.Context(), scope, o.ids.PaymentID)
+	if !settled || err != nil || p.Status != payment.StatusSucceeded {
+		t.Errorf("succeeded: %+v, %t, %v", p, settled, err)
+	}
+}
+
+func TestADatabaseThatIsAwayIsNotANotFound(t *testing.T) {
+	w := newWorld(t)
+	id := w.order(w.merchant()).ids.PaymentID
+	away, err := postgres.Open(t.Context(), "postgres://app@127.0.0.1:1/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer away.Close()
+	q := NewQueries(away)
+	if _, err := q.Get(t.Context(), operator(t), id); !postgres.Unavailable(err) {
+		t.Errorf("Get = %v", err)
+	}
+	if _, _, err := q.WaitSettled(t.Context(), operator(t), id); !postgres.Unavailable(err) {
+		t.Errorf("WaitSettled = %v", err)
+	}
+}
+
+func TestATransientErrorRollsTheBatchBack(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.order(w.merchant()), w.order(w.merchant())
+	batch := []inbox.Message{a.placed(), b.placed()}
+	locked, err := pgx.Connect(t.Context(), w.pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close(t.Context())
+	tx, err := locked.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another session holds b's row uncommitted: the projector runs into its lock timeout.
+	if _, err := tx.Exec(t.Context(), `
+		INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount,
+			payment_method, customer_reference, order_reference, lines, created_at, updated_at)
+		VALUES ($1, $2, $3, 1, '', '', 1, '', '', '', '[]', now(), now())`,
+		b.ids.MerchantID, b.ids.PaymentID, b.ids.OrderID); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.inbox.Apply(t.Context(), batch); !postgres.Unavailable(err) {
+		t.Fatalf("Apply = %v, want a lock timeout", err)
+	}
+	if rows := w.contents(); len(rows) != 0 {
+		t.Errorf("left behind: %q", rows)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(batch...)
+	if rows := w.contents(); len(rows) != 4 {
+		t.Errorf("%d rows, want 4", len(rows))
+	}
+}
