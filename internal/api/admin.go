@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/pprof" // registers on the default mux too, which nobody serves
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"payments/internal/loop"
+)
+
+const pingTimeout = 2 * time.Second
+
+// AdminConfig of the admin address; every member is required.
+type AdminConfig struct {
+	Gatherer prometheus.Gatherer
+	Monitor  *loop.Monitor
+	Ping     func(context.Context) error // the database
+	Log      *slog.Logger
+}
+
+// NewAdmin makes the handler of the admin address, which has no authentication
+// and is not for the public: /metrics, /healthz (the process lives), /readyz
+// (every loop turns and the database answers), /debug/pprof.
+func NewAdmin(c AdminConfig) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Gatherer, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelError),
+	}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeHealth(w, http.StatusOK, health{Status: "alive"})
+	})
+	mux.HandleFunc("GET /readyz", c.ready)
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+type health struct {
+	Status  string   `json:"status"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+func (c AdminConfig) ready(w http.ResponseWriter, r *http.Request) {
+	var reasons []string
+	stale := c.Monitor.Stale()
+	for _, name := range slices.Sorted(maps.Keys(stale)) {
+		reasons = append(reasons, fmt.Sprintf("The loop %s has not turned for %s.", name, stale[name].Round(time.Second)))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	defer cancel()
+	if err := c.Ping(ctx); err != nil { // its text may name the role and the host
+		c.Log.WarnContext(ctx, "readiness: the database does not answer", "error", err)
+		reasons = append(reasons, "The database does not answer.")
+	}
+	if len(reasons) > 0 {
+		writeHealth(w, http.StatusServiceUnavailable, health{"not_ready", reasons})
+		return
+	}
+	writeHealth(w, http.StatusOK, health{Status: "ready"})
+}
+
+func writeHealth(w http.ResponseWriter, status int, h health) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, h) // an error here is the client's connection
+}

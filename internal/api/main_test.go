@@ -1,0 +1,310 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/access"
+	"payments/internal/devstack/devtest"
+	"payments/internal/inbox"
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/provider"
+	"payments/internal/readmodel"
+	"payments/internal/secret"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Migrate)) }
+
+const good = `{"amount": 4998, "currency": "EUR", "payment_method": "pm_card_visa",
+ "customer": {"reference": "cust-42", "email": "ada@example.com"},
+ "order": {"reference": "A-1001", "lines": [{"sku": "TSHIRT-M", "quantity": 2, "unit_amount": 2499}]}}`
+
+// world is the API on a database of its own, two merchants and an operator.
+type world struct {
+	t        *testing.T
+	pool     *pgxpool.Pool
+	ids      payment.Generator
+	cipher   *secret.Cipher
+	registry *prometheus.Registry
+	server   *httptest.Server
+	log      *logbook
+	orders   *brittle
+
+	merchantID, otherID       string
+	merchant, other, operator string // API keys
+}
+
+// brittle is the real service until a test breaks it.
+type brittle struct {
+	*order.Service
+	stock func() ([]order.StockLevel, error)
+}
+
+func (b *brittle) Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error) {
+	if b.stock != nil {
+		return b.stock()
+	}
+	return b.Service.Stock(ctx, merchantID)
+}
+
+// idle is a provider that no test of the API calls: no saga worker runs here.
+type idle struct{ provider.Provider }
+
+func (idle) Name() string { return "idle" }
+
+type logbook struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w := &world{
+		t: t, pool: pool, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
+		registry: prometheus.NewRegistry(), log: &logbook{},
+	}
+	pepperKeys, err := secret.NewPepperKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pepper, err := secret.ParseMAC(pepperKeys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cipherKeys, err := secret.NewCipherKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.cipher, err = secret.ParseAEAD(cipherKeys); err != nil {
+		t.Fatal(err)
+	}
+	w.merchantID, w.otherID = w.ids.New(payment.PrefixMerchant), w.ids.New(payment.PrefixMerchant)
+	for _, id := range []string{w.merchantID, w.otherID} {
+		if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(role access.Role, merchantID string) string {
+		text, k, err := access.NewKey(w.ids, pepper, access.ModeTest, role, merchantID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error { return access.InsertKey(t.Context(), tx, k) }); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
+	w.orders = &brittle{Service: order.New(pool, w.ids, w.cipher, idle{}, nil)}
+	w.server = w.serve(Config{
+		Orders: w.orders, Payments: readmodel.NewQueries(pool), Authenticator: access.NewAuthenticator(pool, pepper),
+		Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+	})
+	return w
+}
+
+func (w *world) serve(c Config) *httptest.Server {
+	w.t.Helper()
+	h, err := New(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewServer(h, c.Log)
+	s.Start()
+	w.t.Cleanup(s.Close)
+	return s
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// at is a member of the JSON body by dotted path; a number counts in an array.
+func (a answer) at(t *testing.T, path string) any {
+	t.Helper()
+	var v any
+	d := json.NewDecoder(strings.NewReader(a.body))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("%v in %d %q", err, a.status, a.body)
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		switch in := v.(type) {
+		case map[string]any:
+			var ok bool
+			if v, ok = in[name]; !ok {
+				t.Fatalf("no %s in %s", path, a.body)
+			}
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i >= len(in) {
+				t.Fatalf("no %s in %s", path, a.body)
+			}
+			v = in[i]
+		default:
+			t.Fatalf("no %s in %s", path, a.body)
+		}
+	}
+	if n, ok := v.(json.Number); ok {
+		return n.String()
+	}
+	return v
+}
+
+// do sends with the key's bearer unless the headers say otherwise; headers are
+// name, value, name, value. A body makes the request JSON.
+func (w *world) do(method, path, key, body string, headers ...string) answer {
+	w.t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.server.URL+path, reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header[headers[i]] = nil
+		if headers[i+1] != "" {
+			r.Header[headers[i]] = []string{headers[i+1]}
+		}
+	}
+	resp, err := w.server.Client().Do(r)
+	if err != nil {
+		w.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+func (w *world) post(key, body string, headers ...string) answer {
+	w.t.Helper()
+	return w.do("POST", "/v1/payments", key, body, headers...)
+}
+
+// refused checks a problem document and gives its errors as "pointer code".
+func (w *world) refused(what string, a answer, status int, code payment.Code) []string {
+	w.t.Helper()
+	var p problemDocument
+	if err := json.Unmarshal([]byte(a.body), &p); err != nil || a.header.Get("Content-Type") != "application/problem+json" {
+		w.t.Errorf("%s: no problem document: %d %s %q", what, a.status, a.header.Get("Content-Type"), a.body)
+		return nil
+	}
+	if a.status != status || p.Status != status || p.Code != code || p.Type != "/problems/"+string(code) ||
+		p.Title == "" || p.Detail == "" || p.RequestID == "" || p.RequestID != a.header.Get("Request-Id") {
+		w.t.Errorf("%s: %d %s, want %d %s", what, a.status, a.body, status, code)
+	}
+	var all []string
+	for _, e := range p.Errors {
+		if e.Message == "" {
+			w.t.Errorf("%s: no message at %s", what, e.Pointer)
+		}
+		all = append(all, e.Pointer+" "+e.Code)
+	}
+	return all
+}
+
+// rows counts all that a payment would write.
+func (w *world) rows() (n int) {
+	w.t.Helper()
+	if err := w.pool.QueryRow(w.t.Context(), `
+		SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_lines) + (SELECT count(*) FROM payments) +
+			(SELECT count(*) FROM sagas) + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM idempotency_keys) +
+			(SELECT count(*) FROM stock)`).Scan(&n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// project applies every event of the outbox, as the consumer would.
+func (w *world) project(more ...inbox.Message) {
+	w.t.Helper()
+	rows, err := w.pool.Query(w.t.Context(), `SELECT key, payload, headers FROM outbox ORDER BY position`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m inbox.Message, err error) {
+		var headers [][2]string
+		err = row.Scan(&m.Key, &m.Value, &headers)
+		m.Headers = map[string]string{}
+		for _, h := range headers {
+			m.Headers[h[0]] = h[1]
+		}
+		return m, err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, m := range append(messages, more...) {
+		if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+			return readmodel.NewProjector().Handle(w.t.Context(), tx, m)
+		}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// declined is the order's second event: all that the saga would tell, in one.
+func (w *world) declined(placed answer) inbox.Message {
+	w.t.Helper()
+	orderID := placed.at(w.t, "order.id").(string)
+	data, err := json.Marshal(payment.EventData{
+		MerchantID: w.merchantID, OrderID: orderID, PaymentID: placed.at(w.t, "id").(string), Status: payment.StatusFailed,
+		Failure:  &payment.Failure{Code: "card_declined", Step: "authorize_payment", Message: "The card was declined."},
+		Attempts: []payment.AttemptData{{Number: 1, Step: "authorize_payment", Call: "execute", Outcome: "rejected", Code: "card_declined"}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return inbox.Message{Topic: payment.Topic, Key: []byte(orderID), Value: data, Headers: map[string]string{
+		"ce_id": w.ids.New(payment.PrefixEvent), "ce_type": string(payment.EventOrderFailed), "ce_sequence": "2",
+		"ce_time": time.Now().UTC().Format(time.RFC3339Nano),
+	}}
+}

@@ -1,0 +1,219 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-json-experiment/json"
+
+	"payments/internal/idempotency"
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+type paymentRequest struct {
+	Amount        *int64  `json:"amount"`
+	Currency      *string `json:"currency"`
+	PaymentMethod *string `json:"payment_method"`
+	CaptureMethod *string `json:"capture_method"` // optional
+	Customer      *struct {
+		Reference *string `json:"reference"`
+		Email     *string `json:"email"` // optional
+	} `json:"customer"`
+	Order *struct {
+		Reference *string        `json:"reference"`
+		Lines     *[]lineRequest `json:"lines"`
+	} `json:"order"`
+}
+
+type lineRequest struct {
+	SKU        *string `json:"sku"`
+	Quantity   *int64  `json:"quantity"`
+	UnitAmount *int64  `json:"unit_amount"`
+}
+
+func (q paymentRequest) order() (payment.Order, error) {
+	var f fields
+	d := payment.Draft{
+		Amount: take(&f, q.Amount, "/amount"), Currency: take(&f, q.Currency, "/currency"),
+		PaymentMethod: take(&f, q.PaymentMethod, "/payment_method"),
+	}
+	if q.CaptureMethod != nil && *q.CaptureMethod != captureAutomatic {
+		f = append(f, payment.FieldError{Pointer: "/capture_method", Code: "capture_method_invalid", Message: "must be automatic"})
+	}
+	if q.Customer == nil {
+		take(&f, q.Customer, "/customer")
+	} else {
+		d.CustomerReference = take(&f, q.Customer.Reference, "/customer/reference")
+		if email := q.Customer.Email; email != nil {
+			d.CustomerEmail = *email
+			if *email == "" { // for the domain it would be none
+				f = append(f, payment.FieldError{Pointer: "/customer/email", Code: "email_invalid", Message: "must not be empty"})
+			}
+		}
+	}
+	if q.Order == nil {
+		take(&f, q.Order, "/order")
+	} else {
+		d.OrderReference = take(&f, q.Order.Reference, "/order/reference")
+		for i, l := range take(&f, q.Order.Lines, "/order/lines") {
+			if i > payment.MaxLines {
+				break // one too many is enough to be refused
+			}
+			at := "/order/lines/" + strconv.Itoa(i)
+			d.Lines = append(d.Lines, payment.DraftLine{
+				SKU: take(&f, l.SKU, at+"/sku"), Quantity: take(&f, l.Quantity, at+"/quantity"),
+				UnitAmount: take(&f, l.UnitAmount, at+"/unit_amount"),
+			})
+		}
+	}
+	o, err := payment.NewOrder(d)
+	if err := f.merge(err); err != nil {
+		return payment.Order{}, err
+	}
+	return o, f.err()
+}
+
+func (s *server) createPayment(ctx context.Context, c *call) error {
+	merchantID, all := c.scope.Merchant()
+	if all || merchantID == "" {
+		return payment.Errorf(payment.CodeForbidden, "A payment is started by a merchant's API key.")
+	}
+	key, err := idempotency.ParseKey(c.r.Header.Values("Idempotency-Key"))
+	if err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	var q paymentRequest
+	if err := decode(body, &q); err != nil {
+		return err
+	}
+	o, err := q.order()
+	if err != nil {
+		return err
+	}
+	fingerprint, err := idempotency.Fingerprint(c.r.Method, c.r.URL.Path, body)
+	if err != nil {
+		return err
+	}
+	request := idempotency.Request{MerchantID: merchantID, Key: key, Fingerprint: fingerprint}
+	placing, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, replayed, err := s.Orders.Place(placing, request, o, s.renderPlaced)
+	if err != nil {
+		return err
+	}
+	for name, value := range resp.Header {
+		c.w.Header().Set(name, value)
+	}
+	if replayed {
+		c.w.Header().Set("Idempotent-Replayed", "true")
+	}
+	if c.wait > 0 {
+		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
+		if settled, ok := s.outcome(ctx, c, resp.ResourceID); ok {
+			return s.ok(ctx, c, settled)
+		}
+	}
+	shown, err := s.Cipher.Decrypt(resp.Body, storedAnswer(resp.ResourceID))
+	if err != nil {
+		return fmt.Errorf("open stored answer: %w", err)
+	}
+	c.w.WriteHeader(resp.Status)
+	_, _ = c.w.Write(shown) // an error here is the client's connection
+	return nil
+}
+
+// renderPlaced seals the answer: it shows the customer's address, which lies
+// nowhere in the database in the clear.
+func (s *server) renderPlaced(p order.Placed) (idempotency.Response, error) {
+	body, err := json.Marshal(placedResource(p))
+	if err != nil {
+		return idempotency.Response{}, fmt.Errorf("encode payment: %w", err)
+	}
+	sealed, err := s.Cipher.Encrypt(body, storedAnswer(p.PaymentID))
+	if err != nil {
+		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
+	}
+	return idempotency.Response{
+		ResourceID: p.PaymentID, Status: http.StatusAccepted, Body: sealed,
+		Header: map[string]string{"Location": "/v1/payments/" + p.PaymentID, "Content-Type": "application/json"},
+	}, nil
+}
+
+func storedAnswer(paymentID string) []byte { return []byte("idempotency_response|" + paymentID) }
+
+// outcome waits for the settled payment as long as was preferred. The payment is
+// committed by now: whatever goes wrong here, the stored answer is still true.
+func (s *server) outcome(ctx context.Context, c *call, paymentID string) (paymentResource, bool) {
+	waiting, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	p, settled, err := s.Payments.WaitSettled(waiting, c.scope, paymentID)
+	if err == nil && settled {
+		var r paymentResource
+		if r, err = s.viewResource(p); err == nil {
+			return r, true
+		}
+	}
+	if err != nil {
+		s.Log.WarnContext(ctx, "no outcome to wait for", "request_id", c.w.requestID, "payment", paymentID, "error", err)
+	}
+	return paymentResource{}, false
+}
+
+func (s *server) getPayment(ctx context.Context, c *call) error {
+	p, err := s.Payments.Get(ctx, c.scope, chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	r, err := s.viewResource(p)
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, r)
+}
+
+func (s *server) listPayments(ctx context.Context, c *call) error {
+	filter, err := readmodel.ParseFilter(c.query)
+	if err != nil {
+		return err
+	}
+	page, err := s.Payments.List(ctx, c.scope, filter)
+	if err != nil {
+		return err
+	}
+	items := make([]paymentResource, len(page.Payments))
+	for i, p := range page.Payments {
+		if items[i], err = s.viewResource(p); err != nil {
+			return err
+		}
+	}
+	l := newList(items)
+	if l.HasMore = page.HasMore; page.HasMore {
+		l.NextCursor = &page.NextCursor
+	}
+	return s.ok(ctx, c, l)
+}
+
+func (s *server) getTimeline(ctx context.Context, c *call) error {
+	entries, err := s.Payments.Timeline(ctx, c.scope, chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	items := make([]entryResource, len(entries))
+	for i, e := range entries {
+		items[i] = entryResource{
+			Object: "timeline_entry", Sequence: e.Sequence, Type: e.Type, EventID: e.EventID,
+			OccurredAt: e.OccurredAt, Status: e.Status, Failure: e.Failure, Attempts: e.Attempts,
+		}
+	}
+	return s.ok(ctx, c, newList(items))
+}

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"fmt"
+	"time"
+
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+// paymentResource is a payment as clients see it: the same members whether it
+// was just placed or read from the read model. Amounts are in minor units.
+type paymentResource struct {
+	ID               string           `json:"id"`
+	Object           string           `json:"object"`
+	Status           payment.Status   `json:"status"`
+	Amount           int64            `json:"amount"`
+	Currency         string           `json:"currency"`
+	CurrencyExponent int              `json:"currency_exponent"`
+	AmountCaptured   int64            `json:"amount_captured"`
+	AmountRefunded   int64            `json:"amount_refunded"`
+	PaymentMethod    string           `json:"payment_method"`
+	CaptureMethod    string           `json:"capture_method"`
+	Customer         customerResource `json:"customer"`
+	Order            orderResource    `json:"order"`
+	Failure          *payment.Failure `json:"failure"`
+	CreatedAt        time.Time        `json:"created_at"`
+	UpdatedAt        time.Time        `json:"updated_at"`
+}
+
+type customerResource struct {
+	Reference string  `json:"reference"`
+	Email     *string `json:"email"`
+}
+
+type orderResource struct {
+	ID        string             `json:"id"`
+	Reference string             `json:"reference"`
+	Lines     []payment.LineData `json:"lines"`
+}
+
+const (
+	objectPayment    = "payment"
+	captureAutomatic = "automatic"
+)
+
+// list is a page, or all there is. NextCursor is null without more.
+type list[T any] struct {
+	Object     string  `json:"object"`
+	Data       []T     `json:"data"`
+	HasMore    bool    `json:"has_more"`
+	NextCursor *string `json:"next_cursor"`
+}
+
+func newList[T any](items []T) list[T] { return list[T]{Object: "list", Data: items} }
+
+func placedResource(p order.Placed) paymentResource {
+	o := p.Order
+	r := paymentResource{
+		ID: p.PaymentID, Object: objectPayment, Status: payment.StatusProcessing,
+		Amount: o.Total().Amount(), Currency: o.Total().Currency().String(), CurrencyExponent: o.Total().Currency().Exponent(),
+		PaymentMethod: o.PaymentMethod(), CaptureMethod: captureAutomatic,
+		Customer:  customerResource{Reference: o.CustomerReference()},
+		Order:     orderResource{ID: p.OrderID, Reference: o.Reference()},
+		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.CreatedAt),
+	}
+	if email := o.CustomerEmail(); email != "" {
+		r.Customer.Email = &email
+	}
+	for _, l := range o.Lines() {
+		r.Order.Lines = append(r.Order.Lines, payment.LineData{SKU: l.SKU(), Quantity: l.Quantity(), UnitAmount: l.UnitAmount()})
+	}
+	return r
+}
+
+func (s *server) viewResource(p readmodel.Payment) (paymentResource, error) {
+	currency, err := payment.ParseCurrency(p.Currency)
+	if err != nil {
+		return paymentResource{}, fmt.Errorf("currency of %s: %w", p.ID, err)
+	}
+	r := paymentResource{
+		ID: p.ID, Object: objectPayment, Status: p.Status,
+		Amount: p.Amount, Currency: p.Currency, CurrencyExponent: currency.Exponent(),
+		AmountCaptured: p.AmountCaptured, AmountRefunded: p.AmountRefunded,
+		PaymentMethod: p.PaymentMethod, CaptureMethod: captureAutomatic,
+		Customer:  customerResource{Reference: p.CustomerReference},
+		Order:     orderResource{ID: p.OrderID, Reference: p.OrderReference, Lines: p.Lines},
+		Failure:   p.Failure,
+		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
+	}
+	if p.CustomerEmailCiphertext != nil {
+		email, err := s.Cipher.Decrypt(p.CustomerEmailCiphertext, order.EmailData(p.ID))
+		if err != nil {
+			return paymentResource{}, fmt.Errorf("customer's address of %s: %w", p.ID, err)
+		}
+		text := string(email)
+		r.Customer.Email = &text
+	}
+	return r, nil
+}
+
+// shown is as precise as Postgres keeps it, so that both models say the same.
+func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// entryResource is one event of the timeline, with the saga's attempts that led to it.
+type entryResource struct {
+	Object     string                `json:"object"`
+	Sequence   int64                 `json:"sequence"`
+	Type       payment.EventType     `json:"type"`
+	EventID    string                `json:"event_id"`
+	OccurredAt time.Time             `json:"occurred_at"`
+	Status     payment.Status        `json:"status"`
+	Failure    *payment.Failure      `json:"failure"`
+	Attempts   []payment.AttemptData `json:"attempts"`
+}
+
+type stockResource struct {
+	Merchant string `json:"merchant"`
+	SKU      string `json:"sku"`
+	OnHand   int64  `json:"on_hand"`
+	Reserved int64  `json:"reserved"`
+	Sold     int64  `json:"sold"`
+}

@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+)
+
+// route is one line of the table. What is not in the table does not exist, and
+// nothing in it is served without its action being permitted.
+type route struct {
+	method, pattern string
+	action          access.Action
+	parameters      []string // of the query; nil: none
+	ownParameters   bool     // the handler reads and refuses them itself
+	hides           bool     // names an object: a refusal must not tell whether it exists
+	waits           bool     // honors Prefer: wait
+	handle          func(ctx context.Context, c *call) error
+}
+
+func (s *server) routes() []route {
+	return []route{
+		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, handle: s.createPayment},
+		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, handle: s.listPayments},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, handle: s.getPayment},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, handle: s.getTimeline},
+		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
+		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
+	}
+}
+
+// call is one permitted request.
+type call struct {
+	w     *recorder
+	r     *http.Request
+	scope access.Scope
+	query url.Values
+	wait  time.Duration // preferred; 0 without
+}
+
+func (s *server) router() http.Handler {
+	mux := chi.NewRouter()
+	mux.Use(s.observe)
+	for _, rt := range s.routes() {
+		h := s.serve(rt)
+		mux.Method(rt.method, rt.pattern, h)
+		if rt.method == http.MethodGet {
+			mux.Method(http.MethodHead, rt.pattern, h)
+		}
+	}
+	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(r.Context(), recorderOf(w), payment.Errorf(payment.CodeNotFound, "There is nothing at this path."))
+	})
+	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
+			if mux.Match(chi.NewRouteContext(), m, r.URL.Path) {
+				allowed = append(allowed, m)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.refuse(r.Context(), recorderOf(w), payment.Errorf(codeMethodNotAllowed, "This path does not take this method."))
+	})
+	return mux
+}
+
+// serve asks who calls and whether that is permitted before it looks at
+// anything else that the request holds.
+func (s *server) serve(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := recorderOf(w)
+		rec.route = rt.pattern
+		c := &call{w: rec, r: r}
+		if rt.waits {
+			c.wait = preferredWait(r.Header.Values("Prefer"))
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+c.wait)
+		defer cancel()
+		if r.Body != http.NoBody {
+			// Cleared once the body is read; until then it bounds the draining of a refused one, too.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
+		}
+		err := s.permit(ctx, rt, c)
+		if err == nil {
+			err = rt.handle(ctx, c)
+		}
+		if err != nil {
+			s.refuse(ctx, rec, err)
+		}
+	})
+}
+
+func (s *server) permit(ctx context.Context, rt route, c *call) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")))
+	if err != nil {
+		return err
+	}
+	c.scope, err = access.Authorize(principal, rt.action)
+	var refusal *payment.Error
+	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
+		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	// Not URL.Query, which drops what it cannot read.
+	if c.query, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
+		return queryError("/query", "query_invalid", "must be parameters of the form name=value, percent-encoded")
+	}
+	if rt.ownParameters {
+		return nil
+	}
+	for name, values := range c.query {
+		if !slices.Contains(rt.parameters, name) {
+			return queryError("/query", "parameter_unknown", "has a parameter that is not known here")
+		}
+		if len(values) != 1 {
+			return queryError("/query/"+name, "parameter_repeated", "must be given once")
+		}
+	}
+	return nil
+}
+
+func queryError(pointer, code, message string) error {
+	return &payment.Error{
+		Code: payment.CodeInvalid, Message: "The query is not valid.",
+		Fields: []payment.FieldError{{Pointer: pointer, Code: code, Message: message}},
+	}
+}
+
+// bearer is empty, and so no key, unless there is exactly one Bearer credential
+// (RFC 6750; the scheme's name in any case).
+func bearer(header []string) string {
+	if len(header) != 1 {
+		return ""
+	}
+	scheme, token, _ := strings.Cut(header[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}

@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/access"
+	"payments/internal/idempotency"
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+const (
+	// requestTimeout bounds the work of a request, so that a dead database gives
+	// a 503 and no hang. A Prefer: wait comes on top of it.
+	requestTimeout = 10 * time.Second
+	headerTimeout  = 5 * time.Second
+	idleTimeout    = 2 * time.Minute
+	// writeTimeout is longer than any request: body, work, and the longest wait.
+	writeTimeout   = 90 * time.Second
+	maxHeaderBytes = 16 << 10
+)
+
+// Orders is the write side.
+type Orders interface {
+	// Place runs key, order, payment, saga, event and stored response in one
+	// transaction. render makes the response to store.
+	Place(ctx context.Context, r idempotency.Request, o payment.Order,
+		render func(order.Placed) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
+	// Stock lists the merchant's stock, or everybody's when merchantID is empty.
+	Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error)
+	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)
+}
+
+// Payments is the read side.
+type Payments interface {
+	Get(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, error)
+	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
+	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
+	WaitSettled(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, bool, error)
+}
+
+// Cipher opens the customer's address, and seals the stored answers that show it.
+type Cipher interface {
+	Encrypt(plaintext, associatedData []byte) ([]byte, error)
+	Decrypt(ciphertext, associatedData []byte) ([]byte, error)
+}
+
+// Config of the API; every member is required.
+type Config struct {
+	Orders        Orders
+	Payments      Payments
+	Authenticator *access.Authenticator
+	Cipher        Cipher
+	IDs           payment.Generator // of requests that bring no Request-Id
+	Log           *slog.Logger
+	Registerer    prometheus.Registerer
+}
+
+type server struct {
+	Config
+	metrics metrics
+}
+
+// New makes the handler of the public address.
+func New(c Config) (http.Handler, error) {
+	if c.Orders == nil || c.Payments == nil || c.Authenticator == nil || c.Cipher == nil ||
+		c.IDs.Now == nil || c.IDs.Random == nil || c.Log == nil || c.Registerer == nil {
+		return nil, errors.New("api: every member of the Config has to be set")
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{c, m}
+	return s.router(), nil
+}
+
+// NewServer bounds what a client can hold open. ReadTimeout stays unset: it would
+// cancel a request that waits; the handler bounds the reading of the body itself.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"payments/internal/order"
+	"payments/internal/payment"
+)
+
+const maxStockItems = 1000
+
+type stockItem struct {
+	Merchant *string `json:"merchant"`
+	SKU      *string `json:"sku"`
+	OnHand   *int64  `json:"on_hand"`
+}
+
+type stockRequest struct {
+	stockItem
+	Data *[]stockItem `json:"data"`
+}
+
+func (s *server) listStock(ctx context.Context, c *call) error {
+	merchantID, all := c.scope.Merchant()
+	if c.query.Has("merchant") {
+		asked := c.query.Get("merchant")
+		switch {
+		case !payment.ValidID(payment.PrefixMerchant, asked):
+			return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
+		case !all && asked != merchantID:
+			return payment.Errorf(payment.CodeForbidden, "A merchant reads its own stock only.")
+		}
+		merchantID = asked
+	}
+	levels, err := s.Orders.Stock(ctx, merchantID)
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, stockList(levels))
+}
+
+func (s *server) setStock(ctx context.Context, c *call) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	items, at, err := decodeStock(body)
+	if err != nil {
+		return err
+	}
+	if len(items) < 1 || len(items) > maxStockItems {
+		return invalid(at, "out_of_range", "must have 1 to "+strconv.Itoa(maxStockItems)+" items")
+	}
+	levels, err := newStock(items, func(i int) string {
+		if at == single {
+			return ""
+		}
+		return at + "/" + strconv.Itoa(i)
+	})
+	if err != nil {
+		return err
+	}
+	set, err := s.Orders.SetStock(ctx, levels)
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, stockList(set))
+}
+
+// single stands in the place of the list's pointer when the body is one item.
+const single = "-"
+
+// decodeStock takes one item, an array of them, or {"data": […]}; at is the
+// pointer of the list.
+func decodeStock(body []byte) (items []stockItem, at string, err error) {
+	if jsontext.Value(body).Kind() == '[' {
+		err = decode(body, &items)
+		return items, "", err
+	}
+	var q stockRequest
+	if err := decode(body, &q); err != nil {
+		return nil, "", err
+	}
+	if q.Data == nil {
+		return []stockItem{q.stockItem}, single, nil
+	}
+	if q.stockItem != (stockItem{}) {
+		return nil, "", invalid("/data", "member_unknown", "must not stand beside the members of an item")
+	}
+	return *q.Data, "/data", nil
+}
+
+func newStock(items []stockItem, pointer func(i int) string) ([]payment.Stock, error) {
+	var f fields
+	levels := make([]payment.Stock, 0, len(items))
+	seen := make(map[string]bool, len(items))
+	for i, item := range items {
+		at := pointer(i)
+		var own fields
+		merchantID, sku := take(&own, item.Merchant, at+"/merchant"), take(&own, item.SKU, at+"/sku")
+		level, err := payment.NewStock(at, merchantID, sku, take(&own, item.OnHand, at+"/on_hand"))
+		if err := own.merge(err); err != nil {
+			return nil, err
+		}
+		if id := merchantID + " " + sku; len(own) == 0 && seen[id] {
+			own = append(own, payment.FieldError{Pointer: at, Code: "item_duplicate", Message: "must be the only item of this merchant and sku"})
+		} else {
+			seen[id] = true
+		}
+		f, levels = append(f, own...), append(levels, level)
+	}
+	return levels, f.err()
+}
+
+func stockList(levels []order.StockLevel) list[stockResource] {
+	items := make([]stockResource, len(levels))
+	for i, l := range levels {
+		items[i] = stockResource{l.MerchantID, l.SKU, l.OnHand, l.Reserved, l.Sold}
+	}
+	return newList(items)
+}
