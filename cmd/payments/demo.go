@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"payments/internal/devstack"
+)
+
+const readyWithin = 60 * time.Second
+
+// demo runs Postgres, a broker, the simulator and the service on this machine.
+// The latter two are processes of their own, so that they can be killed and seen
+// to recover: a dead one is started again.
+func demo(ctx context.Context, e environment) error {
+	if err := e.noArguments(); err != nil {
+		return err
+	}
+	dir := e.value("PAYMENTS_DATA_DIR")
+	if dir == "" {
+		dir = ".data"
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "demo.env")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	d := &demonstration{environment: e, dir: dir, log: slog.New(slog.NewTextHandler(e.stderr, nil)), vars: map[string]string{}}
+	return d.run(ctx)
+}
+
+type demonstration struct {
+	environment
+	dir  string
+	log  *slog.Logger
+	vars map[string]string // demo.env
+}
+
+func (d *demonstration) run(ctx context.Context) (err error) {
+	if err := d.keepSecrets(); err != nil {
+		return err
+	}
+	db, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{Dir: filepath.Join(d.dir, "postgres"), Durable: true, Log: d.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Stop()) }()
+	if err := db.Provision(ctx, "payments"); err != nil {
+		return err
+	}
+	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments")
+	d.vars["PAYMENTS_MIGRATE_DATABASE_URL"] = db.URL("payments_owner", "payments")
+	kafka, err := devstack.StartBroker(ctx, devstack.BrokerConfig{Dir: filepath.Join(d.dir, "broker"), Partitions: 6, Sync: true, Log: d.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kafka.Stop()) }()
+	d.vars["PAYMENTS_KAFKA_BROKERS"] = kafka.Addr()
+	if err := d.addresses(ctx); err != nil {
+		return err
+	}
+	if err := migrate(ctx, d.child()); err != nil {
+		return err
+	}
+	if err := seed(ctx, d.child()); err != nil {
+		return err
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	for _, name := range []string{"simulator", "serve"} {
+		group.Go(func() error { return d.keepRunning(gctx, name) })
+	}
+	group.Go(func() error { return d.announce(gctx) })
+	return group.Wait()
+}
+
+// keepSecrets makes the secrets at the first start and reads them at every later one.
+func (d *demonstration) keepSecrets() error {
+	path := filepath.Join(d.dir, "secrets.env")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		lines, err := freshSecrets()
+		if err != nil {
+			return err
+		}
+		fresh := map[string]string{}
+		for _, l := range lines {
+			fresh[l[0]] = l[1]
+		}
+		if err := writeEnv(path, fresh); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, value, ok := strings.Cut(s.Text(), "="); ok {
+			d.vars[name] = value
+		}
+	}
+	return nil
+}
+
+// writeEnv writes NAME=value lines for the owner's eyes, all or nothing.
+func writeEnv(path string, vars map[string]string) error {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		fmt.Fprintf(&b, "%s=%s\n", name, vars[name])
+	}
+	if err := os.WriteFile(path+".new", []byte(b.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// addresses takes the contract's ports, or free ones where they are taken and
+// nobody asked for them by name.
+func (d *demonstration) addresses(ctx context.Context) error {
+	for _, a := range []struct{ variable, fallback, url string }{
+		{"PAYMENTS_ADDR", "127.0.0.1:8080", "PAYMENTS_URL"},
+		{"PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081", "PAYMENTS_ADMIN_URL"},
+		{"PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082", "PAYMENTS_SIMULATOR_URL"},
+	} {
+		addr := d.value(a.variable)
+		asked := addr != ""
+		if !asked {
+			addr = a.fallback
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err != nil && !asked {
+			l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.variable, err)
+		}
+		d.vars[a.variable] = l.Addr().String()
+		d.vars[a.url] = "http://" + l.Addr().String()
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	d.vars["PAYMENTS_PROVIDER_URL"] = d.vars["PAYMENTS_SIMULATOR_URL"]
+	d.vars["PAYMENTS_SIMULATOR_DATA"] = filepath.Join(d.dir, "simulator.db")
+	d.vars["PAYMENTS_PROVIDER_TIMEOUT"], d.vars["PAYMENTS_PROVIDER_HORIZON"] = "2s", "5s"
+	return nil
+}
+
+// child is the environment of a subcommand inside the demo.
+func (d *demonstration) child() environment {
+	return environment{nil, func(name string) (string, bool) { v, ok := d.vars[name]; return v, ok }, d.stderr, d.stderr}
+}
+
+// keepRunning runs a subcommand as a process and starts it again when it dies.
+func (d *demonstration) keepRunning(ctx context.Context, name string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(filepath.Join(d.dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	vars := os.Environ()
+	for n, v := range d.vars {
+		vars = append(vars, n+"="+v)
+	}
+	runtime.LockOSThread() // a child ends with the thread that started it
+	for ctx.Err() == nil {
+		began := time.Now()
+		child := exec.CommandContext(ctx, self, name)
+		child.Env, child.Stdout, child.Stderr = vars, out, out
+		child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+		child.WaitDelay = 50 * time.Second
+		endWithUs(child)
+		err := child.Run()
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.log.WarnContext(ctx, "process died and is started again", "process", name, "error", err, "log", out.Name())
+		if time.Since(began) < time.Second {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+// announce waits until the service is ready, writes demo.env and says what to do.
+func (d *demonstration) announce(ctx context.Context) error {
+	deadline, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !d.ready(deadline) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline.Done():
+			return fmt.Errorf("the service did not get ready within %v: see %s", readyWithin, filepath.Join(d.dir, "serve.log"))
+		case <-tick.C:
+		}
+	}
+	path := filepath.Join(d.dir, "demo.env")
+	if err := writeEnv(path, d.vars); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(d.stdout, `
+Ready. The API is at %[1]s, metrics and health at %[2]s, the bank's simulator at %[3]s.
+Everything a client or a subcommand needs is in %[4]s; Ctrl-C stops, a second start goes on from here.
+
+  set -a; . %[4]s; set +a
+  curl -i $PAYMENTS_URL/v1/payments -H "Authorization: Bearer $PAYMENTS_API_KEY" \
+    -H "Idempotency-Key: $(date +%%s%%N)" -H 'Content-Type: application/json' -H 'Prefer: wait=10' \
+    -d '{"amount": 4998, "currency": "EUR", "payment_method": "pm_card_visa",
+         "customer": {"reference": "cust-42", "email": "ada@example.com"},
+         "order": {"reference": "A-'$(date +%%s)'", "lines": [{"sku": "TSHIRT-M", "quantity": 2, "unit_amount": 2499}]}}'
+
+Merchant's key: %[5]s
+Operator's key: %[6]s
+`, d.vars["PAYMENTS_URL"], d.vars["PAYMENTS_ADMIN_URL"], d.vars["PAYMENTS_SIMULATOR_URL"], path,
+		d.vars["PAYMENTS_API_KEY"], d.vars["PAYMENTS_OPERATOR_KEY"])
+	return err
+}
+
+func (d *demonstration) ready(ctx context.Context) bool {
+	for _, url := range []string{d.vars["PAYMENTS_ADMIN_URL"] + "/readyz", d.vars["PAYMENTS_SIMULATOR_URL"] + "/healthz"} {
+		if answers(ctx, url) != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"payments/internal/config"
+	"payments/internal/postgres"
+)
+
+// migrate also brings a separate read database up, whose owner is its role.
+func migrate(ctx context.Context, e environment) error {
+	if err := e.noArguments(); err != nil {
+		return err
+	}
+	c, err := config.LoadMigrate(e.lookup)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	if err := postgres.Migrate(ctx, c.OwnerURL, c.AppURL); err != nil {
+		return err
+	}
+	if read := e.value("PAYMENTS_READ_DATABASE_URL"); read != "" && read != c.AppURL {
+		if err := postgres.Migrate(ctx, read, read); err != nil {
+			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(e.stdout, "The schema is up to date.")
+	return err
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"payments/internal/access"
+	"payments/internal/api"
+	"payments/internal/broker"
+	"payments/internal/config"
+	"payments/internal/idempotency"
+	"payments/internal/inbox"
+	"payments/internal/loop"
+	"payments/internal/order"
+	"payments/internal/outbox"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/provider"
+	"payments/internal/readmodel"
+	"payments/internal/saga"
+	"payments/internal/telemetry"
+)
+
+// The consumer's name, in its group and in its inbox.
+const projector = "payment_view"
+
+// service is one process: the parts that its roles share.
+type service struct {
+	config.Config
+	log        *slog.Logger
+	registry   *prometheus.Registry
+	monitor    *loop.Monitor
+	write      *pgxpool.Pool
+	read       *pgxpool.Pool
+	broker     *broker.Client
+	provider   provider.Provider
+	orders     *order.Service
+	worker     *saga.Worker
+	group      *errgroup.Group
+	topicReady atomic.Bool
+}
+
+func serve(ctx context.Context, e environment) error {
+	if err := e.noArguments(); err != nil {
+		return err
+	}
+	c, err := config.Load(e.lookup)
+	if err != nil {
+		return err
+	}
+	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.monitor = loop.NewMonitor(time.Now, s.registry)
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	defer s.disconnect()
+	return s.run(ctx)
+}
+
+// connect opens what the roles need. Nothing has to be up yet, but a schema that
+// is reachable and too old stops the start.
+func (s *service) connect(ctx context.Context) (err error) {
+	if s.write, err = postgres.Open(ctx, s.DatabaseURL); err != nil {
+		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+	}
+	s.read = s.write
+	if s.ReadDatabaseURL != s.DatabaseURL {
+		if s.read, err = postgres.Open(ctx, s.ReadDatabaseURL); err != nil {
+			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
+		}
+	}
+	for _, pool := range []*pgxpool.Pool{s.write, s.read} {
+		if err := postgres.Migrated(ctx, pool); err != nil && !postgres.Unavailable(err) {
+			return err
+		}
+	}
+	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{}); err != nil {
+		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
+	}
+	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout})
+	if err != nil {
+		return fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
+	}
+	s.provider = provider.Instrument(bank, s.registry)
+	s.orders = order.New(s.write, generator(), s.Cipher, s.provider, func() { s.worker.Wake() })
+	s.worker, err = saga.NewWorker(s.write, saga.Config{
+		Definitions: []saga.Definition{s.orders.Saga()}, Owner: owner(),
+		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
+		Concurrency: s.SagaConcurrency, Now: time.Now, Log: s.log, Registerer: s.registry,
+		Policy: saga.Policy{Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause},
+	})
+	return err
+}
+
+// owner names this process in leases, for people, and tells it from all others.
+func owner() string {
+	host, _ := os.Hostname() // its absence only makes the name less telling
+	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), rand.Text()[:8])
+}
+
+// retryPause doubles from 200 ms to 5 s, less up to half of it at random.
+func retryPause(try int) time.Duration {
+	pause := min(200*time.Millisecond<<min(try-1, 10), 5*time.Second)
+	return pause - mathrand.N(pause/2) //nolint:gosec // jitter is no secret
+}
+
+func (s *service) disconnect() {
+	s.broker.Close()
+	s.write.Close()
+	if s.read != s.write {
+		s.read.Close()
+	}
+}
+
+func (s *service) run(ctx context.Context) error {
+	var group context.Context
+	s.group, group = errgroup.WithContext(ctx)
+	if err := s.listen(group); err != nil {
+		return err
+	}
+	if s.Roles.Has(config.RoleSaga) {
+		s.loop(group, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
+		s.loop(group, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
+	}
+	if s.Roles.Has(config.RoleRelay) {
+		if err := s.relay(group); err != nil {
+			return err
+		}
+	}
+	if s.Roles.Has(config.RoleProjector) {
+		if err := s.project(group); err != nil {
+			return err
+		}
+	}
+	err := s.group.Wait()
+	s.worker.Drain()
+	s.log.InfoContext(ctx, "service stopped", "error", err)
+	return err
+}
+
+func (s *service) loop(ctx context.Context, name string, interval time.Duration, turn func(context.Context) (bool, error), wake <-chan struct{}) {
+	s.group.Go(func() error {
+		return loop.Run(ctx, loop.Config{Name: name, Interval: interval, Turn: turn, Wake: wake, Monitor: s.monitor, Log: s.log})
+	})
+}
+
+// listen binds both addresses before anything says that it serves.
+func (s *service) listen(ctx context.Context) error {
+	bind := func(variable, addr string, h http.Handler, timeouts func(*http.Server)) error {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", variable, err)
+		}
+		server := api.NewServer(h, s.log)
+		if timeouts != nil {
+			timeouts(server)
+		}
+		s.log.InfoContext(ctx, "listening", "variable", variable, "addr", l.Addr().String())
+		s.group.Go(func() error { return serveUntil(ctx, server, l, nil) })
+		return nil
+	}
+	admin := api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log})
+	if err := bind("PAYMENTS_ADMIN_ADDR", s.AdminAddr, admin, func(server *http.Server) { server.WriteTimeout = 0 }); err != nil {
+		return err
+	}
+	if !s.Roles.Has(config.RoleAPI) {
+		return nil
+	}
+	handler, err := api.New(api.Config{
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
+		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.loop(ctx, "idempotency_reaper", time.Minute, func(ctx context.Context) (bool, error) {
+		n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
+		return n == 1000, err
+	}, nil)
+	return bind("PAYMENTS_ADDR", s.Addr, handler, nil)
+}
+
+// ensureTopic makes the topic before the first use of it.
+func (s *service) ensureTopic(ctx context.Context) error {
+	if s.topicReady.Load() {
+		return nil
+	}
+	if err := s.broker.EnsureTopic(ctx, payment.Topic, s.KafkaPartitions); err != nil {
+		return err
+	}
+	s.topicReady.Store(true)
+	return nil
+}
+
+func (s *service) relay(ctx context.Context) error {
+	r, err := outbox.NewRelay(s.write, broker.NewPublisher(s.broker), outbox.RelayConfig{
+		Owner: owner(), Registerer: s.registry, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.group.Go(func() error {
+		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 10 * time.Millisecond, Monitor: s.monitor, Log: s.log,
+			Turn: func(ctx context.Context) (bool, error) {
+				if err := s.ensureTopic(ctx); err != nil {
+					return false, err
+				}
+				return r.Turn(ctx)
+			}})
+		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if rerr := r.Release(give); rerr != nil {
+			s.log.WarnContext(give, "the relay's lease ends by itself", "error", rerr)
+		}
+		return err
+	})
+	return nil
+}
+
+func (s *service) project(ctx context.Context) error {
+	in, err := inbox.New(s.read, projector, readmodel.NewProjector().Handle, inbox.Config{Log: s.log, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.monitor.Expect("projector", 30*time.Second)
+	s.loop(ctx, "projection_lag", 5*time.Second, newLag(s, in).turn, nil)
+	s.group.Go(func() error {
+		err := s.broker.Consume(ctx, broker.ConsumerConfig{
+			Group: "payments." + projector, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
+			Beat: func() { s.monitor.Beat("projector") },
+		}, in.Apply)
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	})
+	return nil
+}

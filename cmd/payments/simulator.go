@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/config"
+	"payments/internal/provider/simulator"
+	"payments/internal/telemetry"
+)
+
+func runSimulator(ctx context.Context, e environment) error {
+	if err := e.noArguments(); err != nil {
+		return err
+	}
+	c, err := config.LoadSimulator(e.lookup)
+	if err != nil {
+		return err
+	}
+	log := telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("PAYMENTS_SIMULATOR_ADDR: %w", err)
+	}
+	sim, err := simulator.Open(c.Data, simulator.Config{Log: log, Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		return fmt.Errorf("PAYMENTS_SIMULATOR_DATA: %w", errors.Join(err, listener.Close()))
+	}
+	server := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	log.InfoContext(ctx, "simulator serves", "addr", listener.Addr().String(), "ledger", c.Data)
+	// The held requests end when the simulator closes, so it goes first.
+	return serveUntil(ctx, server, listener, sim.Close)
+}
+
+// serveUntil serves until ctx ends, runs before, and lets the requests in hand finish.
+func serveUntil(ctx context.Context, s *http.Server, l net.Listener, before func() error) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	if before != nil {
+		err = errors.Join(err, before())
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 40*time.Second)
+	defer cancel()
+	return errors.Join(err, s.Shutdown(grace))
+}

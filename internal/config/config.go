@@ -1,0 +1,116 @@
+package config
+
+import (
+	"log/slog"
+	"time"
+
+	"payments/internal/secret"
+)
+
+// Lookup is os.LookupEnv.
+type Lookup func(name string) (value string, ok bool)
+
+// Log is what every subcommand says.
+type Log struct {
+	Level  slog.Level
+	Format string // json or text
+}
+
+// Config of `payments serve`.
+type Config struct {
+	Addr               string // host:port
+	AdminAddr          string
+	DatabaseURL        string
+	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
+	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
+	KafkaBrokers       []string
+	KafkaPartitions    int // of a topic that has to be made
+	ProviderURL        string
+	ProviderTimeout    time.Duration // of one call
+	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
+	Roles              Roles
+	SagaConcurrency    int
+	Pepper             *secret.Pepper
+	Cipher             *secret.Cipher
+	Log                Log
+}
+
+// Load reads the settings of `payments serve`.
+func Load(lookup Lookup) (Config, error) {
+	r := reader{lookup: lookup}
+	c := Config{
+		Addr:               r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
+		AdminAddr:          r.address("PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081"),
+		DatabaseURL:        r.databaseURL("PAYMENTS_DATABASE_URL", required),
+		MigrateDatabaseURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
+		ReadDatabaseURL:    r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
+		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
+		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
+		ProviderURL:        r.httpURL("PAYMENTS_PROVIDER_URL"),
+		ProviderTimeout:    r.duration("PAYMENTS_PROVIDER_TIMEOUT", 2*time.Second, 100*time.Millisecond, 10*time.Second),
+		ProviderHorizon:    r.duration("PAYMENTS_PROVIDER_HORIZON", 5*time.Second, 100*time.Millisecond, 24*time.Hour),
+		Roles:              r.roles("PAYMENTS_ROLES"),
+		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 16, 1, 1024),
+		Pepper:             keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
+		Cipher:             keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
+		Log:                r.log(),
+	}
+	if c.MigrateDatabaseURL == "" {
+		c.MigrateDatabaseURL = c.DatabaseURL
+	}
+	if c.ReadDatabaseURL == "" {
+		c.ReadDatabaseURL = c.DatabaseURL
+	}
+	if c.ProviderHorizon < c.ProviderTimeout && len(r.errs) == 0 {
+		r.wrong("PAYMENTS_PROVIDER_HORIZON", "must not be shorter than PAYMENTS_PROVIDER_TIMEOUT")
+	}
+	if err := r.err(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Migrate is what `payments migrate` needs.
+type Migrate struct {
+	OwnerURL string
+	AppURL   string // whose role is granted what the service needs
+	Log      Log
+}
+
+// LoadMigrate reads PAYMENTS_DATABASE_URL and PAYMENTS_MIGRATE_DATABASE_URL.
+func LoadMigrate(lookup Lookup) (Migrate, error) {
+	r := reader{lookup: lookup}
+	m := Migrate{
+		AppURL:   r.databaseURL("PAYMENTS_DATABASE_URL", required),
+		OwnerURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
+		Log:      r.log(),
+	}
+	if m.OwnerURL == "" {
+		m.OwnerURL = m.AppURL
+	}
+	if err := r.err(); err != nil {
+		return Migrate{}, err
+	}
+	return m, nil
+}
+
+// Simulator is what `payments simulator` needs.
+type Simulator struct {
+	Addr string // host:port
+	Data string // the ledger's file
+	Log  Log
+}
+
+// LoadSimulator reads PAYMENTS_SIMULATOR_ADDR and PAYMENTS_SIMULATOR_DATA.
+func LoadSimulator(lookup Lookup) (Simulator, error) {
+	r := reader{lookup: lookup}
+	s := Simulator{
+		Addr: r.address("PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082"),
+		Data: r.text("PAYMENTS_SIMULATOR_DATA", required),
+		Log:  r.log(),
+	}
+	if err := r.err(); err != nil {
+		return Simulator{}, err
+	}
+	return s, nil
+}

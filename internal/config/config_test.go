@@ -1,0 +1,148 @@
+package config
+
+import (
+	"log/slog"
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"payments/internal/secret"
+)
+
+func complete(t *testing.T) map[string]string {
+	t.Helper()
+	pepper, err := secret.NewPepperKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encryption, err := secret.NewCipherKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"PAYMENTS_DATABASE_URL":      "postgres://app:hunter2@db:5432/payments",
+		"PAYMENTS_KAFKA_BROKERS":     "a:9092, b:9093",
+		"PAYMENTS_PROVIDER_URL":      "http://provider:8090/",
+		"PAYMENTS_PEPPER_KEYSET":     pepper,
+		"PAYMENTS_ENCRYPTION_KEYSET": encryption,
+	}
+}
+
+func from(env map[string]string) Lookup {
+	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := Load(from(complete(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Pepper == nil || c.Cipher == nil {
+		t.Error("the keysets were not read")
+	}
+	c.Pepper, c.Cipher = nil, nil
+	const db = "postgres://app:hunter2@db:5432/payments"
+	want := Config{
+		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
+		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, ProviderURL: "http://provider:8090",
+		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 16,
+		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Log: Log{slog.LevelInfo, "json"},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestEverySettingIsRead(t *testing.T) {
+	env := complete(t)
+	maps.Copy(env, map[string]string{
+		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
+		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12",
+		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
+		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
+	})
+	c, err := Load(from(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
+		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.SagaConcurrency != 1 ||
+		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
+		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) {
+		t.Errorf("config = %+v", c)
+	}
+}
+
+func TestWrongValues(t *testing.T) {
+	const s3cret = "s3cret"
+	for _, test := range []struct{ name, value, want string }{
+		{"PAYMENTS_DATABASE_URL", "", "PAYMENTS_DATABASE_URL is required and not set"},
+		{"PAYMENTS_KAFKA_BROKERS", "  ", "PAYMENTS_KAFKA_BROKERS is required and not set"},
+		{"PAYMENTS_PROVIDER_URL", "", "PAYMENTS_PROVIDER_URL is required and not set"},
+		{"PAYMENTS_PEPPER_KEYSET", "", "PAYMENTS_PEPPER_KEYSET is required and not set"},
+		{"PAYMENTS_ENCRYPTION_KEYSET", "", "PAYMENTS_ENCRYPTION_KEYSET is required and not set"},
+		{"PAYMENTS_PEPPER_KEYSET", s3cret, "PAYMENTS_PEPPER_KEYSET is not"},
+		{"PAYMENTS_ENCRYPTION_KEYSET", s3cret, "PAYMENTS_ENCRYPTION_KEYSET is not"},
+		{"PAYMENTS_DATABASE_URL", "postgres://a:" + s3cret + "@db:port/x", "must be a Postgres URL"},
+		{"PAYMENTS_DATABASE_URL", "mysql://a:" + s3cret + "@db/x", "must be a Postgres URL"},
+		{"PAYMENTS_MIGRATE_DATABASE_URL", "postgres://", "PAYMENTS_MIGRATE_DATABASE_URL must be a Postgres URL"},
+		{"PAYMENTS_READ_DATABASE_URL", s3cret, "PAYMENTS_READ_DATABASE_URL must be a Postgres URL"},
+		{"PAYMENTS_ADDR", s3cret, "PAYMENTS_ADDR must be host:port"},
+		{"PAYMENTS_ADMIN_ADDR", "h:65536", "PAYMENTS_ADMIN_ADDR must be host:port"},
+		{"PAYMENTS_KAFKA_BROKERS", "a:9092,,b:9092", "PAYMENTS_KAFKA_BROKERS must be a comma-separated list"},
+		{"PAYMENTS_KAFKA_BROKERS", "a:0", "PAYMENTS_KAFKA_BROKERS must be a comma-separated list"},
+		{"PAYMENTS_PROVIDER_URL", "ftp://u:" + s3cret + "@x", "PAYMENTS_PROVIDER_URL must be an http or https URL"},
+		{"PAYMENTS_PROVIDER_URL", "http://", "PAYMENTS_PROVIDER_URL must be an http or https URL"},
+		{"PAYMENTS_ROLES", "api," + s3cret, "word 2 is none of them"},
+		{"PAYMENTS_ROLES", "api,", "word 2 is none of them"},
+		{"PAYMENTS_ROLES", "api,saga,api", "PAYMENTS_ROLES names the role api twice"},
+		{"PAYMENTS_PROVIDER_TIMEOUT", "2", "PAYMENTS_PROVIDER_TIMEOUT must be a duration from 100ms to 10s"},
+		{"PAYMENTS_PROVIDER_TIMEOUT", "99ms", "PAYMENTS_PROVIDER_TIMEOUT must be"},
+		{"PAYMENTS_PROVIDER_TIMEOUT", "11s", "PAYMENTS_PROVIDER_TIMEOUT must be"},
+		{"PAYMENTS_PROVIDER_HORIZON", "1s", "PAYMENTS_PROVIDER_HORIZON must not be shorter than PAYMENTS_PROVIDER_TIMEOUT"},
+		{"PAYMENTS_KAFKA_PARTITIONS", "0", "PAYMENTS_KAFKA_PARTITIONS must be a whole number from 1 to 1000"},
+		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
+		{"PAYMENTS_LOG_LEVEL", s3cret, "PAYMENTS_LOG_LEVEL must be debug, info, warn or error"},
+		{"PAYMENTS_LOG_FORMAT", s3cret, "PAYMENTS_LOG_FORMAT must be json or text"},
+	} {
+		env := complete(t)
+		env[test.name] = test.value
+		_, err := Load(from(env))
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), test.name+" ") ||
+			strings.Contains(err.Error(), s3cret) || strings.Count(err.Error(), "\n") != 0 {
+			t.Errorf("%s=%q: %v", test.name, test.value, err)
+		}
+	}
+	// The encryption keyset in the pepper's place, and the other way round.
+	env := complete(t)
+	env["PAYMENTS_PEPPER_KEYSET"], env["PAYMENTS_ENCRYPTION_KEYSET"] = env["PAYMENTS_ENCRYPTION_KEYSET"], env["PAYMENTS_PEPPER_KEYSET"]
+	if _, err := Load(from(env)); err == nil || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("swapped keysets: %v", err)
+	}
+}
+
+func TestAllErrorsAreToldAtOnce(t *testing.T) {
+	_, err := Load(from(nil))
+	if err == nil || strings.Count(err.Error(), "is required and not set") != 5 {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestLoadMigrateAndSimulator(t *testing.T) {
+	m, err := LoadMigrate(from(map[string]string{"PAYMENTS_DATABASE_URL": "postgres://app@db/p"}))
+	if err != nil || m.OwnerURL != "postgres://app@db/p" || m.AppURL != m.OwnerURL {
+		t.Errorf("migrate = %+v, %v", m, err)
+	}
+	if _, err := LoadMigrate(from(nil)); err == nil {
+		t.Error("migrate without a database is accepted")
+	}
+	s, err := LoadSimulator(from(map[string]string{"PAYMENTS_SIMULATOR_DATA": "ledger.db"}))
+	if err != nil || s.Addr != "127.0.0.1:8082" || s.Data != "ledger.db" || s.Log.Format != "json" {
+		t.Errorf("simulator = %+v, %v", s, err)
+	}
+	if _, err := LoadSimulator(from(nil)); err == nil || !strings.HasPrefix(err.Error(), "PAYMENTS_SIMULATOR_DATA ") {
+		t.Errorf("simulator without a file: %v", err)
+	}
+}

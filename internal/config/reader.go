@@ -1,0 +1,185 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type need bool
+
+const (
+	required need = true
+	optional need = false
+)
+
+// reader collects what is wrong. Its sentences never hold a value.
+type reader struct {
+	lookup Lookup
+	errs   []error
+}
+
+func (r *reader) err() error { return errors.Join(r.errs...) }
+
+func (r *reader) wrong(name, format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf(name+" "+format, args...))
+}
+
+func (r *reader) text(name string, n need) string {
+	value, _ := r.lookup(name)
+	value = strings.TrimSpace(value)
+	if value == "" && n == required {
+		r.wrong(name, "is required and not set")
+	}
+	return value
+}
+
+func (r *reader) address(name, otherwise string) string {
+	value := r.text(name, optional)
+	if value == "" {
+		return otherwise
+	}
+	if !validAddress(value, 0) {
+		r.wrong(name, "must be host:port with a port from 0 to 65535")
+	}
+	return value
+}
+
+func (r *reader) addresses(name string) []string {
+	value := r.text(name, required)
+	if value == "" {
+		return nil
+	}
+	var all []string
+	for a := range strings.SplitSeq(value, ",") {
+		a = strings.TrimSpace(a)
+		if host, _, _ := net.SplitHostPort(a); host == "" || !validAddress(a, 1) {
+			r.wrong(name, "must be a comma-separated list of host:port")
+			return nil
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func validAddress(s string, least uint64) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n >= least
+}
+
+// databaseURL drops the parser's error, which repeats the password.
+func (r *reader) databaseURL(name string, n need) string {
+	value := r.text(name, n)
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "" && !u.Query().Has("host") {
+		r.wrong(name, "must be a Postgres URL: postgres://user:password@host:port/database")
+	}
+	return value
+}
+
+func (r *reader) httpURL(name string) string {
+	value := r.text(name, required)
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+		r.wrong(name, "must be an http or https URL without query and fragment")
+	}
+	return strings.TrimRight(value, "/")
+}
+
+func (r *reader) integer(name string, otherwise, least, most int) int {
+	value := r.text(name, optional)
+	if value == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		r.wrong(name, "must be a whole number from %d to %d", least, most)
+	}
+	return n
+}
+
+func (r *reader) duration(name string, otherwise, least, most time.Duration) time.Duration {
+	value := r.text(name, optional)
+	if value == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d < least || d > most {
+		r.wrong(name, "must be a duration from %s to %s, like 2s or 500ms", least, most)
+	}
+	return d
+}
+
+// roles names an unknown word by its place, not by itself.
+func (r *reader) roles(name string) Roles {
+	value := r.text(name, optional)
+	if value == "" {
+		return allRoles()
+	}
+	var roles Roles
+	i := 0
+	for word := range strings.SplitSeq(value, ",") {
+		i++
+		role := Role(strings.TrimSpace(word))
+		switch {
+		case !allRoles().Has(role):
+			r.wrong(name, "must be a comma-separated list of api, saga, relay, projector, webhooks and reports: word %d is none of them", i)
+		case roles.Has(role):
+			r.wrong(name, "names the role %s twice", role)
+		default:
+			roles = append(roles, role)
+		}
+	}
+	return roles
+}
+
+func (r *reader) log() Log {
+	l := Log{Format: "json"}
+	switch value := r.text("PAYMENTS_LOG_LEVEL", optional); value {
+	case "", "info":
+	case "debug":
+		l.Level = slog.LevelDebug
+	case "warn":
+		l.Level = slog.LevelWarn
+	case "error":
+		l.Level = slog.LevelError
+	default:
+		r.wrong("PAYMENTS_LOG_LEVEL", "must be debug, info, warn or error")
+	}
+	switch value := r.text("PAYMENTS_LOG_FORMAT", optional); value {
+	case "":
+	case "json", "text":
+		l.Format = value
+	default:
+		r.wrong("PAYMENTS_LOG_FORMAT", "must be json or text")
+	}
+	return l
+}
+
+// keyset relies on secret's errors, which complete a sentence and show no key.
+func keyset[T any](r *reader, name string, parse func(string) (*T, error)) *T {
+	value := r.text(name, required)
+	if value == "" {
+		return nil
+	}
+	parsed, err := parse(value)
+	if err != nil {
+		r.wrong(name, "%w", err)
+	}
+	return parsed
+}
