@@ -1,0 +1,20 @@
+-- Run once by the postgres image, as the superuser, in the database `payments`.
+-- payments_owner owns the schema and migrates it; payments_app is what the service
+-- is: `payments migrate` grants it what it needs, and it can alter nothing.
+-- Both passwords come from the container's environment; a missing one ends the start.
+\getenv owner_password PAYMENTS_OWNER_PASSWORD
+\getenv app_password PAYMENTS_DB_PASSWORD
+
+-- A statement that fails is not written to the log with a password in it.
+SET log_min_error_statement = panic;
+
+CREATE ROLE payments_owner LOGIN PASSWORD :'owner_password';
+CREATE ROLE payments_app LOGIN PASSWORD :'app_password'
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+
+RESET log_min_error_statement;
+
+-- Whoever owns the database owns the schema public (pg_database_owner).
+ALTER DATABASE payments OWNER TO payments_owner;
+REVOKE CONNECT ON DATABASE payments FROM PUBLIC;
+GRANT CONNECT ON DATABASE payments TO payments_app;
