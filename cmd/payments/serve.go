@@ -89,7 +89,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{}); err != nil {
+	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{Prefix: s.KafkaPrefix}); err != nil {
 		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
 	}
 	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -22,11 +23,18 @@ const (
 
 // Config of a client. The zero value is good for a single broker.
 type Config struct {
+	// Prefix is put before the name of every topic and group at the broker, so that
+	// several installations can share a cluster. What goes in and out of this package
+	// is named without it. Letters, digits, '.', '_' and '-'.
+	Prefix string
 	// ReplicationFactor of topics that EnsureTopic makes. Default 1.
 	ReplicationFactor int
 	// Dial opens each connection to a broker. Default TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
+
+// prefixes leave room for a name: Kafka allows a topic 249 characters.
+var prefixes = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
 
 // Client speaks to one cluster. It connects when it is first used, and again
 // whenever it has to.
@@ -50,6 +58,9 @@ func NewClient(brokers []string, c Config) (*Client, error) {
 			return nil, fmt.Errorf("broker %q is not host:port", b)
 		}
 	}
+	if !prefixes.MatchString(c.Prefix) {
+		return nil, errors.New("a prefix of topics and groups has at most 100 letters, digits, '.', '_' and '-'")
+	}
 	if c.ReplicationFactor < 0 {
 		return nil, fmt.Errorf("a replication factor of %d is negative", c.ReplicationFactor)
 	}
@@ -70,6 +81,9 @@ func NewClient(brokers []string, c Config) (*Client, error) {
 		client: &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport, Timeout: requestTimeout},
 	}, nil
 }
+
+// prefixed is the name that the broker knows a topic or a group by.
+func (c *Client) prefixed(name string) string { return c.config.Prefix + name }
 
 // Close cuts every connection; requests that are under way fail. Consume has
 // connections of its own and ends with its context.

@@ -88,7 +88,7 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, handle Handle)
 func (k *consumer) run(ctx context.Context) error {
 	conns := newConnections(k.client.config.Dial)
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: k.Group, Topics: []string{k.Topic}, Brokers: k.client.brokers,
+		ID: k.client.prefixed(k.Group), Topics: []string{k.client.prefixed(k.Topic)}, Brokers: k.client.brokers,
 		Dialer:         &kafka.Dialer{ClientID: clientID, DialFunc: conns.dialContext, Timeout: dialTimeout},
 		SessionTimeout: sessionTimeout, HeartbeatInterval: heartbeat, RebalanceTimeout: rebalanceTimeout,
 		JoinGroupBackoff: joinBackoff, Timeout: groupTimeout, WatchPartitionChanges: true,
@@ -147,15 +147,16 @@ func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation)
 	detach := context.AfterFunc(ctx, stop)
 	defer detach()
 
+	topic := k.client.prefixed(k.Topic)
 	var commits sync.Mutex // one at a time on the connection that heartbeats share
 	var pumps []*pump
 	var wg sync.WaitGroup
-	for _, a := range gen.Assignments[k.Topic] {
+	for _, a := range gen.Assignments[topic] {
 		p := &pump{consumer: k, partition: a.ID, offset: a.Offset, log: k.Log.With("partition", a.ID)}
 		p.commit = func(offset int64) error {
 			commits.Lock()
 			defer commits.Unlock()
-			return gen.CommitOffsets(map[string]map[int]int64{k.Topic: {a.ID: offset}})
+			return gen.CommitOffsets(map[string]map[int]int64{topic: {a.ID: offset}})
 		}
 		pumps = append(pumps, p)
 		wg.Go(func() {

@@ -90,7 +90,7 @@ func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record) 
 	for len(records) > 0 {
 		n := request(records)
 		res, err := p.client.client.Produce(ctx, &kafka.ProduceRequest{
-			Topic: at.topic, Partition: at.partition, RequiredAcks: kafka.RequireAll,
+			Topic: p.client.prefixed(at.topic), Partition: at.partition, RequiredAcks: kafka.RequireAll,
 			Records: kafka.NewRecordReader(records[:n]...),
 		})
 		switch {

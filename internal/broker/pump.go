@@ -122,7 +122,7 @@ func (p *pump) fetch(ctx context.Context) (batch []inbox.Message, end int64, err
 		}
 	}
 	res, err := p.client.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: p.Topic, Partition: p.partition, Offset: p.offset,
+		Topic: p.client.prefixed(p.Topic), Partition: p.partition, Offset: p.offset,
 		MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
 	})
 	if err == nil {
@@ -158,12 +158,12 @@ func (p *pump) fetch(ctx context.Context) (batch []inbox.Message, end int64, err
 
 func (p *pump) first(ctx context.Context) (int64, error) {
 	res, err := p.client.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{p.Topic: {kafka.FirstOffsetOf(p.partition)}},
+		Topics: map[string][]kafka.OffsetRequest{p.client.prefixed(p.Topic): {kafka.FirstOffsetOf(p.partition)}},
 	})
 	if err != nil {
 		return kafka.FirstOffset, err
 	}
-	for _, o := range res.Topics[p.Topic] {
+	for _, o := range res.Topics[p.client.prefixed(p.Topic)] {
 		if o.Partition == p.partition {
 			if o.Error != nil {
 				return kafka.FirstOffset, o.Error

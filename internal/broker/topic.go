@@ -44,10 +44,10 @@ func (c *Client) EnsureTopic(ctx context.Context, topic string, partitions int) 
 
 func (c *Client) createTopic(ctx context.Context, topic string, partitions int) error {
 	created, err := c.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
-		Topic: topic, NumPartitions: partitions, ReplicationFactor: c.config.ReplicationFactor,
+		Topic: c.prefixed(topic), NumPartitions: partitions, ReplicationFactor: c.config.ReplicationFactor,
 	}}})
 	if err == nil {
-		err = created.Errors[topic]
+		err = created.Errors[c.prefixed(topic)]
 	}
 	if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
 		return fmt.Errorf("create topic %q: %w", topic, err)
@@ -62,11 +62,11 @@ func (c *Client) leading(ctx context.Context, topic string, partitions int) erro
 	for i := range asked {
 		asked[i] = kafka.FirstOffsetOf(i)
 	}
-	res, err := c.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: asked}})
+	res, err := c.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{c.prefixed(topic): asked}})
 	if err != nil {
 		return fmt.Errorf("ask the leaders of topic %q: %w", topic, err)
 	}
-	for _, o := range res.Topics[topic] {
+	for _, o := range res.Topics[c.prefixed(topic)] {
 		if o.Error != nil {
 			return fmt.Errorf("ask the leader of %s/%d: %w", topic, o.Partition, o.Error)
 		}
@@ -86,7 +86,7 @@ func (c *Client) awaitTopic(ctx context.Context, topic string) (partitions int, 
 
 // partitions answers from metadata that is at most metadataTTL old.
 func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
-	m, err := c.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	m, err := c.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{c.prefixed(topic)}})
 	if err == nil {
 		err = m.Topics[0].Error
 	}

@@ -24,7 +24,8 @@ type Config struct {
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
 	KafkaBrokers       []string
-	KafkaPartitions    int // of a topic that has to be made
+	KafkaPartitions    int    // of a topic that has to be made
+	KafkaPrefix        string // before the name of every topic and group; empty unless set
 	ProviderURL        string
 	ProviderTimeout    time.Duration // of one call
 	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
@@ -46,6 +47,7 @@ func Load(lookup Lookup) (Config, error) {
 		ReadDatabaseURL:    r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
 		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
 		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
+		KafkaPrefix:        r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
 		ProviderURL:        r.httpURL("PAYMENTS_PROVIDER_URL"),
 		ProviderTimeout:    r.duration("PAYMENTS_PROVIDER_TIMEOUT", 2*time.Second, 100*time.Millisecond, 10*time.Second),
 		ProviderHorizon:    r.duration("PAYMENTS_PROVIDER_HORIZON", 5*time.Second, 100*time.Millisecond, 24*time.Hour),

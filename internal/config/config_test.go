@@ -59,7 +59,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	env := complete(t)
 	maps.Copy(env, map[string]string{
 		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
-		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12",
+		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 	})
@@ -68,7 +68,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
-		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.SagaConcurrency != 1 ||
+		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) {
 		t.Errorf("config = %+v", c)
@@ -103,6 +103,8 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_PROVIDER_TIMEOUT", "11s", "PAYMENTS_PROVIDER_TIMEOUT must be"},
 		{"PAYMENTS_PROVIDER_HORIZON", "1s", "PAYMENTS_PROVIDER_HORIZON must not be shorter than PAYMENTS_PROVIDER_TIMEOUT"},
 		{"PAYMENTS_KAFKA_PARTITIONS", "0", "PAYMENTS_KAFKA_PARTITIONS must be a whole number from 1 to 1000"},
+		{"PAYMENTS_KAFKA_PREFIX", "a:" + s3cret, "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
+		{"PAYMENTS_KAFKA_PREFIX", strings.Repeat("p", 101), "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
 		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
 		{"PAYMENTS_LOG_LEVEL", s3cret, "PAYMENTS_LOG_LEVEL must be debug, info, warn or error"},
 		{"PAYMENTS_LOG_FORMAT", s3cret, "PAYMENTS_LOG_FORMAT must be json or text"},

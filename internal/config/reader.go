@@ -113,6 +113,14 @@ func (r *reader) integer(name string, otherwise, least, most int) int {
 	return n
 }
 
+func (r *reader) kafkaPrefix(name string) string {
+	value := r.text(name, optional)
+	if len(value) > 100 || strings.Trim(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		r.wrong(name, "must have at most 100 letters, digits, '.', '_' and '-'")
+	}
+	return value
+}
+
 func (r *reader) duration(name string, otherwise, least, most time.Duration) time.Duration {
 	value := r.text(name, optional)
 	if value == "" {
