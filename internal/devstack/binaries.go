@@ -135,7 +135,7 @@ func fetchBinaries(ctx context.Context, major, cache, repository string) (string
 		return "", fmt.Errorf("keep fetched Postgres binaries: %w", err)
 	}
 	defer os.RemoveAll(work)
-	port, err := freePort(ctx, 0)
+	port, err := FreePort(ctx)
 	if err != nil {
 		return "", err
 	}

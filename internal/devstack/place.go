@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,9 +37,12 @@ func choosePort(ctx context.Context, file string, want int) (int, error) {
 		kept, _ := os.ReadFile(file) // without it any port will do
 		port, _ = strconv.Atoi(strings.TrimSpace(string(kept)))
 	}
-	free, err := freePort(ctx, port)
-	if err != nil && want == 0 {
-		free, err = freePort(ctx, 0)
+	free, err := port, error(nil)
+	if port != 0 {
+		err = takeable(ctx, port)
+	}
+	if port == 0 || err != nil && want == 0 {
+		free, err = FreePort(ctx)
 	}
 	if err != nil {
 		return 0, err
@@ -49,10 +53,28 @@ func choosePort(ctx context.Context, file string, want int) (int, error) {
 	return free, nil
 }
 
-func freePort(ctx context.Context, port int) (int, error) {
+// Below them are ports of well-known services, above them those that Linux (by
+// default) and others hand to outgoing connections.
+const firstPort, lastPort = 10_000, 32_767
+
+// FreePort of 127.0.0.1 on which a server can be stopped and started again: while
+// it is down, no outgoing connection gets its port, as would happen sooner or later
+// with one that the kernel chose, and be it to a client that tries to reach the server.
+func FreePort(ctx context.Context) (int, error) {
+	var err error
+	for range 100 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // any will do
+		if err = takeable(ctx, port); err == nil {
+			return port, nil
+		}
+	}
+	return 0, err
+}
+
+func takeable(ctx context.Context, port int) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+		return fmt.Errorf("find a free port: %w", err)
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close() //nolint:errcheck,forcetypeassert // a TCP listener has no other
+	return l.Close()
 }
