@@ -85,7 +85,7 @@ type Config struct {
 // Run turns until ctx ends. A turn's error or panic is logged and counted, and
 // the pause grows with jitter up to 2 seconds while turns go on failing.
 func Run(ctx context.Context, c Config) error {
-	c.Monitor.Expect(c.Name, 15*time.Second)
+	c.Monitor.Expect(c.Name, c.Interval+15*time.Second)
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
 	timer := time.NewTimer(0)
