@@ -159,40 +159,38 @@ func (s *service) loop(ctx context.Context, name string, interval time.Duration,
 	})
 }
 
-// listen binds both addresses before anything says that it serves.
+// listen binds the public address, if the role is there, before the admin address,
+// which says that it is.
 func (s *service) listen(ctx context.Context) error {
-	bind := func(variable, addr string, h http.Handler, timeouts func(*http.Server)) error {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if s.Roles.Has(config.RoleAPI) {
+		handler, err := api.New(api.Config{
+			Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
+			Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+		})
 		if err != nil {
-			return fmt.Errorf("%s: %w", variable, err)
+			return err
 		}
-		server := api.NewServer(h, s.log)
-		if timeouts != nil {
-			timeouts(server)
+		if err := s.bind(ctx, "PAYMENTS_ADDR", s.Addr, api.NewServer(handler, s.log)); err != nil {
+			return err
 		}
-		s.log.InfoContext(ctx, "listening", "variable", variable, "addr", l.Addr().String())
-		s.group.Go(func() error { return serveUntil(ctx, server, l, nil) })
-		return nil
+		s.loop(ctx, "idempotency_reaper", time.Minute, func(ctx context.Context) (bool, error) {
+			n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
+			return n == 1000, err
+		}, nil)
 	}
-	admin := api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log})
-	if err := bind("PAYMENTS_ADMIN_ADDR", s.AdminAddr, admin, func(server *http.Server) { server.WriteTimeout = 0 }); err != nil {
-		return err
-	}
-	if !s.Roles.Has(config.RoleAPI) {
-		return nil
-	}
-	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
-	})
+	admin := api.NewServer(api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log}), s.log)
+	admin.WriteTimeout = 0 // a profile takes as long as was asked for
+	return s.bind(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, admin)
+}
+
+func (s *service) bind(ctx context.Context, variable, addr string, server *http.Server) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", variable, err)
 	}
-	s.loop(ctx, "idempotency_reaper", time.Minute, func(ctx context.Context) (bool, error) {
-		n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
-		return n == 1000, err
-	}, nil)
-	return bind("PAYMENTS_ADDR", s.Addr, handler, nil)
+	s.log.InfoContext(ctx, "listening", "variable", variable, "addr", l.Addr().String())
+	s.group.Go(func() error { return serveUntil(ctx, server, l, nil) })
+	return nil
 }
 
 // ensureTopic makes the topic before the first use of it.
