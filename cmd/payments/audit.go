@@ -42,7 +42,7 @@ func runAudit(ctx context.Context, e environment) error {
 		defer read.Close()
 	}
 	if err := postgres.Migrated(ctx, write); err != nil {
-		return err
+		return fmt.Errorf("PAYMENTS_DATABASE_URL: %w", err)
 	}
 	findings, err := audit.Audit{
 		Write: write, Read: read, Ledger: provider + "/v1/operations",

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -48,7 +49,8 @@ func main() {
 	defer stop()
 	err := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "payments:", err)
+		// A driver tells each address that it tried on a line of its own.
+		fmt.Fprintln(os.Stderr, "payments:", strings.ReplaceAll(err.Error(), "\n\t", " "))
 		os.Exit(1) //nolint:gocritic // stop has nothing left to do
 	}
 }

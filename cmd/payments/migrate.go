@@ -21,7 +21,11 @@ func migrate(ctx context.Context, e environment) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	if err := postgres.Migrate(ctx, c.OwnerURL, c.AppURL); err != nil {
-		return err
+		variable := "PAYMENTS_MIGRATE_DATABASE_URL"
+		if e.value(variable) == "" {
+			variable = "PAYMENTS_DATABASE_URL"
+		}
+		return fmt.Errorf("%s: %w", variable, err)
 	}
 	if read := e.value("PAYMENTS_READ_DATABASE_URL"); read != "" && read != c.AppURL {
 		if err := postgres.Migrate(ctx, read, read); err != nil {

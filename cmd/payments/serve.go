@@ -75,17 +75,12 @@ func serve(ctx context.Context, e environment) error {
 // connect opens what the roles need. Nothing has to be up yet, but a schema that
 // is reachable and too old stops the start.
 func (s *service) connect(ctx context.Context) (err error) {
-	if s.write, err = postgres.Open(ctx, s.DatabaseURL); err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+	if s.write, err = open(ctx, "PAYMENTS_DATABASE_URL", s.DatabaseURL); err != nil {
+		return err
 	}
 	s.read = s.write
 	if s.ReadDatabaseURL != s.DatabaseURL {
-		if s.read, err = postgres.Open(ctx, s.ReadDatabaseURL); err != nil {
-			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
-		}
-	}
-	for _, pool := range []*pgxpool.Pool{s.write, s.read} {
-		if err := postgres.Migrated(ctx, pool); err != nil && !postgres.Unavailable(err) {
+		if s.read, err = open(ctx, "PAYMENTS_READ_DATABASE_URL", s.ReadDatabaseURL); err != nil {
 			return err
 		}
 	}
@@ -105,6 +100,17 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Policy: saga.Policy{Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause},
 	})
 	return err
+}
+
+func open(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
+	pool, err := postgres.Open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", variable, err)
+	}
+	if err := postgres.Migrated(ctx, pool); err != nil && !postgres.Unavailable(err) {
+		return nil, fmt.Errorf("%s: %w", variable, err)
+	}
+	return pool, nil
 }
 
 // owner names this process in leases, for people, and tells it from all others.
@@ -127,30 +133,55 @@ func (s *service) disconnect() {
 	}
 }
 
+// run until ctx ends, and then drains: the API takes nothing more in and answers
+// what it has, waiting clients with their outcome, and only then the loops, which
+// work for them, finish what they have in hand. One part that fails ends all.
 func (s *service) run(ctx context.Context) error {
-	var group context.Context
-	s.group, group = errgroup.WithContext(ctx)
-	if err := s.listen(group); err != nil {
+	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	s.group = group
+	working, stop := context.WithCancel(failed)
+	defer stop()
+	accepting, refuse := context.WithCancel(working)
+	defer refuse()
+	detach := context.AfterFunc(ctx, refuse)
+	defer detach()
+	err := s.begin(accepting, working, stop)
+	if err != nil {
+		stop()
+	}
+	err = errors.Join(err, s.group.Wait())
+	s.worker.Drain()
+	s.log.InfoContext(ctx, "service stopped", "error", err)
+	return err
+}
+
+// begin starts the parts of every role. The API calls stop when it has answered
+// its last request.
+func (s *service) begin(accepting, working context.Context, stop func()) error {
+	if s.Roles.Has(config.RoleAPI) {
+		if err := s.serveAPI(accepting, working, stop); err != nil {
+			return err
+		}
+	} else {
+		context.AfterFunc(accepting, stop)
+	}
+	// After the API's address, since it says that the service is ready.
+	if err := s.serveAdmin(working); err != nil {
 		return err
 	}
 	if s.Roles.Has(config.RoleSaga) {
-		s.loop(group, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
-		s.loop(group, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
+		s.loop(working, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
+		s.loop(working, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
 	}
 	if s.Roles.Has(config.RoleRelay) {
-		if err := s.relay(group); err != nil {
+		if err := s.relay(working); err != nil {
 			return err
 		}
 	}
 	if s.Roles.Has(config.RoleProjector) {
-		if err := s.project(group); err != nil {
-			return err
-		}
+		return s.project(working)
 	}
-	err := s.group.Wait()
-	s.worker.Drain()
-	s.log.InfoContext(ctx, "service stopped", "error", err)
-	return err
+	return nil
 }
 
 func (s *service) loop(ctx context.Context, name string, interval time.Duration, turn func(context.Context) (bool, error), wake <-chan struct{}) {
@@ -159,37 +190,38 @@ func (s *service) loop(ctx context.Context, name string, interval time.Duration,
 	})
 }
 
-// listen binds the public address, if the role is there, before the admin address,
-// which says that it is.
-func (s *service) listen(ctx context.Context) error {
-	if s.Roles.Has(config.RoleAPI) {
-		handler, err := api.New(api.Config{
-			Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-			Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
-		})
-		if err != nil {
-			return err
-		}
-		if err := s.bind(ctx, "PAYMENTS_ADDR", s.Addr, api.NewServer(handler, s.log)); err != nil {
-			return err
-		}
-		s.loop(ctx, "idempotency_reaper", time.Minute, func(ctx context.Context) (bool, error) {
-			n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
-			return n == 1000, err
-		}, nil)
+func (s *service) serveAPI(accepting, working context.Context, done func()) error {
+	handler, err := api.New(api.Config{
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
+		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
 	}
-	admin := api.NewServer(api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log}), s.log)
-	admin.WriteTimeout = 0 // a profile takes as long as was asked for
-	return s.bind(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, admin)
+	s.loop(working, "idempotency_reaper", time.Minute, func(ctx context.Context) (bool, error) {
+		n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
+		return n == 1000, err
+	}, nil)
+	return s.listen(accepting, "PAYMENTS_ADDR", s.Addr, api.NewServer(handler, s.log), done)
 }
 
-func (s *service) bind(ctx context.Context, variable, addr string, server *http.Server) error {
+func (s *service) serveAdmin(ctx context.Context) error {
+	server := api.NewServer(api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log}), s.log)
+	server.WriteTimeout = 0 // a profile takes as long as was asked for
+	return s.listen(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, server, func() {})
+}
+
+// listen returns once the address is bound; done is called after the last answer.
+func (s *service) listen(ctx context.Context, variable, addr string, server *http.Server, done func()) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("%s: %w", variable, err)
 	}
 	s.log.InfoContext(ctx, "listening", "variable", variable, "addr", l.Addr().String())
-	s.group.Go(func() error { return serveUntil(ctx, server, l, nil) })
+	s.group.Go(func() error {
+		defer done()
+		return serveUntil(ctx, server, l, nil)
+	})
 	return nil
 }
 

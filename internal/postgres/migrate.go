@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -62,19 +63,24 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 	return nil
 }
 
+const pgerrUndefinedTable = "42P01"
+
 // Migrated says what is wrong when the schema is missing or older than this
 // program's migrations.
 func Migrated(ctx context.Context, pool *pgxpool.Pool) error {
 	var have int64
 	err := pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&have)
-	if Unavailable(err) {
-		return err
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == pgerrUndefinedTable {
+		err = nil // nobody has migrated yet
+	}
+	if err != nil {
+		return fmt.Errorf("read the schema's version: %w", err)
 	}
 	sources, serr := migrations.FS.ReadDir(".")
 	if serr != nil {
 		return fmt.Errorf("read migrations: %w", serr)
 	}
-	if err != nil || have < int64(len(sources)) {
+	if have < int64(len(sources)) {
 		return fmt.Errorf("the schema is at version %d and this program needs %d: run `payments migrate`", have, len(sources))
 	}
 	return nil
