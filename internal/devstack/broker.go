@@ -48,7 +48,7 @@ func StartBroker(ctx context.Context, config BrokerConfig) (*Broker, error) {
 	b := &Broker{lock: io.NopCloser(nil)}
 	options := []kfake.Opt{
 		kfake.NumBrokers(1), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(config.Partitions),
-		kfake.GroupMinSessionTimeout(time.Second), kfake.WithLogger(brokerLog{ctx: context.WithoutCancel(ctx), log: config.Log}),
+		kfake.GroupMinSessionTimeout(time.Second), kfake.ListenFn(listenUnanswered), kfake.WithLogger(brokerLog{ctx: context.WithoutCancel(ctx), log: config.Log}),
 	}
 	port := config.Port
 	var err error
