@@ -11,6 +11,7 @@ export VERSION
 PKG       ?= ./...
 TESTFLAGS ?= -race -timeout 15m
 KILLS     ?= 30
+OUTAGE    ?= 30s
 
 KAFKA_BROKERS := 127.0.0.1:19092
 # What publishes to Kafka or reads from it, and so runs against both brokers.
@@ -39,13 +40,15 @@ test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/s
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
 
 .PHONY: test-kafka
+# -p 1: some tests stop and start the broker that all of them share.
 test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`
 	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT=$(CURDIR)/scripts/kafka.sh \
-		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 $(KAFKA_SUITES)
+		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 -p 1 $(KAFKA_SUITES)
 
 .PHONY: chaos
-chaos: $(BIN)/gotestsum ## Kill the service with SIGKILL under load, KILLS=30 times, and audit what is left
-	PAYMENTS_CHAOS_KILLS=$(KILLS) $(BIN)/gotestsum --format testname -- -race -count=1 -timeout 60m ./test/...
+chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times and for OUTAGE=30s, and audit what is left
+	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
+		$(BIN)/gotestsum --format testname -- -race -count=1 -timeout 60m -run 'Killed|Away' ./test/...
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check the code, the import direction and that both go.mod files are tidy

@@ -31,6 +31,8 @@ type process struct {
 func start(t *testing.T, dir, name string, vars map[string]string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, log: filepath.Join(dir, name+".log"), stdout: &lines{}, done: make(chan struct{})}
+	_, err := os.Stat(p.log)
+	first := os.IsNotExist(err)
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +57,9 @@ func start(t *testing.T, dir, name string, vars map[string]string, args ...strin
 	}
 	t.Cleanup(func() {
 		p.kill()
-		p.inspect()
+		if first { // of the lives that share the log, and so the last to be cleaned up
+			p.inspect()
+		}
 	})
 	return p
 }
