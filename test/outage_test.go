@@ -3,7 +3,9 @@ package test
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,7 +71,9 @@ func TestPostgresIsAway(t *testing.T) {
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
-		w.refuses(s, outage(t)/2)
+		// Longer than a refusal takes, even on a busy machine; shorter than the service's
+		// own patience with a request.
+		w.refuses(s, outage(t)/2, 5*time.Second)
 		if err := postgres.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -78,14 +82,35 @@ func TestPostgresIsAway(t *testing.T) {
 	l.verify()
 }
 
-// refuses asks for everything, over and over, while the database is away.
-func (w *world) refuses(s *service, during time.Duration) {
+// A database that neither answers nor refuses is given up on after as long as a
+// request may take, and what it was asked may have been done all the same.
+func TestPostgresHangs(t *testing.T) {
+	t.Parallel()
+	database := devtest.Database(t)
+	direct, err := url.Parse(database.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire := newWire(t, direct.Host)
+	w := newWorld(t, parts{database: database})
+	direct.Host = wire.addr()
+	s := w.serve(map[string]string{"PAYMENTS_DATABASE_URL": direct.String()})
+	l := w.load(random(t), s)
+	await(t, settleWithin, func() string { return l.fewer(10) })
+	wire.hold()
+	w.refuses(s, outage(t)/2, 20*time.Second)
+	wire.release()
+	s.awaitReady()
+	l.verify()
+}
+
+// refuses asks for everything, over and over, while the database is away, and
+// takes what is not answered within hang for unanswered.
+func (w *world) refuses(s *service, during, hang time.Duration) {
 	w.t.Helper()
-	// Longer than a refusal takes, even on a busy machine; shorter than the service's
-	// own patience with a request.
-	const hang = 5 * time.Second
 	over := time.After(during)
 	for rounds := 0; ; rounds++ {
+		var wg sync.WaitGroup
 		for _, r := range []struct{ method, path, body string }{
 			{http.MethodPost, "/v1/payments", order("A-away", "pm_card_visa")},
 			{http.MethodGet, "/v1/payments", ""},
@@ -93,18 +118,9 @@ func (w *world) refuses(s *service, during time.Duration) {
 			{http.MethodGet, "/v1/payments/pay_01jz0000000000000000000000/timeline", ""},
 			{http.MethodGet, "/v1/stock", ""},
 		} {
-			ctx, cancel := context.WithTimeout(w.t.Context(), hang)
-			a, err := w.send(ctx, r.method, s.url+r.path, w.vars["PAYMENTS_API_KEY"], r.body, map[string]string{"Idempotency-Key": "away", "Prefer": "wait=20"})
-			cancel()
-			if err != nil {
-				w.t.Errorf("%s %s: %v", r.method, r.path, err)
-				continue
-			}
-			if a.status != http.StatusServiceUnavailable || a.header.Get("Content-Type") != "application/problem+json" ||
-				a.header.Get("Retry-After") == "" || decode[problem](w.t, a).Code != "service_unavailable" {
-				w.t.Errorf("%s %s: %d %v %s", r.method, r.path, a.status, a.header, a.body)
-			}
+			wg.Go(func() { w.refused(s, r.method, r.path, r.body, hang) })
 		}
+		wg.Wait()
 		if missing := w.answers(s.admin + "/healthz"); missing != "" {
 			w.t.Error(missing)
 		}
@@ -117,5 +133,21 @@ func (w *world) refuses(s *service, during time.Duration) {
 			return
 		default:
 		}
+	}
+}
+
+func (w *world) refused(s *service, method, path, body string, hang time.Duration) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), hang)
+	defer cancel()
+	a, err := w.send(ctx, method, s.url+path, w.vars["PAYMENTS_API_KEY"], body,
+		map[string]string{"Idempotency-Key": "away", "Prefer": "wait=20"})
+	if err != nil {
+		w.t.Errorf("%s %s: %v", method, path, err)
+		return
+	}
+	if a.status != http.StatusServiceUnavailable || a.header.Get("Content-Type") != "application/problem+json" ||
+		a.header.Get("Retry-After") == "" || decode[problem](w.t, a).Code != "service_unavailable" {
+		w.t.Errorf("%s %s: %d %v %s", method, path, a.status, a.header, a.body)
 	}
 }
