@@ -28,7 +28,10 @@ func runSimulator(ctx context.Context, e environment) error {
 	if err != nil {
 		return fmt.Errorf("PAYMENTS_SIMULATOR_ADDR: %w", err)
 	}
-	sim, err := simulator.Open(c.Data, simulator.Config{Log: log, Registerer: prometheus.NewRegistry()})
+	sim, err := simulator.Open(c.Data, simulator.Config{
+		Log: log, Registerer: prometheus.NewRegistry(), AuthorizationLifetime: c.AuthorizationLifetime,
+		Webhook: simulator.Webhook{URL: c.WebhookURL, Secret: c.WebhookSecret},
+	})
 	if err != nil {
 		return fmt.Errorf("PAYMENTS_SIMULATOR_DATA: %w", errors.Join(err, listener.Close()))
 	}

@@ -24,9 +24,13 @@ type Config struct {
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
 	KafkaBrokers       []string
-	KafkaPartitions    int    // of a topic that has to be made
-	KafkaPrefix        string // before the name of every topic and group; empty unless set
-	ProviderURL        string
+	KafkaPartitions    int           // of a topic that has to be made
+	KafkaPrefix        string        // before the name of every topic and group; empty unless set
+	Provider           string        // simulator or stripe
+	ProviderURL        string        // simulator's; empty with stripe
+	StripeKey          string        // empty with simulator
+	StripeURL          string        // in the place of https://api.stripe.com; empty: that
+	WebhookSecrets     []string      // whsec_…, each live, of the provider's webhooks; none: they are not served
 	ProviderTimeout    time.Duration // of one call
 	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
 	Roles              Roles
@@ -35,6 +39,12 @@ type Config struct {
 	Cipher             *secret.Cipher
 	Log                Log
 }
+
+// The providers.
+const (
+	ProviderSimulator = "simulator"
+	ProviderStripe    = "stripe"
+)
 
 // Load reads the settings of `payments serve`.
 func Load(lookup Lookup) (Config, error) {
@@ -48,7 +58,9 @@ func Load(lookup Lookup) (Config, error) {
 		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
 		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
 		KafkaPrefix:        r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
-		ProviderURL:        r.httpURL("PAYMENTS_PROVIDER_URL"),
+		Provider:           r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
+		StripeURL:          r.httpURL("PAYMENTS_STRIPE_URL", optional),
+		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
 		ProviderTimeout:    r.duration("PAYMENTS_PROVIDER_TIMEOUT", 2*time.Second, 100*time.Millisecond, 10*time.Second),
 		ProviderHorizon:    r.duration("PAYMENTS_PROVIDER_HORIZON", 5*time.Second, 100*time.Millisecond, 24*time.Hour),
 		Roles:              r.roles("PAYMENTS_ROLES"),
@@ -57,6 +69,8 @@ func Load(lookup Lookup) (Config, error) {
 		Cipher:             keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
 		Log:                r.log(),
 	}
+	c.ProviderURL = r.httpURL("PAYMENTS_PROVIDER_URL", need(c.Provider == ProviderSimulator))
+	c.StripeKey = r.stripeKey("PAYMENTS_STRIPE_KEY", need(c.Provider == ProviderStripe))
 	if c.MigrateDatabaseURL == "" {
 		c.MigrateDatabaseURL = c.DatabaseURL
 	}
@@ -98,18 +112,34 @@ func LoadMigrate(lookup Lookup) (Migrate, error) {
 
 // Simulator is what `payments simulator` needs.
 type Simulator struct {
-	Addr string // host:port
-	Data string // the ledger's file
-	Log  Log
+	Addr                  string        // host:port
+	Data                  string        // the ledger's file
+	AuthorizationLifetime time.Duration // after it no capture
+	WebhookURL            string        // where operations are notified; empty: nowhere
+	WebhookSecret         string        // whsec_…; empty without WebhookURL
+	Log                   Log
 }
 
-// LoadSimulator reads PAYMENTS_SIMULATOR_ADDR and PAYMENTS_SIMULATOR_DATA.
+// LoadSimulator reads PAYMENTS_SIMULATOR_*.
 func LoadSimulator(lookup Lookup) (Simulator, error) {
 	r := reader{lookup: lookup}
 	s := Simulator{
 		Addr: r.address("PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082"),
 		Data: r.text("PAYMENTS_SIMULATOR_DATA", required),
-		Log:  r.log(),
+		AuthorizationLifetime: r.duration("PAYMENTS_SIMULATOR_AUTHORIZATION_LIFETIME",
+			168*time.Hour, time.Second, 8760*time.Hour),
+		WebhookURL: r.httpURL("PAYMENTS_SIMULATOR_WEBHOOK_URL", optional),
+		Log:        r.log(),
+	}
+	switch secrets := r.webhookSecrets("PAYMENTS_SIMULATOR_WEBHOOK_SECRET"); {
+	case len(secrets) > 1:
+		r.wrong("PAYMENTS_SIMULATOR_WEBHOOK_SECRET", "must be one secret")
+	case len(secrets) == 1 && s.WebhookURL == "" && len(r.errs) == 0:
+		r.wrong("PAYMENTS_SIMULATOR_WEBHOOK_SECRET", "needs PAYMENTS_SIMULATOR_WEBHOOK_URL beside it")
+	case len(secrets) == 0 && s.WebhookURL != "" && len(r.errs) == 0:
+		r.wrong("PAYMENTS_SIMULATOR_WEBHOOK_URL", "needs PAYMENTS_SIMULATOR_WEBHOOK_SECRET beside it")
+	case len(secrets) == 1:
+		s.WebhookSecret = secrets[0]
 	}
 	if err := r.err(); err != nil {
 		return Simulator{}, err

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,11 @@ func complete(t *testing.T) map[string]string {
 	}
 }
 
+const (
+	stripeKey     = "sk_test_abcdefghijklmnopqrstuvwx"
+	webhookSecret = "whsec_abcdefghijklmnopqrstuvwxyz"
+)
+
 func from(env map[string]string) Lookup {
 	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 }
@@ -46,7 +52,7 @@ func TestDefaults(t *testing.T) {
 	const db = "postgres://app:hunter2@db:5432/payments"
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
-		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, ProviderURL: "http://provider:8090",
+		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Provider: "simulator", ProviderURL: "http://provider:8090",
 		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 16,
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Log: Log{slog.LevelInfo, "json"},
 	}
@@ -62,6 +68,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
+		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
+		"PAYMENTS_PROVIDER_WEBHOOK_SECRETS": webhookSecret + "1, " + webhookSecret + "2",
 	})
 	c, err := Load(from(env))
 	if err != nil {
@@ -70,7 +78,9 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
 		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
-		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) {
+		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||
+		c.Provider != ProviderStripe || c.ProviderURL != "" || c.StripeKey != stripeKey || c.StripeURL != "http://stripe:12111" ||
+		!slices.Equal(c.WebhookSecrets, []string{webhookSecret + "1", webhookSecret + "2"}) {
 		t.Errorf("config = %+v", c)
 	}
 }
@@ -95,6 +105,12 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_KAFKA_BROKERS", "a:0", "PAYMENTS_KAFKA_BROKERS must be a comma-separated list"},
 		{"PAYMENTS_PROVIDER_URL", "ftp://u:" + s3cret + "@x", "PAYMENTS_PROVIDER_URL must be an http or https URL"},
 		{"PAYMENTS_PROVIDER_URL", "http://", "PAYMENTS_PROVIDER_URL must be an http or https URL"},
+		{"PAYMENTS_PROVIDER", s3cret, "PAYMENTS_PROVIDER must be simulator or stripe"},
+		{"PAYMENTS_STRIPE_KEY", s3cret, "PAYMENTS_STRIPE_KEY must be a secret (sk_…) or restricted (rk_…) key of Stripe"},
+		{"PAYMENTS_STRIPE_URL", s3cret, "PAYMENTS_STRIPE_URL must be an http or https URL"},
+		{"PAYMENTS_PROVIDER_WEBHOOK_SECRETS", webhookSecret + ",whsec_" + s3cret, "number 2 is not"},
+		{"PAYMENTS_PROVIDER_WEBHOOK_SECRETS", webhookSecret + ",", "number 2 is not"},
+		{"PAYMENTS_PROVIDER_WEBHOOK_SECRETS", webhookSecret + "," + webhookSecret, "number 2 twice"},
 		{"PAYMENTS_ROLES", "api," + s3cret, "word 2 is none of them"},
 		{"PAYMENTS_ROLES", "api,", "word 2 is none of them"},
 		{"PAYMENTS_ROLES", "api,saga,api", "PAYMENTS_ROLES names the role api twice"},
@@ -125,6 +141,16 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
+func TestStripeNeedsItsKeyAndNoURL(t *testing.T) {
+	env := complete(t)
+	env["PAYMENTS_PROVIDER"] = "stripe"
+	delete(env, "PAYMENTS_PROVIDER_URL")
+	_, err := Load(from(env))
+	if err == nil || err.Error() != "PAYMENTS_STRIPE_KEY is required and not set" {
+		t.Errorf("err = %v", err)
+	}
+}
+
 func TestAllErrorsAreToldAtOnce(t *testing.T) {
 	_, err := Load(from(nil))
 	if err == nil || strings.Count(err.Error(), "is required and not set") != 5 {
@@ -141,8 +167,27 @@ func TestLoadMigrateAndSimulator(t *testing.T) {
 		t.Error("migrate without a database is accepted")
 	}
 	s, err := LoadSimulator(from(map[string]string{"PAYMENTS_SIMULATOR_DATA": "ledger.db"}))
-	if err != nil || s.Addr != "127.0.0.1:8082" || s.Data != "ledger.db" || s.Log.Format != "json" {
+	if want := (Simulator{Addr: "127.0.0.1:8082", Data: "ledger.db", AuthorizationLifetime: 168 * time.Hour, Log: Log{Format: "json"}}); err != nil || s != want {
 		t.Errorf("simulator = %+v, %v", s, err)
+	}
+	const url = "http://service:8080/v1/provider/webhooks/simulator"
+	env := map[string]string{
+		"PAYMENTS_SIMULATOR_DATA": "ledger.db", "PAYMENTS_SIMULATOR_AUTHORIZATION_LIFETIME": "1m",
+		"PAYMENTS_SIMULATOR_WEBHOOK_URL": url, "PAYMENTS_SIMULATOR_WEBHOOK_SECRET": webhookSecret,
+	}
+	s, err = LoadSimulator(from(env))
+	if err != nil || s.AuthorizationLifetime != time.Minute || s.WebhookURL != url || s.WebhookSecret != webhookSecret {
+		t.Errorf("simulator = %+v, %v", s, err)
+	}
+	for name, want := range map[string]string{
+		"PAYMENTS_SIMULATOR_WEBHOOK_URL":    "PAYMENTS_SIMULATOR_WEBHOOK_SECRET needs PAYMENTS_SIMULATOR_WEBHOOK_URL beside it",
+		"PAYMENTS_SIMULATOR_WEBHOOK_SECRET": "PAYMENTS_SIMULATOR_WEBHOOK_URL needs PAYMENTS_SIMULATOR_WEBHOOK_SECRET beside it",
+	} {
+		without := maps.Clone(env)
+		delete(without, name)
+		if _, err := LoadSimulator(from(without)); err == nil || err.Error() != want {
+			t.Errorf("without %s: %v", name, err)
+		}
 	}
 	if _, err := LoadSimulator(from(nil)); err == nil || !strings.HasPrefix(err.Error(), "PAYMENTS_SIMULATOR_DATA ") {
 		t.Errorf("simulator without a file: %v", err)

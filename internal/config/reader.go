@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,8 +90,8 @@ func (r *reader) databaseURL(name string, n need) string {
 	return value
 }
 
-func (r *reader) httpURL(name string) string {
-	value := r.text(name, required)
+func (r *reader) httpURL(name string, n need) string {
+	value := r.text(name, n)
 	if value == "" {
 		return ""
 	}
@@ -99,6 +100,55 @@ func (r *reader) httpURL(name string) string {
 		r.wrong(name, "must be an http or https URL without query and fragment")
 	}
 	return strings.TrimRight(value, "/")
+}
+
+// choice gives the first unless another is set.
+func (r *reader) choice(name string, choices ...string) string {
+	value := r.text(name, optional)
+	switch {
+	case value == "":
+		return choices[0]
+	case !slices.Contains(choices, value):
+		r.wrong(name, "must be %s", strings.Join(choices, " or "))
+		return ""
+	}
+	return value
+}
+
+func (r *reader) stripeKey(name string, n need) string {
+	value := r.text(name, n)
+	if value != "" && !secretText("sk_", value) && !secretText("rk_", value) {
+		r.wrong(name, "must be a secret (sk_…) or restricted (rk_…) key of Stripe")
+	}
+	return value
+}
+
+// webhookSecrets names a wrong one by its place, not by itself.
+func (r *reader) webhookSecrets(name string) (all []string) {
+	value := r.text(name, optional)
+	if value == "" {
+		return nil
+	}
+	for s := range strings.SplitSeq(value, ",") {
+		s = strings.TrimSpace(s)
+		switch {
+		case !secretText("whsec_", s):
+			r.wrong(name, "must be a comma-separated list of secrets, each whsec_ and at least 24 letters or digits: number %d is not", len(all)+1)
+			return nil
+		case slices.Contains(all, s):
+			r.wrong(name, "has the secret number %d twice", len(all)+1)
+			return nil
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// secretText has letters, digits and the other characters of both base64
+// alphabets after its prefix, 24 at least.
+func secretText(prefix, s string) bool {
+	rest, ok := strings.CutPrefix(s, prefix)
+	return ok && len(rest) >= 24 && strings.Trim(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-") == ""
 }
 
 func (r *reader) integer(name string, otherwise, least, most int) int {

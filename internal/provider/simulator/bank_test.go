@@ -114,6 +114,8 @@ type bank struct {
 	sim   *Simulator
 	srv   *httptest.Server
 	reg   *prometheus.Registry
+
+	webhook Webhook
 }
 
 func newBank(t *testing.T) *bank {
@@ -127,7 +129,7 @@ func newBank(t *testing.T) *bank {
 func (b *bank) open() {
 	b.t.Helper()
 	b.reg = prometheus.NewRegistry()
-	sim, err := Open(b.path, Config{Clock: b.clock, Registerer: b.reg})
+	sim, err := Open(b.path, Config{Clock: b.clock, Registerer: b.reg, Webhook: b.webhook})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -9,6 +9,10 @@
 // lose: faults that were set, and requests that were received, not answered
 // and not yet applied.
 //
+// With a Webhook every operation newly written is notified, at least once and in
+// no order, until the receiver answers 2xx; what is still to be delivered stands
+// in the ledger and survives a crash.
+//
 // It knows nothing of the service and imports none of its packages: the
 // standard library, bbolt, json and prometheus only.
 package simulator

@@ -11,7 +11,8 @@ import (
 
 const (
 	lookup       = "lookup"
-	anyOperation = "*"
+	webhook      = "webhook" // a notification; has kinds of its own
+	anyOperation = "*"       // any but a webhook
 
 	maxFaults  = 100
 	maxLatency = 10 * 60 * 1000   // milliseconds
@@ -56,15 +57,20 @@ func newFault(r faultRequest) (fault, error) {
 		f.LatencyMS = lateLatency.Milliseconds()
 	case slow:
 		f.LatencyMS = slowLatency.Milliseconds()
+	case late, reorder:
+		f.LatencyMS = notifyLatency.Milliseconds()
 	}
 	if r.LatencyMS != nil {
 		f.LatencyMS = *r.LatencyMS
 	}
 	kinds := []string{outage, serverError, timeoutApplied, timeoutLost, lateApplied, slow}
-	operations := []string{authorization, capture, void, refund, lookup, anyOperation}
+	if f.Operation == webhook {
+		kinds = []string{duplicate, late, reorder, lost}
+	}
+	operations := []string{authorization, capture, void, refund, lookup, webhook, anyOperation}
 	switch {
 	case !slices.Contains(kinds, f.Kind):
-		return fault{}, invalid("/kind", "must be one of %q", kinds)
+		return fault{}, invalid("/kind", "must be one of %q for this operation", kinds)
 	case !slices.Contains(operations, f.Operation):
 		return fault{}, invalid("/operation", "must be one of %q", operations)
 	case !(f.Rate > 0 && f.Rate <= 1):
@@ -126,7 +132,7 @@ func (fs *faults) next(operationType string) strike {
 	defer fs.mu.Unlock()
 	fs.expire()
 	for _, f := range fs.active {
-		if f.Operation != anyOperation && f.Operation != operationType {
+		if f.Operation != operationType && (f.Operation != anyOperation || operationType == webhook) {
 			continue
 		}
 		if f.Rate < 1 && fs.random.Float64() >= f.Rate {

@@ -92,6 +92,7 @@ func (s *Simulator) submit(key string, req request, byMethod bool) (verdict, err
 	v, err := s.ledger.submit(key, req, byMethod)
 	if err == nil && v.operation.ID != "" && !v.replayed {
 		s.operations.WithLabelValues(v.operation.Type, v.operation.Status).Inc()
+		s.notifier.wake()
 	}
 	return v, err
 }

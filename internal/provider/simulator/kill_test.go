@@ -15,11 +15,14 @@ import (
 	"time"
 )
 
-const childLedger = "PAYMENTS_TEST_SIMULATOR_CHILD"
+const (
+	childLedger  = "PAYMENTS_TEST_SIMULATOR_CHILD"
+	childWebhook = "PAYMENTS_TEST_SIMULATOR_CHILD_WEBHOOK"
+)
 
 // serveUntilKilled is the child process: it prints its URL and serves.
 func serveUntilKilled(path string) {
-	sim, err := Open(path, Config{})
+	sim, err := Open(path, Config{Webhook: Webhook{URL: os.Getenv(childWebhook), Secret: testSecret}})
 	if err != nil {
 		panic(err)
 	}

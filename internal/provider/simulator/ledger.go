@@ -23,6 +23,7 @@ var (
 	refBucket    = []byte("by_reference") // reference, NUL, sequence → nothing
 	parentBucket = []byte("by_parent")    // parent's id, NUL, sequence → nothing
 	struckBucket = []byte("struck")       // idempotency key → number of requests struck, one byte; gone once applied
+	noticeBucket = []byte("notices")      // sequence of the operation → notice as JSON; gone once delivered
 )
 
 const ledgerFormat = "1"
@@ -36,9 +37,12 @@ type ledger struct {
 	db     *bbolt.DB
 	clock  Clock
 	random *rand.Rand // only inside write transactions, which exclude each other
+
+	lifetime time.Duration // of an authorization
+	notify   bool          // every operation newly written is to be notified
 }
 
-func openLedger(path string, clock Clock, source rand.Source) (*ledger, error) {
+func openLedger(path string, cfg Config, source rand.Source) (*ledger, error) {
 	if path == "" {
 		return nil, errors.New("the simulator's ledger needs a file name")
 	}
@@ -56,11 +60,14 @@ func openLedger(path string, clock Clock, source rand.Source) (*ledger, error) {
 	if err := db.Update(prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("the simulator's ledger %s cannot be used: %w", path, err), db.Close())
 	}
-	return &ledger{db: db, clock: clock, random: rand.New(source)}, nil
+	return &ledger{
+		db: db, clock: cfg.Clock, random: rand.New(source),
+		lifetime: cfg.AuthorizationLifetime, notify: cfg.Webhook.URL != "",
+	}, nil
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, entryBucket, idBucket, keyBucket, refBucket, parentBucket, struckBucket} {
+	for _, name := range [][]byte{metaBucket, entryBucket, idBucket, keyBucket, refBucket, parentBucket, struckBucket, noticeBucket} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -116,8 +123,8 @@ func (l *ledger) decide(tx *bbolt.Tx, key string, r request, byMethod bool) (ver
 		}
 	}
 	if v.strike.kind == "" {
-		v.operation = newOperation(l.newID(tx), key, l.clock.Now(), r, on)
-		err = appendEntry(tx, key, entry{v.operation, r})
+		v.operation = newOperation(l.newID(tx), key, l.clock.Now(), l.lifetime, r, on)
+		err = l.appendEntry(tx, key, entry{v.operation, r})
 	}
 	return v, err
 }
@@ -161,7 +168,7 @@ func relatedTo(tx *bbolt.Tx, r request) (on related, err error) {
 	return on, err
 }
 
-func appendEntry(tx *bbolt.Tx, key string, e entry) error {
+func (l *ledger) appendEntry(tx *bbolt.Tx, key string, e entry) error {
 	n, err := tx.Bucket(entryBucket).NextSequence()
 	if err != nil {
 		return err
@@ -181,6 +188,9 @@ func appendEntry(tx *bbolt.Tx, key string, e entry) error {
 	}
 	if o.Parent != "" {
 		put = append(put, tx.Bucket(parentBucket).Put(under(o.Parent, sequence), nil))
+	}
+	if l.notify {
+		put = append(put, putNotice(tx, sequence, notice{}))
 	}
 	return errors.Join(put...)
 }

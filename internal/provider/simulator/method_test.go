@@ -166,3 +166,27 @@ func (b *bank) idle() bool {
 	b.sim.delays.running.Wait()
 	return true
 }
+
+func TestAnExpiredAuthorizationIsNotCaptured(t *testing.T) {
+	b := newBank(t)
+	first := b.want(authorize("a1", "pm_card_visa"), http.StatusCreated, "")
+	second := b.want(authorize("a2", "pm_card_visa"), http.StatusCreated, "")
+	third := b.want(authorize("a3", "pm_card_visa"), http.StatusCreated, "")
+	if want := timestamp(b.clock.Now().Add(168 * time.Hour)); first.Expires != want {
+		t.Errorf("it expires at %s, want %s", first.Expires, want)
+	}
+	b.clock.advance(168*time.Hour - time.Microsecond)
+	b.want(captureOf("c1", first.ID, 4998), http.StatusCreated, "")
+	b.clock.advance(time.Microsecond)
+	late := b.want(captureOf("c2", second.ID, 4998), http.StatusPaymentRequired, "authorization_expired")
+	if again := b.want(captureOf("c2", second.ID, 4998), http.StatusPaymentRequired, "authorization_expired"); again != late {
+		t.Errorf("the resend gave %+v, want %+v", again, late)
+	}
+	b.want(voidOf("v", third.ID), http.StatusCreated, "") // nothing is held after it
+	b.want(captureOf("c1", first.ID, 4998), http.StatusCreated, "")
+	declinedOp := b.want(authorize("d", "pm_card_declined"), http.StatusPaymentRequired, "card_declined")
+	b.want(voidOf("vd", declinedOp.ID), http.StatusPaymentRequired, "no_such_authorization")
+	if declinedOp.Expires != "" {
+		t.Errorf("a declined authorization expires at %s", declinedOp.Expires)
+	}
+}

@@ -28,10 +28,12 @@ type operation struct {
 	Code           string `json:"code,omitzero"`
 	Message        string `json:"message,omitzero"`
 	Parent         string `json:"parent,omitzero"`
+	Expires        string `json:"expires,omitzero"` // authorization only: no capture from then on
 	IdempotencyKey string `json:"idempotency_key"`
 }
 
-// timestamp always has its fractional seconds, unlike time.RFC3339Nano.
+// timestamp always has its fractional seconds, unlike time.RFC3339Nano, so that
+// timestamps compare as texts.
 func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z07:00") }
 
 // request is what a client asks for. Two requests under one key are the same
@@ -62,6 +64,7 @@ var (
 	noAuthorization    = decline{"no_such_authorization", "There is no such succeeded authorization."}
 	noCapture          = decline{"no_such_capture", "There is no such succeeded capture."}
 	authorizationVoid  = decline{"authorization_voided", "The authorization was voided."}
+	authorizationEnded = decline{"authorization_expired", "The authorization has expired."}
 	alreadyVoided      = decline{"already_voided", "The authorization was voided already."}
 	alreadyCaptured    = decline{"already_captured", "The authorization was captured already."}
 	amountTooLarge     = decline{"amount_too_large", "The amount is larger than the authorization."}
@@ -77,12 +80,12 @@ type related struct {
 }
 
 // judge is the bank's rule book.
-func judge(r request, on related) decline {
+func judge(r request, on related, now time.Time) decline {
 	switch r.Type {
 	case authorization:
 		return judgeAuthorization(r)
 	case capture:
-		return judgeCapture(r, on)
+		return judgeCapture(r, on, now)
 	case void:
 		return judgeVoid(on)
 	default:
@@ -106,7 +109,7 @@ func judgeAuthorization(r request) decline {
 	return unknownMethod
 }
 
-func judgeCapture(r request, on related) decline {
+func judgeCapture(r request, on related, now time.Time) decline {
 	authorized := on.parent.Operation
 	switch {
 	case authorized.Type != authorization || authorized.Status != succeeded:
@@ -115,6 +118,8 @@ func judgeCapture(r request, on related) decline {
 		return authorizationVoid
 	case on.has(capture):
 		return alreadyCaptured
+	case authorized.Expires != "" && timestamp(now) >= authorized.Expires:
+		return authorizationEnded
 	case r.Currency != authorized.Currency:
 		return otherCurrency
 	case r.Amount > authorized.Amount:
@@ -125,6 +130,8 @@ func judgeCapture(r request, on related) decline {
 	return decline{}
 }
 
+// judgeVoid consents to a void of an expired authorization: nothing is held
+// after it, which is all that a void is for.
 func judgeVoid(on related) decline {
 	authorized := on.parent.Operation
 	switch {
@@ -165,8 +172,9 @@ func (on related) has(operationType string) bool {
 }
 
 // newOperation is the line of the ledger for r. A void has its authorization's
-// amount; without one the currency is XXX, ISO 4217's "no currency".
-func newOperation(id, key string, now time.Time, r request, on related) operation {
+// amount; without one the currency is XXX, ISO 4217's "no currency". lifetime is
+// that of an authorization.
+func newOperation(id, key string, now time.Time, lifetime time.Duration, r request, on related) operation {
 	o := operation{
 		ID:             id,
 		Reference:      r.Reference,
@@ -181,8 +189,10 @@ func newOperation(id, key string, now time.Time, r request, on related) operatio
 	if r.Type == void {
 		o.Amount, o.Currency = on.parent.Operation.Amount, cmp.Or(on.parent.Operation.Currency, "XXX")
 	}
-	if d := judge(r, on); d != (decline{}) {
+	if d := judge(r, on, now); d != (decline{}) {
 		o.Status, o.Code, o.Message = declined, d.code, d.message
+	} else if r.Type == authorization {
+		o.Expires = timestamp(now.Add(lifetime))
 	}
 	return o
 }

@@ -43,6 +43,8 @@ func TestBadRequestsAreRefusedAndLeaveNothing(t *testing.T) {
 		"void with amount":  {path: "/v1/voids", key: "k", body: `{"reference":"p","authorization":"op_1","amount":1}`, status: 400, code: "json_unknown_member", pointer: "/amount"},
 		"refund of what":    {path: "/v1/refunds", key: "k", body: `{"reference":"p","amount":1,"currency":"EUR"}`, status: 422, code: "invalid_member", pointer: "/capture"},
 		"fault kind":        {path: "/v1/faults", body: `{"kind":"flood"}`, status: 422, code: "invalid_member", pointer: "/kind"},
+		"fault of webhooks": {path: "/v1/faults", body: `{"kind":"error","operation":"webhook"}`, status: 422, code: "invalid_member", pointer: "/kind"},
+		"webhook kind":      {path: "/v1/faults", body: `{"kind":"duplicate"}`, status: 422, code: "invalid_member", pointer: "/kind"},
 		"fault operation":   {path: "/v1/faults", body: `{"kind":"error","operation":"all"}`, status: 422, code: "invalid_member", pointer: "/operation"},
 		"fault rate 0":      {path: "/v1/faults", body: `{"kind":"error","rate":0}`, status: 422, code: "invalid_member", pointer: "/rate"},
 		"fault rate 1.1":    {path: "/v1/faults", body: `{"kind":"error","rate":1.1}`, status: 422, code: "invalid_member", pointer: "/rate"},

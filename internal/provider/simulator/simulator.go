@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,6 +18,9 @@ type Config struct {
 	Log        *slog.Logger          // none; requests are logged at debug
 	Rand       rand.Source           // seeded by the system; of ids and of faults' rates
 	Registerer prometheus.Registerer // none
+
+	AuthorizationLifetime time.Duration // 168 h: of those made from now on
+	Webhook               Webhook       // none
 }
 
 // Simulator serves until Close. One process at a time has a ledger open.
@@ -27,6 +31,8 @@ type Simulator struct {
 	log     *slog.Logger
 	clock   Clock
 	handler http.Handler
+
+	notifier *notifier // nil without a webhook
 
 	operations *prometheus.CounterVec // type, status: those in the ledger
 	strikes    *prometheus.CounterVec // operation, kind
@@ -48,6 +54,9 @@ func Open(path string, cfg Config) (*Simulator, error) {
 		_, _ = cryptorand.Read(seed[:]) // never fails, by its documentation
 		cfg.Rand = rand.NewChaCha8(seed)
 	}
+	if cfg.AuthorizationLifetime == 0 {
+		cfg.AuthorizationLifetime = 168 * time.Hour
+	}
 	source := &lockedSource{source: cfg.Rand}
 	s := &Simulator{
 		faults: &faults{clock: cfg.Clock, random: rand.New(source)},
@@ -63,16 +72,23 @@ func Open(path string, cfg Config) (*Simulator, error) {
 			Help: "Requests that a fault or a payment method struck.",
 		}, []string{"operation", "kind"}),
 	}
+	deliveries := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "payments_simulator_notifications_total",
+		Help: "Attempts to deliver a notification, by what became of them.",
+	}, []string{"result"})
 	if cfg.Registerer != nil {
-		for _, c := range []prometheus.Collector{s.operations, s.strikes} {
+		for _, c := range []prometheus.Collector{s.operations, s.strikes, deliveries} {
 			if err := cfg.Registerer.Register(c); err != nil {
 				return nil, fmt.Errorf("register the simulator's metrics: %w", err)
 			}
 		}
 	}
 	var err error
-	if s.ledger, err = openLedger(path, cfg.Clock, source); err != nil {
+	if s.ledger, err = openLedger(path, cfg, source); err != nil {
 		return nil, err
+	}
+	if cfg.Webhook.URL != "" {
+		s.notifier = startNotifier(s, cfg.Webhook, deliveries)
 	}
 	s.handler = s.logged(s.routes())
 	return s, nil
@@ -83,11 +99,13 @@ func (s *Simulator) Handler() http.Handler { return s.handler }
 
 // Close ends the requests that are held, drops late applications that are still
 // to come, waits for those under way and closes the ledger. A request after it
-// is answered 503. Close before http.Server.Shutdown, which would else wait for
+// is answered 503. Notifications that are not delivered stay in the ledger.
+// Close before http.Server.Shutdown, which would else wait for
 // held requests.
 func (s *Simulator) Close() error {
 	s.closing.Do(func() {
 		s.delays.close()
+		s.notifier.close()
 		s.closed = s.ledger.close()
 	})
 	return s.closed

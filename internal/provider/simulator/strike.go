@@ -6,7 +6,7 @@ import "time"
 // is nothing.
 type strike struct {
 	kind    string
-	latency time.Duration // late_applied, slow
+	latency time.Duration // late_applied, slow, late, reorder
 }
 
 const (
@@ -18,9 +18,19 @@ const (
 	slow           = "slow"            // done and answered after the latency
 )
 
+// What befalls one notification instead of a prompt delivery.
+const (
+	duplicate = "duplicate" // delivered twice
+	late      = "late"      // delivered after the latency
+	reorder   = "reorder"   // delivered after the next one, or after the latency if none comes
+	lost      = "lost"      // never delivered
+)
+
 const (
 	lateLatency = 3 * time.Second
 	slowLatency = 2 * time.Second
+
+	notifyLatency = 10 * time.Second // late and reorder
 
 	// holdLimit ends a connection that was never answered.
 	holdLimit = 60 * time.Second
