@@ -94,6 +94,8 @@ CREATE TABLE payments (
         AND (failure_code IS NULL) = (failure_step IS NULL)
         AND (failure_code IS NULL) = (failure_message IS NULL))
 );
+-- A provider names a payment without its merchant.
+CREATE INDEX payments_id ON payments (id);
 
 -- The state machine of internal/payment.Status: a terminal payment never changes.
 -- +goose StatementBegin

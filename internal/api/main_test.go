@@ -26,6 +26,7 @@ import (
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
+	"payments/internal/provider/webhook"
 	"payments/internal/readmodel"
 	"payments/internal/secret"
 )
@@ -35,6 +36,8 @@ func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Mi
 const good = `{"amount": 4998, "currency": "EUR", "payment_method": "pm_card_visa",
  "customer": {"reference": "cust-42", "email": "ada@example.com"},
  "order": {"reference": "A-1001", "lines": [{"sku": "TSHIRT-M", "quantity": 2, "unit_amount": 2499}]}}`
+
+const providerSecret = "whsec_of-the-test"
 
 // world is the API on a database of its own, two merchants and an operator.
 type world struct {
@@ -132,9 +135,22 @@ func newWorld(t *testing.T) *world {
 	w.orders = &brittle{Service: order.New(pool, w.ids, w.cipher, idle{}, nil)}
 	w.server = w.serve(Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Authenticator: access.NewAuthenticator(pool, pepper),
-		Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+		ProviderWebhooks: w.receiver(pool), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	})
 	return w
+}
+
+func (w *world) receiver(pool *pgxpool.Pool) *webhook.Receiver {
+	w.t.Helper()
+	reader, err := provider.SimulatorWebhooks([]string{providerSecret}, time.Now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err := webhook.NewReceiver(pool, w.orders.Notified, prometheus.NewRegistry(), reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
 }
 
 func (w *world) serve(c Config) *httptest.Server {

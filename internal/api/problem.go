@@ -31,6 +31,7 @@ var problems = map[payment.Code]struct {
 	codeJSONInvalid:                {http.StatusBadRequest, "The body is not JSON"},
 	payment.CodeKeyMissing:         {http.StatusBadRequest, "The idempotency key is missing"},
 	payment.CodeKeyInvalid:         {http.StatusBadRequest, "The idempotency key is not valid"},
+	payment.CodeSignatureInvalid:   {http.StatusBadRequest, "The signature is not valid"},
 	payment.CodeUnauthenticated:    {http.StatusUnauthorized, "The API key is missing or not valid"},
 	payment.CodeForbidden:          {http.StatusForbidden, "Not permitted"},
 	payment.CodeNotFound:           {http.StatusNotFound, "Not found"},

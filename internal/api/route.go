@@ -16,13 +16,14 @@ import (
 )
 
 // route is one line of the table. What is not in the table does not exist, and
-// nothing in it is served without its action being permitted.
+// nothing in it is served without its action being permitted or its body signed.
 type route struct {
 	method, pattern string
 	action          access.Action
 	parameters      []string // of the query; nil: none
 	ownParameters   bool     // the handler reads and refuses them itself
 	hides           bool     // names an object: a refusal must not tell whether it exists
+	signed          bool     // the signature of its body takes the place of key and action
 	waits           bool     // honors Prefer: wait
 	handle          func(ctx context.Context, c *call) error
 }
@@ -33,6 +34,7 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, handle: s.listPayments},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, handle: s.getPayment},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, handle: s.getTimeline},
+		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
 		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
 	}
@@ -89,7 +91,13 @@ func (s *server) serve(rt route) http.Handler {
 			// Cleared once the body is read; until then it bounds the draining of a refused one, too.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
 		}
-		err := s.permit(ctx, rt, c)
+		var err error
+		if !rt.signed {
+			err = s.permit(ctx, rt, c)
+		}
+		if err == nil {
+			err = c.readQuery(rt)
+		}
 		if err == nil {
 			err = rt.handle(ctx, c)
 		}
@@ -111,9 +119,10 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
 		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (c *call) readQuery(rt route) (err error) {
 	// Not URL.Query, which drops what it cannot read.
 	if c.query, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
 		return queryError("/query", "query_invalid", "must be parameters of the form name=value, percent-encoded")

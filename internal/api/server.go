@@ -46,6 +46,12 @@ type Payments interface {
 	WaitSettled(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, bool, error)
 }
 
+// ProviderWebhooks takes what a payment provider signed. Its refusals are
+// *payment.Error, not_found for a provider that is unknown.
+type ProviderWebhooks interface {
+	Receive(ctx context.Context, provider string, h http.Header, body []byte) error
+}
+
 // Cipher opens the customer's address, and seals the stored answers that show it.
 type Cipher interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
@@ -54,13 +60,14 @@ type Cipher interface {
 
 // Config of the API; every member is required.
 type Config struct {
-	Orders        Orders
-	Payments      Payments
-	Authenticator *access.Authenticator
-	Cipher        Cipher
-	IDs           payment.Generator // of requests that bring no Request-Id
-	Log           *slog.Logger
-	Registerer    prometheus.Registerer
+	Orders           Orders
+	Payments         Payments
+	ProviderWebhooks ProviderWebhooks
+	Authenticator    *access.Authenticator
+	Cipher           Cipher
+	IDs              payment.Generator // of requests that bring no Request-Id
+	Log              *slog.Logger
+	Registerer       prometheus.Registerer
 }
 
 type server struct {
@@ -70,7 +77,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Authenticator == nil || c.Cipher == nil ||
+	if c.Orders == nil || c.Payments == nil || c.ProviderWebhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}

@@ -20,6 +20,7 @@ const (
 	CodeKeyInUse           Code = "idempotency_key_in_use"
 	CodeUnauthenticated    Code = "unauthenticated"
 	CodeForbidden          Code = "forbidden"
+	CodeSignatureInvalid   Code = "signature_invalid"
 	CodeServiceUnavailable Code = "service_unavailable"
 	CodeInternal           Code = "internal_error"
 )

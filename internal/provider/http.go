@@ -251,13 +251,13 @@ func (a answer) decode(into any) error {
 func (a answer) failure() error {
 	var e struct{ Code, Message string }
 	if a.decode(&e) == nil && e.Code != "" {
-		return fmt.Errorf("the provider answered %d %s: %s", a.status, printable(e.Code, 64), printable(e.Message, 256))
+		return fmt.Errorf("the provider answered %d %s: %s", a.status, Printable(e.Code, 64), Printable(e.Message, 256))
 	}
 	return fmt.Errorf("the provider answered %d", a.status)
 }
 
-// printable keeps what goes into logs short and on one line.
-func printable(s string, limit int) string {
+// Printable keeps what a provider wrote short and on one line, for logs and answers.
+func Printable(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '

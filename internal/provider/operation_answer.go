@@ -28,7 +28,7 @@ func (a operationAnswer) result(op Operation) Result {
 	if a.Status == "succeeded" {
 		return Result{Outcome: Succeeded, OperationID: a.ID}
 	}
-	return Result{Outcome: Rejected, OperationID: a.ID, Code: printable(a.Code, 64), Message: printable(a.Message, 256)}
+	return Result{Outcome: Rejected, OperationID: a.ID, Code: Printable(a.Code, 64), Message: Printable(a.Message, 256)}
 }
 
 func (a operationAnswer) check(op Operation) error {
@@ -43,16 +43,16 @@ func (a operationAnswer) check(op Operation) error {
 	case a.IdempotencyKey != op.Key:
 		return errors.New("the provider answered with another idempotency key")
 	case a.Type != op.Type:
-		return fmt.Errorf("the provider answered with the type %q", printable(string(a.Type), 32))
+		return fmt.Errorf("the provider answered with the type %q", Printable(string(a.Type), 32))
 	case amounts && (a.Amount != op.Amount || a.Currency != op.Currency):
 		return fmt.Errorf("the provider answered with the amount %d %s instead of %d %s",
-			a.Amount, printable(a.Currency, 8), op.Amount, op.Currency)
+			a.Amount, Printable(a.Currency, 8), op.Amount, op.Currency)
 	case op.Parent != "" && a.Parent != op.Parent:
 		return errors.New("the provider answered with another parent operation")
 	case a.Status == "declined" && a.Code == "":
 		return errors.New("the provider declined without a code")
 	case a.Status != "succeeded" && a.Status != "declined":
-		return fmt.Errorf("the provider answered with the status %q", printable(a.Status, 32))
+		return fmt.Errorf("the provider answered with the status %q", Printable(a.Status, 32))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -9,12 +10,19 @@ import (
 	"time"
 
 	"payments/internal/provider"
+	"payments/internal/provider/providertest"
 	"payments/internal/provider/simulator"
 )
 
-// newSimulator is a provider before a real simulator. Nothing that a test
-// expects an answer from takes as long as the timeout.
-func newSimulator(t *testing.T, timeout time.Duration) (p *provider.HTTP, fault func(body string)) {
+// before is a provider before a real simulator at url.
+type before struct {
+	*provider.HTTP
+	url string
+}
+
+// newSimulator makes a simulator. Nothing that a test expects an answer from
+// takes as long as the timeout.
+func newSimulator(t *testing.T, timeout time.Duration) (p before, fault func(body string)) {
 	t.Helper()
 	sim, err := simulator.Open(filepath.Join(t.TempDir(), "ledger.db"), simulator.Config{})
 	if err != nil {
@@ -27,7 +35,7 @@ func newSimulator(t *testing.T, timeout time.Duration) (p *provider.HTTP, fault 
 		}
 		srv.Close()
 	})
-	return newHTTP(t, srv.URL, timeout), func(body string) {
+	return before{newHTTP(t, srv.URL, timeout), srv.URL}, func(body string) {
 		t.Helper()
 		method := http.MethodPost
 		if body == "" {
@@ -77,38 +85,24 @@ func want(t *testing.T, what string, got provider.Result, outcome provider.Outco
 	return got
 }
 
-func TestOperationsAgainstTheSimulator(t *testing.T) {
-	p, _ := newSimulator(t, time.Minute)
-	ctx := t.Context()
-
-	auth := authorization("a", "pm_card_visa")
-	want(t, "lookup before", p.Lookup(ctx, auth), provider.NotFound, "", false)
-	held := want(t, "authorize", p.Execute(ctx, auth), provider.Succeeded, "", false)
-	if again := p.Execute(ctx, auth); again != held {
-		t.Errorf("the resend gave %+v, want %+v", again, held)
+func TestTheSimulatorKeepsTheContract(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port where nobody is
+	if err != nil {
+		t.Fatal(err)
 	}
-	if found := p.Lookup(ctx, auth); found != held {
-		t.Errorf("the lookup gave %+v, want %+v", found, held)
-	}
-	taken := want(t, "capture", p.Execute(ctx, under(held, provider.Capture, "c", 4000)), provider.Succeeded, "", false)
-	want(t, "void after capture", p.Execute(ctx, under(held, provider.Void, "v", 4998)), provider.Rejected, "already_captured", false)
-	want(t, "refund", p.Execute(ctx, under(taken, provider.Refund, "r", 4000)), provider.Succeeded, "", false)
-	want(t, "refund too much", p.Execute(ctx, under(taken, provider.Refund, "r2", 1)), provider.Rejected, "refund_exceeds_capture", false)
-	want(t, "lookup of another type", p.Lookup(ctx, under(held, provider.Capture, "a", 1)), provider.NotFound, "", false)
-
-	refused := want(t, "declined", p.Execute(ctx, authorization("d", "pm_card_declined")), provider.Rejected, "card_declined", false)
-	if found := p.Lookup(ctx, authorization("d", "pm_card_declined")); found != refused || found.Message == "" {
-		t.Errorf("the lookup gave %+v, want %+v", found, refused)
-	}
-
-	second := want(t, "authorize", p.Execute(ctx, authorization("a2", "pm_card_visa")), provider.Succeeded, "", false)
-	want(t, "void", p.Execute(ctx, under(second, provider.Void, "v2", 0)), provider.Succeeded, "", false)
-	want(t, "void of nothing", p.Execute(ctx, under(provider.Result{OperationID: "op_none"}, provider.Void, "v3", 4998)), provider.Rejected, "no_such_authorization", false)
-
-	reused := authorization("a", "pm_card_visa")
-	reused.Amount++
-	want(t, "key reused", p.Execute(ctx, reused), provider.Unknown, "", false)
-	want(t, "lookup of another amount", p.Lookup(ctx, reused), provider.Unknown, "", false)
+	nobody := "http://" + l.Addr().String()
+	l.Close()
+	providertest.Run(t, func(t *testing.T) providertest.Subject {
+		p, fault := newSimulator(t, time.Minute)
+		return providertest.Subject{
+			Patient: p, Hasty: newHTTP(t, p.url, 300*time.Millisecond), Dead: newHTTP(t, nobody, time.Minute),
+			Good: "pm_card_visa", Declined: "pm_card_insufficient_funds", DeclineCode: "insufficient_funds",
+			Strike: func(s providertest.Strike, o provider.OperationType) func() {
+				fault(`{"kind":"` + string(s) + `","operation":"` + string(o) + `"}`)
+				return func() { fault("") }
+			},
+		}
+	})
 }
 
 func TestUncertaintyAgainstTheSimulator(t *testing.T) {

@@ -1,0 +1,23 @@
+package api
+
+import (
+	"context"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// receipt is all that a provider needs to know.
+type receipt struct {
+	Received bool `json:"received"`
+}
+
+func (s *server) takeNotification(ctx context.Context, c *call) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := s.ProviderWebhooks.Receive(ctx, chi.URLParam(c.r, "provider"), c.r.Header, body); err != nil {
+		return err
+	}
+	return s.ok(ctx, c, receipt{true})
+}

@@ -1,0 +1,35 @@
+package stripe
+
+import (
+	"encoding/json"
+	"time"
+
+	"payments/internal/provider"
+)
+
+// Webhooks reads Stripe's events, whatever their API version: of an event only
+// names are taken.
+func Webhooks(secrets []string, now func() time.Time) (*provider.Webhooks, error) {
+	return provider.NewWebhooks(Name, "Stripe-Signature", secrets, now, parseEvent)
+}
+
+func parseEvent(body []byte) (provider.Notification, error) {
+	var e struct {
+		ID   string `json:"id"`
+		Type string `json:"type"`
+		Data struct {
+			Object struct {
+				ID       string            `json:"id"`
+				Metadata map[string]string `json:"metadata"`
+			} `json:"object"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return provider.Notification{}, err
+	}
+	m := e.Data.Object.Metadata
+	return provider.Notification{
+		ID: e.ID, Type: provider.Printable(e.Type, 64), Reference: m[metaReference], Key: m[metaKey],
+		Operation: provider.OperationType(m[metaType]), OperationID: e.Data.Object.ID,
+	}, nil
+}

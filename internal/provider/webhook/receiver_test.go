@@ -1,0 +1,153 @@
+package webhook_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"payments/internal/devstack/devtest"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/provider"
+	"payments/internal/provider/webhook"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Migrate)) }
+
+const secret = "whsec_of-the-test"
+
+func notification(id string) (http.Header, []byte) {
+	body := fmt.Sprintf(`{"id":%q,"type":"operation.succeeded","data":{"reference":"pay_1"}}`, id)
+	mac := hmac.New(sha256.New, []byte(secret))
+	t := time.Now().Unix()
+	fmt.Fprintf(mac, "%d.%s", t, body)
+	return http.Header{"Provider-Signature": {fmt.Sprintf("t=%d,v1=%s", t, hex.EncodeToString(mac.Sum(nil)))}}, []byte(body)
+}
+
+// newReceiver makes each notification a row of a table, and then may fail.
+func newReceiver(t *testing.T, fail func() error) (*webhook.Receiver, *pgxpool.Pool, *prometheus.Registry) {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), devtest.Database(t).OwnerURL) // who may make a table
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pool.Exec(t.Context(), `CREATE TABLE effects (id text, reference text)`); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := provider.SimulatorWebhooks([]string{secret}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	r, err := webhook.NewReceiver(pool, func(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO effects VALUES ($1, $2)`, n.ID, n.Reference); err != nil {
+			return err
+		}
+		return fail()
+	}, reg, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, pool, reg
+}
+
+func effects(t *testing.T, pool *pgxpool.Pool) (n int) {
+	t.Helper()
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM effects`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestANotificationHasItsEffectOnce(t *testing.T) {
+	r, pool, reg := newReceiver(t, func() error { return nil })
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			h, body := notification("evt_1")
+			if err := r.Receive(t.Context(), "simulator", h, body); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := effects(t, pool); n != 1 {
+		t.Errorf("%d effects of one notification", n)
+	}
+	h, body := notification("evt_2")
+	if err := r.Receive(t.Context(), "simulator", h, body); err != nil {
+		t.Fatal(err)
+	}
+	if n := effects(t, pool); n != 2 {
+		t.Errorf("%d effects of two notifications", n)
+	}
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP payments_provider_notifications_total Notifications from a provider, by what became of them.
+# TYPE payments_provider_notifications_total counter
+payments_provider_notifications_total{provider="simulator",result="duplicate"} 19
+payments_provider_notifications_total{provider="simulator",result="taken"} 2
+payments_provider_notifications_total{provider="simulator",result="unreadable"} 0
+payments_provider_notifications_total{provider="simulator",result="unsigned"} 0
+`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFailedEffectIsNotRemembered(t *testing.T) {
+	failure := errors.New("no")
+	r, pool, _ := newReceiver(t, func() error { return failure })
+	h, body := notification("evt_1")
+	if err := r.Receive(t.Context(), "simulator", h, body); !errors.Is(err, failure) {
+		t.Fatal(err)
+	}
+	if n := effects(t, pool); n != 0 {
+		t.Errorf("%d effects", n)
+	}
+	failure = nil
+	if err := r.Receive(t.Context(), "simulator", h, body); err != nil {
+		t.Fatal(err)
+	}
+	if n := effects(t, pool); n != 1 {
+		t.Errorf("%d effects after the redelivery", n)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	r, pool, _ := newReceiver(t, func() error { return nil })
+	h, body := notification("evt_1")
+	unreadable, empty := notification("")
+	for name, tc := range map[string]struct {
+		provider string
+		header   http.Header
+		body     []byte
+		want     payment.Code
+	}{
+		"unknown provider": {"stripe", h, body, payment.CodeNotFound},
+		"unsigned":         {"simulator", http.Header{}, body, payment.CodeSignatureInvalid},
+		"changed":          {"simulator", h, append([]byte(" "), body...), payment.CodeSignatureInvalid},
+		"unreadable":       {"simulator", unreadable, empty, payment.CodeInvalid},
+	} {
+		err := r.Receive(t.Context(), tc.provider, tc.header, tc.body)
+		if refusal, ok := errors.AsType[*payment.Error](err); !ok || refusal.Code != tc.want {
+			t.Errorf("%s: %v, want %s", name, err, tc.want)
+		}
+	}
+	var n int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM inbox_messages`).Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d notifications remembered, %v", n, err)
+	}
+}
