@@ -26,6 +26,8 @@ func secrets() types.Mapping {
 		"PAYMENTS_PEPPER_KEYSET":     "canary-pepper",
 		"PAYMENTS_ENCRYPTION_KEYSET": "canary-encryption",
 		"GRAFANA_ADMIN_PASSWORD":     "canary-grafana",
+
+		"PAYMENTS_SIMULATOR_WEBHOOK_SECRET": "canary-webhook",
 	}
 }
 
@@ -179,6 +181,7 @@ func TestComposeSpreadsNoSecret(t *testing.T) {
 		"canary-pepper":     {"seed", "service"},
 		"canary-encryption": {"seed", "service"},
 		"canary-grafana":    {"grafana"},
+		"canary-webhook":    {"service", "simulator"},
 	}
 	p := compose(t, "demo")
 	for canary, want := range holders {
@@ -263,6 +266,10 @@ func TestComposeAddresses(t *testing.T) {
 	simulator := strings.TrimPrefix(env("simulator", "PAYMENTS_SIMULATOR_ADDR"), "0.0.0.0")
 	if got, want := env("service", "PAYMENTS_PROVIDER_URL"), "http://simulator"+simulator; got != want {
 		t.Errorf("PAYMENTS_PROVIDER_URL is %s, want %s", got, want)
+	}
+	if got, want := env("simulator", "PAYMENTS_SIMULATOR_WEBHOOK_URL"), "http://service"+
+		strings.TrimPrefix(env("service", "PAYMENTS_ADDR"), "0.0.0.0")+"/v1/provider/webhooks/simulator"; got != want {
+		t.Errorf("PAYMENTS_SIMULATOR_WEBHOOK_URL is %s, want %s", got, want)
 	}
 	advertised := env("kafka", "KAFKA_ADVERTISED_LISTENERS")
 	if got := "PLAINTEXT://" + env("service", "PAYMENTS_KAFKA_BROKERS"); got != advertised {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -93,33 +92,33 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
-// keepSecrets makes the secrets at the first start and reads them at every later one.
+// keepSecrets reads the secrets of earlier starts and makes those that are not
+// there: all of them at the first, and the one that a newer program needs later.
 func (d *demonstration) keepSecrets() error {
 	path := filepath.Join(d.dir, "secrets.env")
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		lines, err := freshSecrets()
-		if err != nil {
-			return err
-		}
-		fresh := map[string]string{}
-		for _, l := range lines {
-			fresh[l[0]] = l[1]
-		}
-		if err := writeEnv(path, fresh); err != nil {
-			return err
-		}
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	kept, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if name, value, ok := strings.Cut(s.Text(), "="); ok {
+	for line := range strings.Lines(string(kept)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			d.vars[name] = value
 		}
 	}
-	return nil
+	fresh, err := freshSecrets()
+	if err != nil {
+		return err
+	}
+	made := false
+	for _, l := range fresh {
+		if d.vars[l[0]] == "" {
+			d.vars[l[0]], made = l[1], true
+		}
+	}
+	if !made {
+		return nil
+	}
+	return writeEnv(path, d.vars)
 }
 
 // writeEnv writes NAME=value lines for the owner's eyes, all or nothing.
@@ -161,6 +160,8 @@ func (d *demonstration) addresses(ctx context.Context) error {
 		}
 	}
 	d.vars["PAYMENTS_PROVIDER_URL"] = d.vars["PAYMENTS_SIMULATOR_URL"]
+	d.vars["PAYMENTS_SIMULATOR_WEBHOOK_URL"] = d.vars["PAYMENTS_URL"] + "/v1/provider/webhooks/simulator"
+	d.vars["PAYMENTS_PROVIDER_WEBHOOK_SECRETS"] = d.vars["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"]
 	d.vars["PAYMENTS_SIMULATOR_DATA"] = filepath.Join(d.dir, "simulator.db")
 	d.vars["PAYMENTS_PROVIDER_TIMEOUT"], d.vars["PAYMENTS_PROVIDER_HORIZON"] = "2s", "5s"
 	return nil

@@ -26,7 +26,8 @@ func secrets(_ context.Context, e environment) error {
 	return err
 }
 
-// freshSecrets makes the named passwords, both keysets and the three demo keys.
+// freshSecrets makes the named passwords, both keysets, the secret of the
+// simulator's webhooks and the three demo keys.
 func freshSecrets(passwords ...string) (lines [][2]string, err error) {
 	for _, name := range passwords {
 		var b [24]byte
@@ -41,7 +42,8 @@ func freshSecrets(passwords ...string) (lines [][2]string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lines = append(lines, [2]string{"PAYMENTS_PEPPER_KEYSET", pepper}, [2]string{"PAYMENTS_ENCRYPTION_KEYSET", cipher})
+	lines = append(lines, [2]string{"PAYMENTS_PEPPER_KEYSET", pepper}, [2]string{"PAYMENTS_ENCRYPTION_KEYSET", cipher},
+		[2]string{"PAYMENTS_SIMULATOR_WEBHOOK_SECRET", "whsec_" + rand.Text()})
 	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY"} {
 		var b [20]byte
 		_, _ = rand.Read(b[:])

@@ -47,7 +47,7 @@ type service struct {
 	write      *pgxpool.Pool
 	read       *pgxpool.Pool
 	broker     *broker.Client
-	provider   provider.Provider
+	bank       provider.Provider
 	orders     *order.Service
 	worker     *saga.Worker
 	group      *errgroup.Group
@@ -87,12 +87,12 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{Prefix: s.KafkaPrefix}); err != nil {
 		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
 	}
-	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout})
+	bank, err := s.newProvider()
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
+		return err
 	}
-	s.provider = provider.Instrument(bank, s.registry)
-	s.orders = order.New(s.write, generator(), s.Cipher, s.provider, func() { s.worker.Wake() })
+	s.bank = provider.Instrument(bank, s.registry)
+	s.orders = order.New(s.write, generator(), s.Cipher, s.bank, func() { s.worker.Wake() })
 	s.worker, err = saga.NewWorker(s.write, saga.Config{
 		Definitions: []saga.Definition{s.orders.Saga()}, Owner: owner(),
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
@@ -191,8 +191,12 @@ func (s *service) loop(ctx context.Context, name string, interval time.Duration,
 }
 
 func (s *service) serveAPI(accepting, working context.Context, done func()) error {
+	webhooks, err := s.providerWebhooks()
+	if err != nil {
+		return err
+	}
 	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Authenticator: access.NewAuthenticator(s.write, s.Pepper),
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), ProviderWebhooks: webhooks, Authenticator: access.NewAuthenticator(s.write, s.Pepper),
 		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
 	})
 	if err != nil {

@@ -93,6 +93,7 @@ func TestTheSimulatorKeepsTheContract(t *testing.T) {
 	nobody := "http://" + l.Addr().String()
 	l.Close()
 	providertest.Run(t, func(t *testing.T) providertest.Subject {
+		t.Helper()
 		p, fault := newSimulator(t, time.Minute)
 		return providertest.Subject{
 			Patient: p, Hasty: newHTTP(t, p.url, 300*time.Millisecond), Dead: newHTTP(t, nobody, time.Minute),

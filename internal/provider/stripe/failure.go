@@ -49,26 +49,30 @@ func subject(e *stripe.Error) string {
 // refusal names why Stripe will never do op; an empty code means that it may.
 // The codes are the simulator's where it has them.
 func refusal(op provider.Operation, e *stripe.Error) (code, message string) {
-	switch e.Code {
+	switch e.Code { //nolint:exhaustive // one of two hundred codes, of which these can be final for us
 	case stripe.ErrorCodePaymentIntentUnexpectedState:
 		return unexpectedState(op, e.PaymentIntent)
 	case stripe.ErrorCodeResourceMissing:
 		return missing(op, e.Param)
+	case stripe.ErrorCodeAmountTooLarge, stripe.ErrorCodeAmountTooSmall:
+		return string(e.Code), provider.Printable(e.Msg, 256)
 	case stripe.ErrorCodeChargeExpiredForCapture, stripe.ErrorCodeCaptureChargeAuthorizationExpired:
 		return "authorization_expired", "The authorization has expired."
 	case stripe.ErrorCodeChargeAlreadyCaptured:
 		return "already_captured", "The authorization was captured already."
 	case stripe.ErrorCodeChargeAlreadyRefunded:
 		return "refund_exceeds_capture", "The refunds would exceed the capture."
-	case stripe.ErrorCodeAmountTooLarge, stripe.ErrorCodeAmountTooSmall:
-		return string(e.Code), provider.Printable(e.Msg, 256)
 	case stripe.ErrorCodeChargeDisputed, stripe.ErrorCodeRefundDisputedPayment:
 		return "payment_disputed", "The customer disputes the payment: it cannot be refunded."
-	case "":
-		// Stripe has no code for a refund of more than is left.
-		if op.Type == provider.Refund && e.Param == "amount" {
-			return "refund_exceeds_capture", "The refunds would exceed the capture."
-		}
+	}
+	// What is left has many codes or none, and a parameter.
+	switch {
+	case op.Type == provider.Refund && e.Param == "amount":
+		return "refund_exceeds_capture", "The refunds would exceed the capture."
+	case op.Type == provider.Authorization && e.Param == "currency":
+		return "currency_not_supported", "The provider does not take this currency."
+	case op.Type == provider.Authorization && e.Param == "payment_method":
+		return "invalid_payment_method", "This payment method cannot be used."
 	}
 	return "", ""
 }

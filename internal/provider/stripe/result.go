@@ -38,7 +38,10 @@ func authorized(op provider.Operation, amount int64, i *stripe.PaymentIntent) pr
 	case stripe.PaymentIntentStatusRequiresCapture, stripe.PaymentIntentStatusSucceeded:
 		return held
 	case stripe.PaymentIntentStatusCanceled:
-		if i.LatestCharge != nil && i.LastPaymentError == nil {
+		switch {
+		case i.LastPaymentError != nil:
+			return declined(i.ID, i.LastPaymentError)
+		case i.LatestCharge != nil:
 			return held
 		}
 		return rejected(i.ID, "canceled", "The payment was canceled before it was authorized.")
@@ -51,6 +54,7 @@ func authorized(op provider.Operation, amount int64, i *stripe.PaymentIntent) pr
 	case stripe.PaymentIntentStatusRequiresAction:
 		// Nobody has the secret that a customer would need to go on.
 		return rejected(i.ID, "authentication_required", "The card asks for the customer's authentication.")
+	case stripe.PaymentIntentStatusRequiresConfirmation:
 	}
 	return unknown(false, "%s %s: the PaymentIntent is in the state %q", op.Type, op.Reference, provider.Printable(string(i.Status), 64))
 }
@@ -115,8 +119,9 @@ func declineCode(e *stripe.Error) string {
 	case "", stripe.DeclineCodeGenericDecline, stripe.DeclineCodeFraudulent, stripe.DeclineCodeLostCard,
 		stripe.DeclineCodeStolenCard, stripe.DeclineCodeMerchantBlacklist:
 		return string(stripe.ErrorCodeCardDeclined)
+	default:
+		return provider.Printable(string(e.DeclineCode), 64)
 	}
-	return provider.Printable(string(e.DeclineCode), 64)
 }
 
 // cause keeps Stripe's own words short; stripe.Error prints a whole document.

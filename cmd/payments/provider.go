@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"payments/internal/config"
+	"payments/internal/provider"
+	"payments/internal/provider/stripe"
+	"payments/internal/provider/webhook"
+)
+
+func (s *service) newProvider() (provider.Provider, error) {
+	if s.Provider == config.ProviderStripe {
+		c, err := stripe.New(s.StripeKey, stripe.Config{URL: s.StripeURL, Timeout: s.ProviderTimeout, Now: time.Now})
+		if err != nil {
+			return nil, fmt.Errorf("PAYMENTS_STRIPE_URL: %w", err)
+		}
+		return c, nil
+	}
+	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout})
+	if err != nil {
+		return nil, fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
+	}
+	return bank, nil
+}
+
+// providerWebhooks knows the configured provider alone, and none without secrets.
+func (s *service) providerWebhooks() (*webhook.Receiver, error) {
+	var readers []*provider.Webhooks
+	if len(s.WebhookSecrets) > 0 {
+		read := provider.SimulatorWebhooks
+		if s.Provider == config.ProviderStripe {
+			read = stripe.Webhooks
+		}
+		reader, err := read(s.WebhookSecrets, time.Now)
+		if err != nil {
+			return nil, fmt.Errorf("PAYMENTS_PROVIDER_WEBHOOK_SECRETS: %w", err)
+		}
+		readers = append(readers, reader)
+	}
+	return webhook.NewReceiver(s.write, s.orders.Notified, s.registry, readers...)
+}

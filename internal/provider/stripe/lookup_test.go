@@ -1,0 +1,132 @@
+package stripe
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"payments/internal/payment"
+	"payments/internal/provider"
+)
+
+func TestWhatALookupMeans(t *testing.T) {
+	const auth, capture, void, refund = provider.Authorization, provider.Capture, provider.Void, provider.Refund
+	list := func(items ...string) string {
+		return `{"object":"list","has_more":false,"data":[` + strings.Join(items, ",") + `]}`
+	}
+	held := intent("requires_capture", `,"latest_charge":"ch_1"`)
+	taken := intent("succeeded", `,"latest_charge":"ch_1","amount_received":4998`)
+	missing := errorBody("invalid_request_error", "resource_missing", "")
+	for name, tc := range map[string]struct {
+		op      provider.OperationType
+		status  int
+		body    string
+		outcome provider.Outcome
+	}{
+		"held":                     {auth, 200, list(strings.Replace(held, `"key":"k"`, `"key":"l"`, 1), held), provider.Succeeded},
+		"declined":                 {auth, 200, list(intent("requires_payment_method", `,"last_payment_error":{"code":"card_declined","message":"No."}`)), provider.Rejected},
+		"nothing":                  {auth, 200, list(), provider.NotFound},
+		"another key":              {auth, 200, list(strings.Replace(held, `"key":"k"`, `"key":"l"`, 1)), provider.NotFound},
+		"no list":                  {auth, 200, `{}`, provider.Unknown},
+		"another object":           {auth, 200, held, provider.Unknown},
+		"a list of tomorrow":       {auth, 200, `{"object":"search_result","data":[]}`, provider.Unknown},
+		"error":                    {auth, 500, errorBody("api_error", "", ""), provider.Unknown},
+		"too many requests":        {auth, 429, errorBody("invalid_request_error", "rate_limit", ""), provider.Unknown},
+		"being processed":          {auth, 200, list(intent("processing", "")), provider.Unknown},
+		"captured":                 {capture, 200, taken, provider.Succeeded},
+		"captured under another":   {capture, 200, strings.Replace(taken, `"capture_key":"k"`, `"capture_key":"l"`, 1), provider.NotFound},
+		"not captured":             {capture, 200, held, provider.NotFound},
+		"voided instead":           {capture, 200, intent("canceled", ""), provider.NotFound},
+		"capture of nothing":       {capture, 404, missing, provider.NotFound},
+		"404 of something else":    {capture, 404, `<html>`, provider.Unknown},
+		"404 without a code":       {capture, 404, errorBody("invalid_request_error", "", ""), provider.Unknown},
+		"capture of another":       {capture, 200, strings.Replace(taken, reference, "pay_2", 1), provider.Unknown},
+		"voided":                   {void, 200, intent("canceled", ""), provider.Succeeded},
+		"not voided":               {void, 200, held, provider.NotFound},
+		"captured instead":         {void, 200, taken, provider.NotFound},
+		"refunded":                 {refund, 200, list(refundOf("succeeded")), provider.Succeeded},
+		"refund pending":           {refund, 200, list(refundOf("pending")), provider.Unknown},
+		"refund failed":            {refund, 200, list(refundOf("failed")), provider.Rejected},
+		"not refunded":             {refund, 200, list(), provider.NotFound},
+		"refund of nothing":        {refund, 404, missing, provider.NotFound},
+		"a refund that is no list": {refund, 200, refundOf("succeeded"), provider.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, _ := answering(t, tc.status, tc.body)
+			r := newClient(t, url, time.Minute).Lookup(t.Context(), operation(tc.op))
+			if r.Outcome != tc.outcome || r.InFlight || (r.Err != nil) != (tc.outcome == provider.Unknown) {
+				t.Errorf("%+v, want %s", r, tc.outcome)
+			}
+		})
+	}
+}
+
+// pages serves n pages of one PaymentIntent each, the wanted one last, and none
+// after limit.
+func pages(t *testing.T, n, limit int, queries *[]string) string {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page := len(*queries) + 1
+		*queries = append(*queries, r.URL.RawQuery)
+		if page > limit {
+			<-r.Context().Done()
+			return
+		}
+		item := fmt.Sprintf(`{"id":"pi_%d","object":"payment_intent","metadata":{}}`, page+1)
+		if page == n {
+			item = intent("requires_capture", `,"latest_charge":"ch_1"`)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"object":"list","has_more":%t,"data":[%s]}`, page < n, item)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+func TestALookupReadsToTheEndOfTheList(t *testing.T) {
+	var queries []string
+	c := newClient(t, pages(t, 3, 3, &queries), time.Minute)
+	if r := c.Lookup(t.Context(), operation(provider.Authorization)); r.Outcome != provider.Succeeded || len(queries) != 3 {
+		t.Errorf("%+v after %q", r, queries)
+	}
+	if !strings.Contains(queries[2], "starting_after=pi_3") {
+		t.Errorf("asked %q", queries[2])
+	}
+
+	queries = nil
+	c = newClient(t, pages(t, 3, 2, &queries), 300*time.Millisecond) // the third is never answered
+	if r := c.Lookup(t.Context(), operation(provider.Authorization)); r.Outcome != provider.Unknown {
+		t.Errorf("half a list gives %+v", r)
+	}
+}
+
+func TestALookupAsksForWhatCameAfterThePayment(t *testing.T) {
+	made := time.Date(2026, 3, 30, 14, 46, 21, 440e6, time.UTC)
+	op := operation(provider.Authorization)
+	op.Reference = payment.Generator{Now: func() time.Time { return made }, Random: rand.Reader}.New(payment.PrefixPayment)
+	var queries []string
+	c := newClient(t, pages(t, 1, 1, &queries), time.Minute)
+	if r := c.Lookup(t.Context(), op); r.Outcome != provider.NotFound {
+		t.Errorf("%+v", r)
+	}
+	if want := fmt.Sprintf("limit=100&created[gte]=%d", made.Add(-skew).Unix()); queries[0] != want {
+		t.Errorf("asked %q, want %q", queries[0], want)
+	}
+}
+
+func TestAReferenceThatTellsNoTime(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	c, err := New(testKey, Config{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{"", "pay_1", "A-1001", reference[4:], reference + "0", "pay_01jqzr8i00e8qs2w5a1b2c3d4e"} {
+		if got := c.created(other); !got.Equal(now.Add(-25 * time.Hour)) {
+			t.Errorf("%q was made at %s", other, got)
+		}
+	}
+}
