@@ -61,14 +61,19 @@ func Load(lookup Lookup) (Config, error) {
 		Provider:           r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
 		StripeURL:          r.httpURL("PAYMENTS_STRIPE_URL", optional),
 		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
-		ProviderTimeout:    r.duration("PAYMENTS_PROVIDER_TIMEOUT", 2*time.Second, 100*time.Millisecond, 10*time.Second),
-		ProviderHorizon:    r.duration("PAYMENTS_PROVIDER_HORIZON", 5*time.Second, 100*time.Millisecond, 24*time.Hour),
 		Roles:              r.roles("PAYMENTS_ROLES"),
 		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 16, 1, 1024),
 		Pepper:             keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
 		Cipher:             keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
 		Log:                r.log(),
 	}
+	timeout, horizon := 2*time.Second, 5*time.Second
+	if c.Provider == ProviderStripe {
+		// A confirmation asks the card's issuer; Stripe's own clients wait 80 s for it.
+		timeout, horizon = 10*time.Second, 2*time.Minute
+	}
+	c.ProviderTimeout = r.duration("PAYMENTS_PROVIDER_TIMEOUT", timeout, 100*time.Millisecond, 10*time.Second)
+	c.ProviderHorizon = r.duration("PAYMENTS_PROVIDER_HORIZON", horizon, 100*time.Millisecond, 24*time.Hour)
 	c.ProviderURL = r.httpURL("PAYMENTS_PROVIDER_URL", need(c.Provider == ProviderSimulator))
 	c.StripeKey = r.stripeKey("PAYMENTS_STRIPE_KEY", need(c.Provider == ProviderStripe))
 	if c.MigrateDatabaseURL == "" {

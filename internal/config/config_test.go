@@ -149,6 +149,11 @@ func TestStripeNeedsItsKeyAndNoURL(t *testing.T) {
 	if err == nil || err.Error() != "PAYMENTS_STRIPE_KEY is required and not set" {
 		t.Errorf("err = %v", err)
 	}
+	env["PAYMENTS_STRIPE_KEY"] = stripeKey
+	c, err := Load(from(env))
+	if err != nil || c.ProviderTimeout != 10*time.Second || c.ProviderHorizon != 2*time.Minute {
+		t.Errorf("config = %+v, %v", c, err)
+	}
 }
 
 func TestAllErrorsAreToldAtOnce(t *testing.T) {

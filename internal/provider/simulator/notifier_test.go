@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 const testSecret = "whsec_of-the-test"
@@ -163,6 +165,9 @@ func TestFaultsOfNotifications(t *testing.T) {
 		t.Fatalf("answered %d %v", r.status, r.err)
 	}
 	rc.next()
+	if n := testutil.ToFloat64(b.sim.strikes.WithLabelValues(webhook, slow)); n != 0 {
+		t.Errorf("a fault of requests struck %v notifications", n)
+	}
 	rc.silent(b)
 	b.clearFaults()
 

@@ -13,6 +13,9 @@ import "payments/internal/provider"
 // refusal is a sentence about an amount that Stripe has no number for. A void has
 // no amount.
 func stripeAmount(op provider.Operation) (amount int64, refusal string) {
+	if op.Type == provider.Void {
+		return 0, ""
+	}
 	switch op.Currency {
 	case "ISK", "UGX":
 		return op.Amount * 100, ""
