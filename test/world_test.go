@@ -36,6 +36,7 @@ type world struct {
 	http      *http.Client
 	simulator *process
 	services  int
+	notified  string // the first service's address, to which the simulator sends its webhooks; empty beside a demo
 }
 
 // parts that a test may bring along because it means to break them.
@@ -73,6 +74,9 @@ func newWorld(t *testing.T, p parts) *world {
 			w.vars[name] = value
 		}
 	}
+	w.notified = w.address()
+	w.vars["PAYMENTS_SIMULATOR_WEBHOOK_URL"] = "http://" + w.notified + "/v1/provider/webhooks/simulator"
+	w.vars["PAYMENTS_PROVIDER_WEBHOOK_SECRETS"] = w.vars["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"]
 	w.must("seed")
 	w.look(p.database.OwnerURL)
 	w.simulate()
@@ -146,6 +150,9 @@ func (w *world) serve(vars map[string]string) *service {
 	w.services++
 	s := &service{w: w, name: fmt.Sprintf("serve-%d", w.services), vars: maps.Clone(w.vars)}
 	s.vars["PAYMENTS_ADDR"], s.vars["PAYMENTS_ADMIN_ADDR"] = w.address(), w.address()
+	if w.services == 1 && w.notified != "" {
+		s.vars["PAYMENTS_ADDR"] = w.notified
+	}
 	maps.Copy(s.vars, vars)
 	s.url, s.admin = "http://"+s.vars["PAYMENTS_ADDR"], "http://"+s.vars["PAYMENTS_ADMIN_ADDR"]
 	s.start()
