@@ -25,6 +25,7 @@ type Notification struct {
 	Key         string // of the operation, where the provider tells it
 	Operation   OperationType
 	OperationID string // the provider's, where it tells it
+	Declined    bool   // the provider says that nothing was done: no reason to look for what was
 }
 
 // Webhooks reads the notifications of one provider.
@@ -83,6 +84,6 @@ func parseSimulatorEvent(body []byte) (Notification, error) {
 	}
 	return Notification{
 		ID: e.ID, Type: Printable(e.Type, 64), Reference: e.Data.Reference, Key: e.Data.IdempotencyKey,
-		Operation: e.Data.Type, OperationID: e.Data.ID,
+		Operation: e.Data.Type, OperationID: e.Data.ID, Declined: e.Data.Status == "declined",
 	}, nil
 }

@@ -126,3 +126,11 @@ func TestSecretsRotate(t *testing.T) {
 		}
 	}
 }
+
+func TestANotificationOfADeclineSaysSo(t *testing.T) {
+	body := strings.Replace(notified, `"succeeded"`, `"declined","code":"card_declined"`, 1)
+	n, err := reader(t, signedAt, "whsec_a").Read(http.Header{"Provider-Signature": {signature("whsec_a", signedAt, body)}}, []byte(body))
+	if err != nil || !n.Declined {
+		t.Errorf("%+v, %v", n, err)
+	}
+}

@@ -28,8 +28,18 @@ func parseEvent(body []byte) (provider.Notification, error) {
 		return provider.Notification{}, err
 	}
 	m := e.Data.Object.Metadata
-	return provider.Notification{
+	n := provider.Notification{
 		ID: e.ID, Type: provider.Printable(e.Type, 64), Reference: m[metaReference], Key: m[metaKey],
 		Operation: provider.OperationType(m[metaType]), OperationID: e.Data.Object.ID,
-	}, nil
+	}
+	// A PaymentIntent's metadata name its authorization; its state tells what was done to it.
+	switch e.Type {
+	case "payment_intent.succeeded":
+		n.Operation, n.Key = provider.Capture, m[metaCapture]
+	case "payment_intent.canceled":
+		n.Operation = provider.Void
+	case "payment_intent.payment_failed", "charge.failed", "refund.failed":
+		n.Declined = true
+	}
+	return n, nil
 }
