@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
@@ -76,12 +77,28 @@ func Migrated(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
 	}
-	sources, serr := migrations.FS.ReadDir(".")
-	if serr != nil {
-		return fmt.Errorf("read migrations: %w", serr)
+	need, err := newest()
+	if err != nil {
+		return err
 	}
-	if have < int64(len(sources)) {
-		return fmt.Errorf("the schema is at version %d and this program needs %d: run `payments migrate`", have, len(sources))
+	if have < need {
+		return fmt.Errorf("the schema is at version %d and this program needs %d: run `payments migrate`", have, need)
 	}
 	return nil
+}
+
+// newest is the highest number in the migrations' names, which may have gaps.
+func newest() (version int64, err error) {
+	sources, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		return 0, fmt.Errorf("read migrations: %w", err)
+	}
+	for _, name := range sources {
+		n, err := goose.NumericComponent(name)
+		if err != nil {
+			return 0, fmt.Errorf("read the number of migration %s: %w", name, err)
+		}
+		version = max(version, n)
+	}
+	return version, nil
 }

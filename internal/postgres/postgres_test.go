@@ -93,7 +93,8 @@ func TestMigratedNamesWhatToDo(t *testing.T) {
 	if err := postgres.Migrated(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := owner.Exec(t.Context(), `DELETE FROM goose_db_version WHERE version_id = 2`); err != nil {
+	if _, err := owner.Exec(t.Context(), `
+		DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := postgres.Migrated(t.Context(), owner); err == nil || postgres.Unavailable(err) {
