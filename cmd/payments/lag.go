@@ -7,47 +7,64 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/inbox"
-	"payments/internal/outbox"
+	"payments/internal/payment"
 )
 
-// lag watches one event at a time, the newest that was committed, until the
-// projection has applied it. It asks the tables, never the consumer, so that a
-// dead consumer cannot hide.
+// lag measures how old the oldest event is that a consumer has not taken in,
+// among all that are committed: those in Kafka behind the offsets that stand in
+// the consumer's database, and those that the relay has not published. It asks
+// the log and the tables, never the consumer, so that a dead one cannot hide, and
+// every process with the role relay or projector measures.
 type lag struct {
-	gauge   prometheus.Gauge
-	service *service
-	inbox   *inbox.Inbox
-	watched string
-	since   time.Time
+	gauge       *prometheus.GaugeVec
+	inbox       *inbox.Inbox
+	consumer    string
+	waiting     func(ctx context.Context, topic string, next map[int]int64) ([]inbox.Message, error)
+	unpublished func(context.Context) (time.Duration, error)
+	now         func() time.Time
 }
 
-func newLag(s *service, in *inbox.Inbox) *lag {
-	l := &lag{service: s, inbox: in, gauge: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "payments_projection_oldest_unapplied_seconds",
-		Help: "Age of a committed event that the read model has not applied; it may be older than shown by one interval of 5 s.",
-	})}
+func newLag(s *service) *lag {
+	l := &lag{
+		inbox: s.inbox, consumer: projector, waiting: s.broker.Waiting, unpublished: s.oldestUnpublished, now: time.Now,
+		gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_inbox_oldest_unapplied_seconds",
+			Help: "Age of the oldest committed event that the consumer has neither applied nor parked.",
+		}, []string{"consumer"}),
+	}
 	s.registry.MustRegister(l.gauge)
 	return l
 }
 
 func (l *lag) turn(ctx context.Context) (again bool, err error) {
-	if l.watched == "" {
-		id, age, err := outbox.Newest(ctx, l.service.write)
-		if err != nil || id == "" {
-			return false, err
-		}
-		l.watched, l.since = id, time.Now().Add(-age)
-	}
-	applied, err := l.inbox.Applied(ctx, l.watched)
-	switch {
-	case err != nil:
-		l.gauge.Set(time.Since(l.since).Seconds())
+	if err := l.inbox.Measure(ctx); err != nil {
 		return false, err
-	case applied:
-		l.watched = ""
-		l.gauge.Set(0)
-	default:
-		l.gauge.Set(time.Since(l.since).Seconds())
 	}
+	// The log is read last: an event that is published meanwhile is in one of the two.
+	oldest, err := l.unpublished(ctx)
+	if err != nil {
+		return false, err
+	}
+	next, err := l.inbox.Offsets(ctx, payment.Topic)
+	if err != nil {
+		return false, err
+	}
+	waiting, err := l.waiting(ctx, payment.Topic, next)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range waiting {
+		oldest = max(oldest, l.now().Sub(happened(m)))
+	}
+	l.gauge.WithLabelValues(l.consumer).Set(oldest.Seconds())
 	return false, nil
+}
+
+// happened is the event's own time, which an outage of the broker does not make
+// younger, or that of its record when it has none.
+func happened(m inbox.Message) time.Time {
+	if at, err := time.Parse(time.RFC3339Nano, m.Headers["ce_time"]); err == nil {
+		return at
+	}
+	return m.Time
 }

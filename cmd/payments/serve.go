@@ -41,15 +41,19 @@ const projector = "payment_view"
 // service is one process: the parts that its roles share.
 type service struct {
 	config.Config
-	log        *slog.Logger
-	registry   *prometheus.Registry
-	monitor    *loop.Monitor
-	write      *pgxpool.Pool
-	read       *pgxpool.Pool
-	broker     *broker.Client
-	bank       provider.Provider
-	orders     *order.Service
-	worker     *saga.Worker
+	log      *slog.Logger
+	registry *prometheus.Registry
+	monitor  *loop.Monitor
+	write    *pgxpool.Pool
+	read     *pgxpool.Pool
+	broker   *broker.Client
+	bank     provider.Provider
+	orders   *order.Service
+	worker   *saga.Worker
+	inbox    *inbox.Inbox // of the projector
+	// oldestUnpublished is 0 in a process without the relay's role.
+	oldestUnpublished func(context.Context) (time.Duration, error)
+
 	group      *errgroup.Group
 	topicReady atomic.Bool
 }
@@ -91,6 +95,10 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.inbox, err = newInbox(s.read, s.Config, s.log, s.registry); err != nil {
+		return err
+	}
+	s.oldestUnpublished = func(context.Context) (time.Duration, error) { return 0, nil }
 	s.bank = provider.Instrument(bank, s.registry)
 	s.orders = order.New(s.write, generator(), s.Cipher, s.bank, func() { s.worker.Wake() })
 	s.worker, err = saga.NewWorker(s.write, saga.Config{
@@ -179,7 +187,10 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 		}
 	}
 	if s.Roles.Has(config.RoleProjector) {
-		return s.project(working)
+		s.project(working)
+	}
+	if s.Roles.Has(config.RoleRelay) || s.Roles.Has(config.RoleProjector) {
+		s.loop(working, "inbox_lag", 5*time.Second, newLag(s).turn, nil)
 	}
 	return nil
 }
@@ -196,8 +207,9 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		return err
 	}
 	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), ProviderWebhooks: webhooks, Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: inbox.NewParked(s.read, s.inbox), ProviderWebhooks: webhooks,
+		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
+		Cipher:        s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
 	})
 	if err != nil {
 		return err
@@ -248,6 +260,7 @@ func (s *service) relay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.oldestUnpublished = r.OldestUnpublished
 	s.group.Go(func() error {
 		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 10 * time.Millisecond, Monitor: s.monitor, Log: s.log,
 			Turn: func(ctx context.Context) (bool, error) {
@@ -266,22 +279,25 @@ func (s *service) relay(ctx context.Context) error {
 	return nil
 }
 
-func (s *service) project(ctx context.Context) error {
-	in, err := inbox.New(s.read, projector, readmodel.NewProjector().Handle, inbox.Config{Log: s.log, Registerer: s.registry})
-	if err != nil {
-		return err
-	}
+func newInbox(read *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometheus.Registerer) (*inbox.Inbox, error) {
+	return inbox.New(read, projector, readmodel.NewProjector().Handle, inbox.Config{
+		MaxAttempts: c.InboxMaxAttempts, Sequenced: true, Log: log, Registerer: reg,
+	})
+}
+
+func (s *service) project(ctx context.Context) {
 	s.monitor.Expect("projector", 30*time.Second)
-	s.loop(ctx, "projection_lag", 5*time.Second, newLag(s, in).turn, nil)
+	s.loop(ctx, "inbox_partitions", time.Hour, func(ctx context.Context) (bool, error) {
+		return false, inbox.Maintain(ctx, s.read, time.Now(), s.InboxKeep)
+	}, nil)
 	s.group.Go(func() error {
 		err := s.broker.Consume(ctx, broker.ConsumerConfig{
 			Group: "payments." + projector, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
 			Beat: func() { s.monitor.Beat("projector") },
-		}, in.Apply)
+		}, s.inbox)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
 		return err
 	})
-	return nil
 }

@@ -18,11 +18,14 @@ const (
 	PaymentsTimeline Action = "payments:timeline"
 	StockRead        Action = "stock:read"
 	StockWrite       Action = "stock:write"
+	ParkedRead       Action = "parked:read"
+	ParkedReplay     Action = "parked:replay"
+	ParkedDiscard    Action = "parked:discard"
 )
 
 // Actions lists every action there is.
 func Actions() []Action {
-	return []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite}
+	return []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard}
 }
 
 type effect string
@@ -51,6 +54,7 @@ type statement struct {
 var policy = []statement{
 	{allow, []Role{RoleMerchant}, []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead}, own},
 	{allow, []Role{RoleOperator}, []Action{PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite}, all},
+	{allow, []Role{RoleOperator}, []Action{ParkedRead, ParkedReplay, ParkedDiscard}, all},
 	// Whoever looks after the service takes no money in a merchant's name, whatever else is allowed.
 	{deny, []Role{RoleOperator}, []Action{PaymentsCreate}, nothing},
 }

@@ -42,6 +42,18 @@ func (c *call) body() ([]byte, error) {
 	return b, nil
 }
 
+// decode reads the body, which a request of optional members need not have.
+func (c *call) decode(v any) error {
+	if c.r.Body == http.NoBody || c.r.ContentLength == 0 {
+		return decode([]byte("{}"), v)
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	return decode(body, v)
+}
+
 // decode is strict: members that v does not have, members given twice, other
 // types, and anything behind the document are refused. v has pointers, so that
 // what is missing differs from what is zero.

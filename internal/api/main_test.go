@@ -41,14 +41,15 @@ const providerSecret = "whsec_of-the-test"
 
 // world is the API on a database of its own, two merchants and an operator.
 type world struct {
-	t        *testing.T
-	pool     *pgxpool.Pool
-	ids      payment.Generator
-	cipher   *secret.Cipher
-	registry *prometheus.Registry
-	server   *httptest.Server
-	log      *logbook
-	orders   *brittle
+	t         *testing.T
+	pool      *pgxpool.Pool
+	ids       payment.Generator
+	cipher    *secret.Cipher
+	registry  *prometheus.Registry
+	server    *httptest.Server
+	log       *logbook
+	orders    *brittle
+	projector *inbox.Inbox
 
 	merchantID, otherID       string
 	merchant, other, operator string // API keys
@@ -133,8 +134,14 @@ func newWorld(t *testing.T) *world {
 	}
 	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
 	w.orders = &brittle{Service: order.New(pool, w.ids, w.cipher, idle{}, nil)}
+	w.projector, err = inbox.New(pool, "payment_view", readmodel.NewProjector().Handle,
+		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.server = w.serve(Config{
-		Orders: w.orders, Payments: readmodel.NewQueries(pool), Authenticator: access.NewAuthenticator(pool, pepper),
+		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
+		Authenticator:    access.NewAuthenticator(pool, pepper),
 		ProviderWebhooks: w.receiver(pool), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	})
 	return w
@@ -298,12 +305,10 @@ func (w *world) project(more ...inbox.Message) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, m := range append(messages, more...) {
-		if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
-			return readmodel.NewProjector().Handle(w.t.Context(), tx, m)
-		}); err != nil {
-			w.t.Fatal(err)
-		}
+	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+		return readmodel.NewProjector().Handle(w.t.Context(), tx, append(messages, more...))
+	}); err != nil {
+		w.t.Fatal(err)
 	}
 }
 

@@ -37,6 +37,13 @@ func (s *server) routes() []route {
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
 		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
+		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
+		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},
+		{method: http.MethodGet, pattern: "/v1/ops/parked/groups", action: access.ParkedRead, handle: s.groupParked},
+		{method: http.MethodPost, pattern: "/v1/ops/parked/replay", action: access.ParkedReplay, handle: s.replayAllParked},
+		{method: http.MethodGet, pattern: "/v1/ops/parked/{id}", action: access.ParkedRead, hides: true, handle: s.getParked},
+		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/replay", action: access.ParkedReplay, hides: true, handle: s.replayParked},
+		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/discard", action: access.ParkedDiscard, hides: true, handle: s.discardParked},
 	}
 }
 
@@ -45,6 +52,7 @@ type call struct {
 	w     *recorder
 	r     *http.Request
 	scope access.Scope
+	keyID string // of who calls
 	query url.Values
 	wait  time.Duration // preferred; 0 without
 }
@@ -114,6 +122,7 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	if err != nil {
 		return err
 	}
+	c.keyID = principal.KeyID
 	c.scope, err = access.Authorize(principal, rt.action)
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {

@@ -11,6 +11,7 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/idempotency"
+	"payments/internal/inbox"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/readmodel"
@@ -52,6 +53,16 @@ type ProviderWebhooks interface {
 	Receive(ctx context.Context, provider string, h http.Header, body []byte) error
 }
 
+// Parked is what operators see of keys that wait for them, and do about it.
+type Parked interface {
+	List(ctx context.Context, f inbox.ParkedFilter) (inbox.ParkedPage, error)
+	Groups(ctx context.Context) ([]inbox.ParkedGroup, error)
+	Show(ctx context.Context, id string, limit int) (inbox.ParkedKey, []inbox.ParkedMessage, error)
+	Replay(ctx context.Context, id string) (inbox.Replay, error)
+	ReplayAll(ctx context.Context, f inbox.ParkedFilter) ([]inbox.Replay, error)
+	Discard(ctx context.Context, id, by, reason string, all bool) (remaining int64, err error)
+}
+
 // Cipher opens the customer's address, and seals the stored answers that show it.
 type Cipher interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
@@ -62,6 +73,7 @@ type Cipher interface {
 type Config struct {
 	Orders           Orders
 	Payments         Payments
+	Parked           Parked
 	ProviderWebhooks ProviderWebhooks
 	Authenticator    *access.Authenticator
 	Cipher           Cipher
@@ -77,7 +89,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.ProviderWebhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"payments/internal/access"
+	"payments/internal/inbox"
 	"payments/internal/loop"
 	"payments/internal/order"
 	"payments/internal/payment"
@@ -78,7 +79,8 @@ func TestADeadDatabaseIs503(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.server = w.serve(Config{
-		Orders: order.New(dead, w.ids, w.cipher, idle{}, nil), Payments: readmodel.NewQueries(dead), Authenticator: access.NewAuthenticator(dead, pepper),
+		Orders: order.New(dead, w.ids, w.cipher, idle{}, nil), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
+		Authenticator:    access.NewAuthenticator(dead, pepper),
 		ProviderWebhooks: w.receiver(dead), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	const notification = `{"id":"evt_1"}`

@@ -41,27 +41,36 @@ type ConsumerConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// Handle takes a batch of one partition in; after nil its offsets are committed,
-// after an error the same batch comes again. Its context ends when the partition
-// may be another's.
-type Handle = func(ctx context.Context, batch []inbox.Message) error
+// Sink takes messages in; *inbox.Inbox is one. The contexts of its methods end
+// when the partition may be another's.
+type Sink interface {
+	// Claim comes before a generation's first Apply in a partition, and tells the
+	// offset behind the last message that the sink has taken in, or -1. current
+	// asks the group's coordinator whether the generation still stands.
+	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (next int64, err error)
+	// Apply takes a batch of one partition in, as far as it comes: the offsets of
+	// the first taken messages are committed, and after an error the others come
+	// again. After inbox.ErrFenced the group is joined anew.
+	Apply(ctx context.Context, generation int, batch []inbox.Message) (taken int, err error)
+}
 
 type consumer struct {
 	ConsumerConfig
 	client *Client
-	handle Handle
+	sink   Sink
 	lag    *prometheus.GaugeVec
 	wg     sync.WaitGroup // of generations
 }
 
 // Consume is a member of the group until ctx ends, whatever ails the broker
-// meanwhile, and begins at a topic's first message. At the end the batches in
+// meanwhile. It begins where the group or the sink stands, whichever is further,
+// and without both at a topic's first message. At the end the batches in
 // hand are finished, for 3 s at most, and the group is left. An error means that
 // the configuration is at fault. It registers payments_inbox_lag_messages, which
 // consumers share.
-func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, handle Handle) error {
-	if cfg.Group == "" || cfg.Topic == "" || cfg.Beat == nil || cfg.Log == nil || cfg.Registerer == nil || handle == nil {
-		return errors.New("a consumer needs a group, a topic, a beat, a logger, a registerer and a handler")
+func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, sink Sink) error {
+	if cfg.Group == "" || cfg.Topic == "" || cfg.Beat == nil || cfg.Log == nil || cfg.Registerer == nil || sink == nil {
+		return errors.New("a consumer needs a group, a topic, a beat, a logger, a registerer and a sink")
 	}
 	if cfg.MaxBatch < 0 {
 		return fmt.Errorf("a batch of at most %d messages is negative", cfg.MaxBatch)
@@ -74,7 +83,7 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, handle Handle)
 		return err
 	}
 	cfg.Log = cfg.Log.With("consumer", cfg.Group, "topic", cfg.Topic)
-	k := &consumer{ConsumerConfig: cfg, client: c, handle: handle, lag: lag}
+	k := &consumer{ConsumerConfig: cfg, client: c, sink: sink, lag: lag}
 	// Without its topic a group would rebalance in circles.
 	if _, err := c.partitions(ctx, cfg.Topic); err != nil {
 		cfg.Log.WarnContext(ctx, "consumer waits for its topic", "error", err)
@@ -152,7 +161,7 @@ func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation)
 	var pumps []*pump
 	var wg sync.WaitGroup
 	for _, a := range gen.Assignments[topic] {
-		p := &pump{consumer: k, partition: a.ID, offset: a.Offset, log: k.Log.With("partition", a.ID)}
+		p := &pump{consumer: k, partition: a.ID, generation: int(gen.ID), offset: a.Offset, log: k.Log.With("partition", a.ID)}
 		p.commit = func(offset int64) error {
 			commits.Lock()
 			defer commits.Unlock()

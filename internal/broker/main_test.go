@@ -154,12 +154,13 @@ func publish(t *testing.T, p *broker.Publisher, msgs ...outbox.Message) {
 	}
 }
 
-// member is a consumer that runs until stop, and what it was given. gate, when
-// set, decides on each batch first.
+// member is a consumer that runs until stop, the sink of what it is given, and
+// what that was. gate and claim, when set, decide first.
 type member struct {
 	t      *testing.T
 	reg    *prometheus.Registry
 	gate   func(ctx context.Context, batch []inbox.Message) error
+	claim  func(generation int, current func(int64) error) (int64, error)
 	cancel context.CancelFunc
 	done   chan error
 
@@ -178,25 +179,32 @@ func (m *member) start(c *broker.Client, topic, group string, batch int) *member
 		m.done <- c.Consume(ctx, broker.ConsumerConfig{
 			Group: group, Topic: topic, MaxBatch: batch, Log: slog.New(slog.DiscardHandler), Registerer: m.reg,
 			Beat: func() { m.mu.Lock(); defer m.mu.Unlock(); m.beats++ },
-		}, m.handle)
+		}, m)
 	}()
 	m.t.Cleanup(func() { m.stop() })
 	return m
 }
 
-func (m *member) handle(ctx context.Context, batch []inbox.Message) error {
+func (m *member) Claim(_ context.Context, _ string, _, generation int, current func(int64) error) (int64, error) {
+	if m.claim != nil {
+		return m.claim(generation, current)
+	}
+	return -1, nil
+}
+
+func (m *member) Apply(ctx context.Context, _ int, batch []inbox.Message) (int, error) {
 	m.mu.Lock()
 	m.tries++
 	m.mu.Unlock()
 	if m.gate != nil {
 		if err := m.gate(ctx, batch); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.got = append(m.got, batch...)
-	return nil
+	return len(batch), nil
 }
 
 func (m *member) stop() {

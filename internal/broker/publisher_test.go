@@ -47,10 +47,10 @@ func TestWhatIsPublishedIsConsumedInSequence(t *testing.T) {
 	}
 	first := m.got[0]
 	want := inbox.Message{
-		Topic: name, Partition: first.Partition, Key: first.Key, Value: fmt.Appendf(nil, "%s 1", first.Key),
+		Topic: name, Partition: first.Partition, Time: first.Time, Key: first.Key, Value: fmt.Appendf(nil, "%s 1", first.Key),
 		Headers: map[string]string{"ce_id": string(first.Key) + "-1", "empty": ""},
 	}
-	if diff := cmp.Diff(want, first); diff != "" {
+	if diff := cmp.Diff(want, first); diff != "" || first.Time.IsZero() {
 		t.Error(diff)
 	}
 }

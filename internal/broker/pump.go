@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime/debug"
 	"slices"
@@ -23,25 +22,29 @@ const (
 	// what is new it sends at once.
 	fetchWait    = 500 * time.Millisecond
 	fetchTimeout = 5 * time.Second
-	fetchBytes   = 1 << 20
 )
 
-// pump carries one partition's messages to the handler, batch after batch.
+// pump carries one partition's messages to the sink, batch after batch.
 type pump struct {
 	*consumer
-	partition int
-	offset    int64 // of the next message; negative until the partition's first is known
-	commit    func(next int64) error
-	log       *slog.Logger
-	turned    atomic.Bool // since the last beat, without an error
+	partition  int
+	generation int
+	offset     int64 // of the next message; negative until the partition's first is known
+	commit     func(next int64) error
+	log        *slog.Logger
+	turned     atomic.Bool // since the last beat, without an error
 }
 
-// run ends when fetching does, or when an offset cannot be committed, so that
-// the group is joined anew. What is handled is handled under owned.
+// run ends when fetching does, or when an offset cannot be committed or a later
+// generation has been here, so that the group is joined anew. What is handled is
+// handled under owned.
 func (p *pump) run(fetching, owned context.Context) {
 	labels := []string{p.Group, strconv.Itoa(p.partition)}
 	defer p.lag.DeleteLabelValues(labels...)
 	lag := p.lag.WithLabelValues(labels...)
+	if !p.claim(fetching, owned) {
+		return
+	}
 	pause := newPause()
 	for fetching.Err() == nil {
 		batch, end, err := p.fetch(fetching)
@@ -56,18 +59,7 @@ func (p *pump) run(fetching, owned context.Context) {
 		pause.Reset()
 		lag.Set(float64(end - p.offset))
 		for part := range slices.Chunk(batch, p.MaxBatch) {
-			if !p.apply(fetching, owned, part) {
-				return
-			}
-			next := part[len(part)-1].Offset + 1
-			if err := p.commit(next); err != nil {
-				p.log.WarnContext(fetching, "offset not committed, joining the group anew", "offset", next, "error", err)
-				sleep(fetching, joinBackoff)
-				return
-			}
-			p.offset = next
-			lag.Set(float64(end - next))
-			if fetching.Err() != nil {
+			if !p.apply(fetching, owned, part, func() { lag.Set(float64(end - p.offset)) }) || fetching.Err() != nil {
 				return
 			}
 		}
@@ -75,34 +67,87 @@ func (p *pump) run(fetching, owned context.Context) {
 	}
 }
 
-// apply tries until the handler has taken the batch in; false means that the
+// claim tries until the sink knows the generation, and goes on where the sink
+// stands when that is further than what the group has committed: the process
+// may have died between the two, or the group's offset was set back.
+func (p *pump) claim(fetching, owned context.Context) bool {
+	committed := p.offset
+	// Only members of the generation that stands may commit.
+	current := func(next int64) error { return p.commit(max(next, committed, 0)) }
+	var next int64
+	ok := p.insist(fetching, "claim", func() (err error) {
+		next, err = p.sink.Claim(owned, p.Topic, p.partition, p.generation, current)
+		return err
+	})
+	if !ok || next <= p.offset {
+		return ok
+	}
+	p.log.InfoContext(fetching, "going on where the effects stand", "offset", next, "committed", p.offset)
+	return p.advance(fetching, next)
+}
+
+// apply tries until the sink has taken the batch in; false means that the
 // partition was lost or the consumer is stopping, and the batch is not.
-func (p *pump) apply(fetching, owned context.Context, batch []inbox.Message) bool {
+func (p *pump) apply(fetching, owned context.Context, batch []inbox.Message, advanced func()) bool {
+	return p.insist(fetching, "apply", func() error {
+		taken, err := p.safely(owned, batch)
+		if taken > 0 {
+			if !p.advance(fetching, batch[taken-1].Offset+1) {
+				return errUncommitted
+			}
+			advanced()
+			batch = batch[taken:]
+		}
+		return err
+	})
+}
+
+// errUncommitted was logged where it happened.
+var errUncommitted = errors.New("offset not committed")
+
+// insist tries until it works; false means that the consumer is stopping, or that
+// the group has to be joined anew. The pauses between failures grow to 2 s.
+func (p *pump) insist(fetching context.Context, what string, try func() error) bool {
 	pause := newPause()
 	for {
-		err := p.safely(owned, batch)
+		err := try()
 		if err == nil {
 			return true
 		}
-		if fetching.Err() != nil {
+		if fetching.Err() != nil || errors.Is(err, errUncommitted) {
+			return false
+		}
+		if errors.Is(err, inbox.ErrFenced) {
+			p.log.WarnContext(fetching, "partition is another's, joining the group anew", "generation", p.generation, "error", err)
+			sleep(fetching, joinBackoff)
 			return false
 		}
 		wait := pause.NextBackOff()
-		p.log.ErrorContext(fetching, "batch not handled", "offset", batch[0].Offset, "messages", len(batch),
-			"error", err, "retry_in", wait)
+		p.log.ErrorContext(fetching, "partition stands still", "at", what, "offset", p.offset, "error", err, "retry_in", wait)
 		if !sleep(fetching, wait) {
 			return false
 		}
 	}
 }
 
-func (p *pump) safely(ctx context.Context, batch []inbox.Message) (err error) {
+// advance commits the offset of the next message.
+func (p *pump) advance(ctx context.Context, next int64) bool {
+	if err := p.commit(next); err != nil {
+		p.log.WarnContext(ctx, "offset not committed, joining the group anew", "offset", next, "error", err)
+		sleep(ctx, joinBackoff)
+		return false
+	}
+	p.offset = next
+	return true
+}
+
+func (p *pump) safely(ctx context.Context, batch []inbox.Message) (taken int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	return p.handle(ctx, batch)
+	return p.sink.Apply(ctx, p.generation, batch)
 }
 
 func newPause() *backoff.ExponentialBackOff {
@@ -121,82 +166,20 @@ func (p *pump) fetch(ctx context.Context) (batch []inbox.Message, end int64, err
 			return nil, 0, err
 		}
 	}
-	res, err := p.client.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: p.client.prefixed(p.Topic), Partition: p.partition, Offset: p.offset,
-		MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
-	})
-	if err == nil {
-		err = res.Error
-	}
+	batch, end, err = p.client.fetch(ctx, p.Topic, p.partition, p.offset, fetchWait)
 	if errors.Is(err, kafka.OffsetOutOfRange) {
 		// Retention has passed the consumer by, or the log was truncated or made
 		// anew: what comes again is no harm to an inbox, what is skipped is.
 		p.log.ErrorContext(ctx, "offset is not in the log, beginning at its first message", "offset", p.offset)
 		p.offset = kafka.FirstOffset
-		return nil, 0, err
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	for {
-		r, err := res.Records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			return batch, res.HighWatermark, nil
-		}
-		if err != nil {
-			return nil, 0, fmt.Errorf("read records: %w", err)
-		}
-		m, err := p.message(r)
-		if err != nil {
-			return nil, 0, fmt.Errorf("read record %d: %w", r.Offset, err)
-		}
-		if m.Offset >= p.offset { // the broker sends whole batches, from their beginning
-			batch = append(batch, m)
-		}
-	}
+	return batch, end, err
 }
 
 func (p *pump) first(ctx context.Context) (int64, error) {
-	res, err := p.client.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{p.client.prefixed(p.Topic): {kafka.FirstOffsetOf(p.partition)}},
-	})
+	bounds, err := p.client.bounds(ctx, p.Topic, kafka.FirstOffsetOf(p.partition))
 	if err != nil {
 		return kafka.FirstOffset, err
 	}
-	for _, o := range res.Topics[p.client.prefixed(p.Topic)] {
-		if o.Partition == p.partition {
-			if o.Error != nil {
-				return kafka.FirstOffset, o.Error
-			}
-			return o.FirstOffset, nil
-		}
-	}
-	return kafka.FirstOffset, kafka.UnknownTopicOrPartition
-}
-
-func (p *pump) message(r *kafka.Record) (inbox.Message, error) {
-	key, err := take(r.Key)
-	if err != nil {
-		return inbox.Message{}, err
-	}
-	value, err := take(r.Value)
-	if err != nil {
-		return inbox.Message{}, err
-	}
-	headers := make(map[string]string, len(r.Headers))
-	for _, h := range r.Headers {
-		headers[h.Key] = string(h.Value)
-	}
-	return inbox.Message{
-		Topic: p.Topic, Partition: p.partition, Offset: r.Offset, Key: key, Value: value, Headers: headers,
-	}, nil
-}
-
-// take copies the bytes out of kafka-go's buffer and gives that back.
-func take(b kafka.Bytes) ([]byte, error) {
-	if b == nil {
-		return nil, nil
-	}
-	defer b.Close()
-	return kafka.ReadAll(b)
+	return bounds[p.partition].FirstOffset, nil
 }

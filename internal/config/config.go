@@ -35,6 +35,8 @@ type Config struct {
 	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
 	Roles              Roles
 	SagaConcurrency    int
+	InboxKeep          time.Duration // how long the ids of applied messages are kept
+	InboxMaxAttempts   int           // of a message, before its key is parked
 	Pepper             *secret.Pepper
 	Cipher             *secret.Cipher
 	Log                Log
@@ -63,6 +65,8 @@ func Load(lookup Lookup) (Config, error) {
 		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
 		Roles:              r.roles("PAYMENTS_ROLES"),
 		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 16, 1, 1024),
+		InboxKeep:          r.duration("PAYMENTS_INBOX_KEEP", 30*24*time.Hour, 24*time.Hour, 10*365*24*time.Hour),
+		InboxMaxAttempts:   r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
 		Pepper:             keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
 		Cipher:             keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
 		Log:                r.log(),

@@ -4,242 +4,161 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"runtime/debug"
-	"slices"
-	"strings"
-	"sync/atomic"
-	"unicode/utf8"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"payments/internal/postgres"
 )
 
-// HeaderID is the header that carries a message's id: that of a CloudEvent in
-// Kafka's binary mode. Two messages with one id are one event.
-const HeaderID = "ce_id"
+// DefaultMaxAttempts of a message, before its key is parked.
+const DefaultMaxAttempts = 5
 
-const maxID = 255
+// Handler makes the effects of a batch in the inbox's transaction, in its order,
+// all or none of them: each message is new here, and none is behind a parked one
+// of its key. After an error what it did is rolled back and parts of the batch
+// come again, until the message at fault is alone. Then an error that Permanent
+// made, a refusal of the values by the database, or a panic parks the message's
+// key; an unreachable database costs nothing; every other error counts as one of
+// the message's attempts.
+type Handler func(ctx context.Context, tx pgx.Tx, batch []Message) error
 
-// Message is a record of a broker's log. Its place in the log is Topic,
-// Partition and Offset; messages of one Key are in order.
-type Message struct {
-	Topic     string
-	Partition int
-	Offset    int64
-	Key       []byte
-	Value     []byte
-	Headers   map[string]string
-}
-
-// Handler makes the message's effect in the inbox's transaction. An error that
-// Permanent made, a refusal of the values by the database, or a panic parks the
-// message's key; every other error means that the same message may be applied
-// later.
-type Handler func(ctx context.Context, tx pgx.Tx, m Message) error
-
-// Config has no defaults.
+// Config needs a logger and a registerer.
 type Config struct {
+	// MaxAttempts is how often a message may fail, or kill its process, before its
+	// key is parked. Default DefaultMaxAttempts.
+	MaxAttempts int
+	// Sequenced says that the handler itself drops what it has applied before, by
+	// a sequence that it keeps for each aggregate. Then a message is handed to it
+	// even when it is so old that its id is forgotten (Maintain); otherwise such a
+	// message is parked, since nobody can tell whether it was applied.
+	Sequenced  bool
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
 
 // Inbox is one consumer's. It is safe for concurrent use.
 type Inbox struct {
+	Config
 	pool     *pgxpool.Pool
 	consumer string
 	handle   Handler
-	log      *slog.Logger
-	applied  *prometheus.CounterVec
-	parked   prometheus.Gauge
-	counted  atomic.Bool // parked has been read from the database
+	metrics  metrics
+
+	mu     sync.Mutex
+	places map[place]*position
 }
 
-// New registers payments_inbox_applied_total and payments_inbox_parked_keys. The
-// consumer's name is the scope of its deduplication and never changes. A
+// ErrFenced means that the partition belongs to a later generation of the
+// consumer group: nothing was applied, and the group has to be joined anew.
+var ErrFenced = errors.New("the partition belongs to a later generation of the group")
+
+// New registers payments_inbox_applied_total, and the gauges that Measure sets.
+// The consumer's name is the scope of its deduplication and never changes. A
 // database that is away is no error.
 func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox, error) {
 	if pool == nil || consumer == "" || handle == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("an inbox needs a pool, a consumer's name, a handler, a logger and a registerer")
 	}
-	in := &Inbox{
-		pool: pool, consumer: consumer, handle: handle, log: c.Log.With("consumer", consumer),
-		applied: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "payments_inbox_applied_total", Help: "Messages taken in, by what became of them.",
-		}, []string{"result"}),
-		parked: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "payments_inbox_parked_keys", Help: "Keys whose messages wait for a person.",
-		}),
+	if c.MaxAttempts < 0 {
+		return nil, fmt.Errorf("%d attempts at most are negative", c.MaxAttempts)
 	}
-	for _, result := range []string{"applied", "duplicate", "parked"} {
-		in.applied.WithLabelValues(result)
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = DefaultMaxAttempts
 	}
-	reg := prometheus.WrapRegistererWith(prometheus.Labels{"consumer": consumer}, c.Registerer)
-	for _, metric := range []prometheus.Collector{in.applied, in.parked} {
-		if err := reg.Register(metric); err != nil {
-			return nil, fmt.Errorf("register inbox %s: %w", consumer, err)
-		}
+	c.Log = c.Log.With("consumer", consumer)
+	m, err := newMetrics(consumer, c.Registerer)
+	if err != nil {
+		return nil, err
 	}
-	in.countParked(context.Background()) //nolint:forbidigo // bounded, and New has no caller's context to take
-	return in, nil
+	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, places: map[place]*position{}}, nil
 }
 
-// Apply takes in a batch, in its order, in one transaction: after nil all of it
-// is applied, known already or parked; after an error none of it is, and it is
-// to be delivered again.
-func (in *Inbox) Apply(ctx context.Context, batch []Message) error {
+// Apply takes in a batch of one partition, in its order, for a member of the
+// consumer group in this generation (any constant without a group). The first
+// taken messages are applied, known already or parked, and that is committed
+// together with their offsets; after an error the others come again. The error
+// is ErrFenced when a later generation has been here.
+func (in *Inbox) Apply(ctx context.Context, generation int, batch []Message) (taken int, err error) {
 	if len(batch) == 0 {
-		return nil
+		return 0, nil
 	}
-	var outcome outcome
-	err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) (err error) {
-		outcome, err = in.apply(ctx, tx, batch)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("apply %d messages for %s: %w", len(batch), in.consumer, err)
+	if err := onePartition(batch); err != nil {
+		return 0, err
 	}
-	in.applied.WithLabelValues("applied").Add(float64(outcome.applied))
-	in.applied.WithLabelValues("duplicate").Add(float64(outcome.duplicate))
-	in.applied.WithLabelValues("parked").Add(float64(outcome.parked))
-	for _, f := range outcome.faults {
-		in.log.ErrorContext(ctx, "message parked, its key waits behind it", "topic", f.message.Topic,
-			"partition", f.message.Partition, "offset", f.message.Offset, "id", clean(f.message.Headers[HeaderID]),
-			"key", clean(string(f.message.Key)), "error", f.err)
-	}
-	if outcome.parked > 0 || !in.counted.Load() {
-		in.countParked(ctx)
-	}
-	return nil
-}
-
-type outcome struct {
-	applied, duplicate, parked int
-	faults                     []fault
-}
-
-type fault struct {
-	message Message
-	err     error
-}
-
-func (in *Inbox) apply(ctx context.Context, tx pgx.Tx, batch []Message) (outcome, error) {
-	var o outcome
-	if err := in.lockPartitions(ctx, tx, batch); err != nil {
-		return o, err
-	}
-	parked, err := in.parkedKeys(ctx, tx, batch)
-	if err != nil {
-		return o, err
-	}
-	for _, m := range batch {
-		reason := errBehind
-		if !parked[string(m.Key)] {
-			var fresh bool
-			if fresh, reason, err = in.one(ctx, tx, m); err != nil {
-				return o, fmt.Errorf("offset %d of %s/%d: %w", m.Offset, m.Topic, m.Partition, err)
-			}
-			switch {
-			case reason != nil:
-				parked[string(m.Key)] = true
-				o.faults = append(o.faults, fault{m, reason})
-			case fresh:
-				o.applied++
-				continue
-			default:
-				o.duplicate++
-				continue
-			}
-		}
-		spilled, err := in.park(ctx, tx, m, reason)
-		if err != nil {
-			return o, fmt.Errorf("park offset %d of %s/%d: %w", m.Offset, m.Topic, m.Partition, err)
-		}
-		if spilled {
-			o.parked++
-		} else {
-			o.duplicate++
+	p := in.place(batch[0].Topic, batch[0].Partition)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.claimed || p.generation != generation {
+		if err := in.claim(ctx, p, generation, nil); err != nil {
+			return 0, err
 		}
 	}
-	return o, nil
-}
-
-// lockPartitions makes a consumer that has lost a partition to another process
-// in the middle of a batch wait, or the other wait for it: without this, a later
-// message of a key could be applied while the one that parks the key is still
-// uncommitted elsewhere.
-func (in *Inbox) lockPartitions(ctx context.Context, tx pgx.Tx, batch []Message) error {
-	var locks []int64
-	for _, m := range batch {
-		h := fnv.New64a()
-		fmt.Fprintf(h, "inbox %q %q %d", in.consumer, m.Topic, m.Partition)
-		locks = append(locks, int64(h.Sum64())) //nolint:gosec // a hash: every bit pattern is as good
-	}
-	slices.Sort(locks) // one order for all, so that two batches cannot deadlock
-	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(lock) FROM unnest($1::bigint[]) AS lock`, slices.Compact(locks))
-	if err != nil {
-		return fmt.Errorf("lock partitions: %w", err)
-	}
-	return nil
-}
-
-// one applies one message behind a savepoint. A reason means that it can never
-// be applied and that nothing of it was; fresh is false for a duplicate.
-func (in *Inbox) one(ctx context.Context, tx pgx.Tx, m Message) (fresh bool, reason, err error) {
-	id, ok := messageID(m)
-	if !ok {
-		return false, errNoID, nil
-	}
-	savepoint, err := tx.Begin(ctx)
-	if err != nil {
-		return false, nil, fmt.Errorf("savepoint: %w", err)
-	}
-	tag, err := savepoint.Exec(ctx, `
-		INSERT INTO inbox_messages (consumer, message_id) VALUES ($1, $2)
-		ON CONFLICT DO NOTHING`, in.consumer, id)
-	if fresh = err == nil && tag.RowsAffected() == 1; fresh {
-		err = safely(ctx, in.handle, savepoint, m)
-	}
-	if err == nil {
-		if err := savepoint.Commit(ctx); err != nil {
-			return false, nil, fmt.Errorf("release savepoint: %w", err)
+	for taken < len(batch) {
+		n, err := in.attempt(ctx, p, batch[taken:])
+		if taken += n; err != nil {
+			p.claimed = p.claimed && !errors.Is(err, ErrFenced)
+			return taken, fmt.Errorf("apply to %s from offset %d of %s/%d: %w",
+				in.consumer, batch[taken].Offset, p.topic, p.partition, err)
 		}
-		return fresh, nil, nil
 	}
-	if !permanent(err) && !postgres.DataError(err) {
-		return false, nil, err
-	}
-	if rerr := savepoint.Rollback(ctx); rerr != nil {
-		return false, nil, errors.Join(err, fmt.Errorf("roll back to savepoint: %w", rerr))
-	}
-	return false, err, nil
+	return taken, nil
 }
 
-// messageID is false when there is none that the database could hold.
-func messageID(m Message) (string, bool) {
-	id := m.Headers[HeaderID]
-	return id, id != "" && len(id) <= maxID && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
-}
+// suspects take turns, all inboxes of a process together: when the process dies
+// of one of them, no other is in hand, and no other's attempt is counted for it.
+var suspects = make(chan struct{}, 1) //nolint:gochecknoglobals // a process dies as a whole
 
-func safely(ctx context.Context, handle Handler, tx pgx.Tx, m Message) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = Permanent(fmt.Errorf("the handler panicked: %v\n%s", p, debug.Stack()))
+// attempt takes in the batch, or its first message alone if that was in hand in
+// an attempt that failed. The attempt is on record before the handler is called.
+func (in *Inbox) attempt(ctx context.Context, p *position, batch []Message) (taken int, err error) {
+	before := p.progress
+	tried := before.attemptsOf(batch[0].Offset)
+	if tried > 0 {
+		batch = batch[:1]
+		select {
+		case suspects <- struct{}{}:
+			defer func() { <-suspects }()
+		case <-ctx.Done():
+			return 0, ctx.Err()
 		}
-	}()
-	return handle(ctx, tx, m)
+	}
+	var exhausted error
+	if tried >= in.MaxAttempts {
+		if exhausted = p.failure; exhausted == nil {
+			exhausted = fmt.Errorf("%w %d times while the message was in hand", errDied, tried)
+		}
+	} else {
+		p.progress = before.begin(batch)
+		if err := in.record(ctx, p); err != nil {
+			p.progress = before
+			return 0, err
+		}
+	}
+	out, err := in.commit(ctx, p, batch, exhausted)
+	switch {
+	case err == nil:
+		in.metrics.count(out)
+		in.tell(ctx, out)
+		p.progress, p.failure = out.progress, out.stopped
+		return out.taken, out.stopped
+	case errors.Is(err, ErrFenced):
+	case abandoned(ctx, err):
+		// The attempt says nothing about the messages. Should the record not be put
+		// right, the next process takes them for suspects and applies them one by one.
+		p.progress = before
+		in.forgive(ctx, p)
+	default: // the commit was refused
+		p.failure = err
+	}
+	return 0, err
 }
 
-// Applied reports whether the message has had its effect here.
-func (in *Inbox) Applied(ctx context.Context, messageID string) (applied bool, err error) {
-	err = in.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM inbox_messages WHERE consumer = $1 AND message_id = $2)`,
-		in.consumer, messageID).Scan(&applied)
-	if err != nil {
-		return false, fmt.Errorf("look for message: %w", err)
+func (in *Inbox) tell(ctx context.Context, o outcome) {
+	for _, f := range o.faults {
+		in.Log.ErrorContext(ctx, "message parked, its key waits behind it", "parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
+			"topic", f.message.Topic, "partition", f.message.Partition, "offset", f.message.Offset,
+			"id", clean(f.message.Headers[HeaderID]), "key", clean(string(f.message.Key)), "error", f.err)
 	}
-	return applied, nil
 }

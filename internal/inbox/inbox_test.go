@@ -7,19 +7,28 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"payments/internal/postgres"
 )
 
+// apply takes in what comes, in parts that are in the order of a log.
 func apply(t *testing.T, in *Inbox, batch ...Message) {
 	t.Helper()
-	if err := in.Apply(t.Context(), batch); err != nil {
-		t.Fatalf("Apply: %v", err)
+	for len(batch) > 0 {
+		n := 1
+		for n < len(batch) && batch[n].Offset > batch[n-1].Offset {
+			n++
+		}
+		if taken, err := in.Apply(t.Context(), 1, batch[:n]); err != nil || taken != n {
+			t.Fatalf("Apply: %d of %d: %v", taken, n, err)
+		}
+		batch = batch[n:]
 	}
 }
 
@@ -51,7 +60,7 @@ func TestConsumersDeduplicateApart(t *testing.T) {
 	pool := database(t)
 	reg := prometheus.NewRegistry()
 	for _, consumer := range []string{"one", "two"} {
-		in, err := New(pool, consumer, record, Config{Log: slog.New(slog.DiscardHandler), Registerer: reg})
+		in, err := New(pool, consumer, each(record), Config{Log: slog.New(slog.DiscardHandler), Registerer: reg})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,8 +69,10 @@ func TestConsumersDeduplicateApart(t *testing.T) {
 	same(t, "effects", effects(t, pool), "a-1", "a-1")
 }
 
+type one = func(ctx context.Context, tx pgx.Tx, m Message) error
+
 func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
-	insert := func(values string) Handler {
+	insert := func(values string) one {
 		return func(ctx context.Context, tx pgx.Tx, _ Message) error {
 			_, err := tx.Exec(ctx, `INSERT INTO effects (id, positive) VALUES (`+values+`)`)
 			return err
@@ -69,7 +80,7 @@ func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
 	}
 	causes := map[string]struct {
 		id    string
-		cause Handler
+		cause one
 	}{
 		"permanent error": {"a-2", func(context.Context, pgx.Tx, Message) error {
 			return fmt.Errorf("wrapped: %w", Permanent(errors.New("never\x00 \xff")))
@@ -111,33 +122,35 @@ func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
 			if got := metric(t, reg, "payments_inbox_applied_total", "parked"); got != 3 {
 				t.Errorf("parked = %v, want 3", got)
 			}
-			if got := metric(t, reg, "payments_inbox_parked_keys", ""); got != 1 {
-				t.Errorf("parked keys = %v, want 1", got)
-			}
-			_, restarted := open(t, pool, record)
-			if got := metric(t, restarted, "payments_inbox_parked_keys", ""); got != 1 {
-				t.Errorf("parked keys after a restart = %v, want 1", got)
+			for _, consumer := range []*Inbox{in, restart(t, pool, record)} {
+				if err := consumer.Measure(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := testutil.ToFloat64(consumer.metrics.keys); got != 1 {
+					t.Errorf("parked keys = %v, want 1", got)
+				}
 			}
 		})
 	}
 }
 
-func TestATransientErrorRollsTheWholeBatchBack(t *testing.T) {
+func TestAnUnreachableDatabaseCostsNoAttempt(t *testing.T) {
 	pool := database(t)
-	away := errors.New("away")
-	fail := true
+	away := true
 	in, reg := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
 		switch id := m.Headers[HeaderID]; {
 		case id == "p-1":
 			return Permanent(errors.New("never"))
-		case id == "b-1" && fail:
-			return fmt.Errorf("ask: %w", away)
+		case id == "b-1" && away:
+			return &pgconn.PgError{Code: "57P01", Message: "shutting down"}
 		}
 		return record(ctx, tx, m)
-	})
+	}, func(c *Config) { c.MaxAttempts = 1 })
 	batch := []Message{message(1, "p", 1), message(2, "a", 1), message(3, "b", 1)}
-	if err := in.Apply(t.Context(), batch); !errors.Is(err, away) {
-		t.Fatalf("Apply = %v, want the handler's error", err)
+	for range 3 {
+		if n, err := in.Apply(t.Context(), 1, batch); n != 0 || !postgres.Unavailable(err) {
+			t.Fatalf("Apply = %d, %v, want the handler's error", n, err)
+		}
 	}
 	same(t, "effects", effects(t, pool))
 	same(t, "parked", parked(t, pool))
@@ -145,10 +158,41 @@ func TestATransientErrorRollsTheWholeBatchBack(t *testing.T) {
 	if got := metric(t, reg, "payments_inbox_applied_total", "applied"); got != 0 {
 		t.Errorf("applied = %v, want 0", got)
 	}
-	fail = false
+	away = false
 	apply(t, in, batch...)
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
 	same(t, "parked", parked(t, pool), "p-1")
+}
+
+func TestAFailingMessageIsTriedAgainThenParkedAndOthersFlow(t *testing.T) {
+	pool := database(t)
+	odd := errors.New("not today")
+	tries := 0
+	in, _ := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
+		if m.Headers[HeaderID] == "b-1" {
+			tries++
+			return odd
+		}
+		return record(ctx, tx, m)
+	}, func(c *Config) { c.MaxAttempts = 3 })
+	batch := []Message{message(1, "a", 1), message(2, "b", 1), message(3, "c", 1), message(4, "b", 2), message(5, "c", 2)}
+	n, err := in.Apply(t.Context(), 1, batch)
+	if n != 1 || !errors.Is(err, odd) {
+		t.Fatalf("first attempt: %d, %v, want what is before the message and its error", n, err)
+	}
+	same(t, "effects", effects(t, pool), "a-1")
+	same(t, "parked", parked(t, pool))
+	if n, err := in.Apply(t.Context(), 1, batch[1:]); n != 0 || !errors.Is(err, odd) {
+		t.Fatalf("second attempt: %d, %v", n, err)
+	}
+	tried := tries
+	apply(t, in, batch[1:]...)
+	same(t, "effects", effects(t, pool), "a-1", "c-1", "c-2")
+	same(t, "parked", parked(t, pool), "b-1", "b-2")
+	same(t, "reasons", column(t, pool, `SELECT reason FROM inbox_parked ORDER BY "offset"`), odd.Error(), errBehind.Error())
+	if tries != tried+1 {
+		t.Errorf("%d tries in the last attempt, want one", tries-tried)
+	}
 }
 
 func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
@@ -167,48 +211,13 @@ func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
 	same(t, "parked", parked(t, pool), "", "", "good")
 	same(t, "effects", effects(t, pool), "other-1")
 	var key, value []byte
-	if err := pool.QueryRow(t.Context(), `SELECT key, value FROM inbox_parked WHERE "offset" = 2`).Scan(&key, &value); err != nil {
+	if err := pool.QueryRow(t.Context(), `
+		SELECT k.key, p.value FROM inbox_parked p JOIN inbox_parked_keys k ON k.id = p.parked_key WHERE p."offset" = 2`).Scan(&key, &value); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(key, long) || !bytes.Equal(value, []byte{0, 0xff}) {
 		t.Error("key or value differ from what came")
 	}
-}
-
-// A process that has lost its partition is still inside its batch when the next
-// owner begins: the later message must not pass the one that is being parked.
-func TestTheNextOwnerOfAPartitionWaitsForTheLast(t *testing.T) {
-	pool := database(t)
-	entered, release := make(chan struct{}), make(chan struct{})
-	last, _ := open(t, pool, func(context.Context, pgx.Tx, Message) error {
-		close(entered)
-		<-release
-		return Permanent(errors.New("never"))
-	})
-	next, _ := open(t, pool, record)
-	done := make(chan error, 2)
-	go func() { done <- last.Apply(t.Context(), []Message{message(1, "a", 1)}) }()
-	<-entered
-	go func() { done <- next.Apply(t.Context(), []Message{message(2, "a", 2)}) }()
-	for deadline := time.Now().Add(4 * time.Second); ; {
-		var waiting bool
-		if err := pool.QueryRow(t.Context(), `
-			SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-				AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-		if waiting || time.Now().After(deadline) {
-			break
-		}
-	}
-	close(release)
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	same(t, "effects", effects(t, pool))
-	same(t, "parked", parked(t, pool), "a-1", "a-2")
 }
 
 func TestADatabaseThatIsAwayIsAnErrorOfApplyOnly(t *testing.T) {
@@ -218,7 +227,7 @@ func TestADatabaseThatIsAwayIsAnErrorOfApplyOnly(t *testing.T) {
 	}
 	defer pool.Close()
 	in, _ := open(t, pool, record)
-	if err := in.Apply(t.Context(), []Message{message(1, "a", 1)}); !postgres.Unavailable(err) {
+	if _, err := in.Apply(t.Context(), 1, []Message{message(1, "a", 1)}); !postgres.Unavailable(err) {
 		t.Errorf("Apply = %v, want one that says the database is away", err)
 	}
 }
@@ -226,5 +235,17 @@ func TestADatabaseThatIsAwayIsAnErrorOfApplyOnly(t *testing.T) {
 func TestNewRefusesWhatIsMissing(t *testing.T) {
 	if _, err := New(nil, "", nil, Config{}); err == nil {
 		t.Error("New took nothing for an inbox")
+	}
+}
+
+func TestABatchIsOfOnePartitionInOrder(t *testing.T) {
+	pool := database(t)
+	in, _ := open(t, pool, record)
+	elsewhere := message(2, "a", 2)
+	elsewhere.Partition = 1
+	for _, batch := range [][]Message{{message(2, "a", 2), message(1, "a", 1)}, {message(1, "a", 1), elsewhere}} {
+		if n, err := in.Apply(t.Context(), 1, batch); n != 0 || err == nil {
+			t.Errorf("Apply took %d of what no log delivers (%v)", n, err)
+		}
 	}
 }

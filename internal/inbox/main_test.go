@@ -39,14 +39,37 @@ func database(t *testing.T) *pgxpool.Pool {
 	return pool
 }
 
-func open(t *testing.T, pool *pgxpool.Pool, h Handler) (*Inbox, *prometheus.Registry) {
+func open(t *testing.T, pool *pgxpool.Pool, h func(context.Context, pgx.Tx, Message) error, with ...func(*Config)) (*Inbox, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	in, err := New(pool, "test", h, Config{Log: slog.New(slog.DiscardHandler), Registerer: reg})
+	c := Config{Log: slog.New(slog.DiscardHandler), Registerer: reg}
+	for _, w := range with {
+		w(&c)
+	}
+	in, err := New(pool, "test", each(h), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return in, reg
+}
+
+// restart is the same consumer in another process.
+func restart(t *testing.T, pool *pgxpool.Pool, h func(context.Context, pgx.Tx, Message) error, with ...func(*Config)) *Inbox {
+	t.Helper()
+	in, _ := open(t, pool, h, with...)
+	return in
+}
+
+// each makes a handler of one that knows single messages.
+func each(handle func(ctx context.Context, tx pgx.Tx, m Message) error) Handler {
+	return func(ctx context.Context, tx pgx.Tx, batch []Message) error {
+		for _, m := range batch {
+			if err := handle(ctx, tx, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func record(ctx context.Context, tx pgx.Tx, m Message) error {
@@ -82,7 +105,7 @@ func effects(t *testing.T, pool *pgxpool.Pool) []string {
 
 func parked(t *testing.T, pool *pgxpool.Pool) []string {
 	t.Helper()
-	return column(t, pool, `SELECT coalesce(headers->>'ce_id', '') FROM inbox_parked ORDER BY "offset"`)
+	return column(t, pool, `SELECT coalesce(headers->>'ce_id', '') FROM inbox_parked ORDER BY "offset", partition`)
 }
 
 // metric sums what has the name and, when given, the result.

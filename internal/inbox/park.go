@@ -4,97 +4,72 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-const (
-	maxReason    = 4000 // bytes: enough for a panic's own frames
-	countTimeout = 2 * time.Second
-)
-
-// parkedKeys are those of the batch's keys that wait already. Index
-// inbox_parked_key: it holds digests, since a key may be longer than what an
-// index can hold.
-func (in *Inbox) parkedKeys(ctx context.Context, tx pgx.Tx, batch []Message) (map[string]bool, error) {
-	keys := make([][]byte, len(batch))
-	for i, m := range batch {
-		keys[i] = orEmpty(m.Key)
+// park writes messages behind those that wait already, and their keys. A message
+// that is parked already, or was applied before its key was parked and has come
+// again, is left out; n counts the others.
+func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []waiting) (n int, err error) {
+	var keyIDs, topics, prints []string
+	var keys [][]byte
+	seen := map[string]bool{}
+	var owners, headers, reasons []string
+	var partitions []int32
+	var offsets []int64
+	var values [][]byte
+	var ids []*string
+	var days []time.Time
+	for _, w := range all {
+		m := batch[w.message]
+		owner := parkedID(in.consumer, m.Topic, m.Key)
+		why := reasonOf(w.reason)
+		if !seen[owner] { // the first of a key has the reason, unless the key is parked already
+			seen[owner] = true
+			keyIDs, topics, keys, prints = append(keyIDs, owner), append(topics, m.Topic), append(keys, orEmpty(m.Key)), append(prints, fingerprint(why))
+		}
+		h, err := encodeHeaders(m.Headers)
+		if err != nil {
+			return 0, err
+		}
+		id, usable := m.id()
+		day := undated
+		ids = append(ids, nil)
+		if usable {
+			ids[len(ids)-1], day = &id, madeOn(id)
+		}
+		owners, headers, reasons, days = append(owners, owner), append(headers, h), append(reasons, why), append(days, day)
+		partitions, offsets, values = append(partitions, int32(m.Partition)), append(offsets, m.Offset), append(values, orEmpty(m.Value)) //nolint:gosec // Kafka's partitions are int32
 	}
-	rows, err := tx.Query(ctx, `
-		SELECT DISTINCT key FROM inbox_parked
-		WHERE consumer = $1 AND sha256(key) = ANY (SELECT sha256(k) FROM unnest($2::bytea[]) AS k)`,
-		in.consumer, keys)
-	if err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	if err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
-	}
-	parked := map[string]bool{}
-	for _, key := range found {
-		parked[string(key)] = true
-	}
-	return parked, nil
-}
-
-// park is false when the message is parked already, or was applied before its
-// key was parked and has come again.
-func (in *Inbox) park(ctx context.Context, tx pgx.Tx, m Message, reason error) (bool, error) {
-	headers := make(map[string]string, len(m.Headers))
-	for name, value := range m.Headers {
-		headers[clean(name)] = clean(value)
-	}
-	h, err := json.Marshal(headers)
-	if err != nil {
-		return false, fmt.Errorf("encode headers: %w", err)
-	}
-	why := clean(reason.Error())
-	if len(why) > maxReason {
-		why = strings.ToValidUTF8(why[:maxReason], "")
-	}
-	var id *string
-	if s, ok := messageID(m); ok {
-		id = &s
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO inbox_parked_keys (id, consumer, topic, key, fingerprint)
+		SELECT id, $1, topic, key, print FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[]) AS k (id, topic, key, print)
+		ON CONFLICT DO NOTHING`, in.consumer, keyIDs, topics, keys, prints); err != nil {
+		return 0, fmt.Errorf("park keys: %w", err)
 	}
 	tag, err := tx.Exec(ctx, `
-		INSERT INTO inbox_parked (consumer, topic, partition, "offset", key, headers, value, reason)
-		SELECT $1, $2, $3::int, $4::bigint, $5::bytea, $6::jsonb, $7::bytea, $8::text
-		WHERE NOT EXISTS (SELECT FROM inbox_messages WHERE consumer = $1 AND message_id = $9::text)
-		ON CONFLICT DO NOTHING`,
-		in.consumer, m.Topic, m.Partition, m.Offset, orEmpty(m.Key), h, orEmpty(m.Value), why, id)
+		INSERT INTO inbox_parked (parked_key, "offset", partition, headers, value, reason)
+		SELECT owner, at, partition, headers::jsonb, value, reason
+		FROM unnest($2::text[], $3::bigint[], $4::int[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::date[])
+			AS m (owner, at, partition, headers, value, reason, id, made_on)
+		WHERE NOT EXISTS (SELECT FROM inbox_messages s WHERE s.consumer = $1 AND s.made_on = m.made_on AND s.message_id = m.id)
+		ON CONFLICT DO NOTHING`, in.consumer, owners, offsets, partitions, headers, values, reasons, ids, days)
 	if err != nil {
-		return false, err
+		return 0, fmt.Errorf("park messages: %w", err)
 	}
-	return tag.RowsAffected() == 1, nil
+	return int(tag.RowsAffected()), nil
 }
 
-func (in *Inbox) countParked(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
-	var n int64
-	err := in.pool.QueryRow(ctx, `SELECT count(DISTINCT sha256(key)) FROM inbox_parked WHERE consumer = $1`,
-		in.consumer).Scan(&n)
-	in.counted.Store(err == nil)
+func encodeHeaders(headers map[string]string) (string, error) {
+	plain := make(map[string]string, len(headers))
+	for name, value := range headers {
+		plain[clean(name)] = clean(value)
+	}
+	b, err := json.Marshal(plain)
 	if err != nil {
-		in.log.WarnContext(ctx, "parked keys not counted, the next batch tries again", "error", err)
-		return
+		return "", fmt.Errorf("encode headers: %w", err)
 	}
-	in.parked.Set(float64(n))
-}
-
-// clean makes text that Postgres can hold of bytes that anyone may have sent.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
-}
-
-// orEmpty: a record without a key or a value (a tombstone) is nil, the columns are NOT NULL.
-func orEmpty(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
+	return string(b), nil
 }

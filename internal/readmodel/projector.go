@@ -1,12 +1,16 @@
 package readmodel
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"payments/internal/inbox"
 	"payments/internal/payment"
@@ -19,110 +23,208 @@ type Projector struct{}
 
 func NewProjector() *Projector { return &Projector{} }
 
-// Handle is an inbox.Handler.
-func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, m inbox.Message) error {
-	e, err := decode(m)
-	if err != nil {
-		return inbox.Permanent(fmt.Errorf("read event: %w", err))
-	}
-	apply := advance
-	if e.kind == payment.EventOrderPlaced {
-		apply = place
-	}
-	next, err := apply(ctx, tx, e)
-	if err != nil {
-		return fmt.Errorf("apply %s %s at sequence %d: %w", e.kind, e.data.PaymentID, e.sequence, err)
-	}
-	if next {
-		return nil
-	}
-	return refuseGap(ctx, tx, e)
-}
-
-// writeTimeline ends a statement whose first part, moved, is the payment's row
-// when the event was the next. The data is kept as it came, with members that
-// only a later version knows, but without the customer's address. A line that is
-// there already is left: a rebuilt row walks through its old timeline.
-const writeTimeline = `
-	INSERT INTO payment_timeline (merchant_id, payment_id, sequence, event_id, type, data, occurred_at)
-	SELECT merchant_id, payment_id, @sequence::bigint, @event_id::text, @type::text,
-		@data::jsonb #- '{placed,customer,email_ciphertext}', @at::timestamptz
-	FROM moved
-	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`
-
-func (e event) args() pgx.NamedArgs {
-	return pgx.NamedArgs{
-		"merchant": e.data.MerchantID, "payment": e.data.PaymentID, "order": e.data.OrderID,
-		"sequence": e.sequence, "event_id": e.id, "type": string(e.kind), "data": e.raw, "at": e.at,
-		"status": string(e.data.Status), "known": e.known,
-	}
-}
-
-func place(ctx context.Context, tx pgx.Tx, e event) (next bool, err error) {
-	placed, args := e.data.Placed, e.args()
-	lines, err := json.Marshal(placed.Lines)
-	if err != nil {
-		return false, fmt.Errorf("encode lines: %w", err)
-	}
-	args["currency"], args["amount"], args["payment_method"] = placed.Currency, placed.Amount, placed.PaymentMethod
-	args["customer"], args["email"] = placed.Customer.Reference, placed.Customer.EmailCiphertext
-	args["reference"], args["lines"] = placed.Reference, lines
-	tag, err := tx.Exec(ctx, `
-		WITH moved AS (
-			INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount,
-				payment_method, customer_reference, customer_email_ciphertext, order_reference, lines,
-				created_at, updated_at)
-			VALUES (@merchant, @payment, @order, @sequence, @status, @currency, @amount,
-				@payment_method, @customer, @email, @reference, @lines, @at, @at)
-			ON CONFLICT (merchant_id, payment_id) DO NOTHING
-			RETURNING merchant_id, payment_id
-		)`+writeTimeline, args)
-	return tag.RowsAffected() == 1, err
-}
-
-// advance moves the row by one sequence. An event of an unknown type tells
-// nothing about the row but that it happened.
-func advance(ctx context.Context, tx pgx.Tx, e event) (next bool, err error) {
-	args := e.args()
-	args["failure"], args["captured"] = nil, nil
-	if e.data.Failure != nil {
-		if args["failure"], err = json.Marshal(e.data.Failure); err != nil {
-			return false, fmt.Errorf("encode failure: %w", err)
+// Handle is an inbox.Handler. It reads the batch's rows, moves each over all of
+// its events in memory, and writes what came of it, with a fixed number of
+// statements for any number of events.
+func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message) error {
+	events := make([]event, len(batch))
+	for i, m := range batch {
+		var err error
+		if events[i], err = decode(m); err != nil {
+			return inbox.Permanent(fmt.Errorf("read event: %w", err))
 		}
 	}
-	if e.data.Captured != nil {
-		args["captured"] = e.data.Captured.Amount
+	rows, err := lockRows(ctx, tx, events)
+	if err != nil {
+		return err
 	}
-	tag, err := tx.Exec(ctx, `
-		WITH moved AS (
-			UPDATE payment_view SET
-				sequence        = @sequence,
-				status          = CASE WHEN @known::boolean THEN @status::text ELSE status END,
-				failure         = CASE WHEN @known THEN coalesce(@failure::jsonb, failure) ELSE failure END,
-				amount_captured = CASE WHEN @known THEN coalesce(@captured::bigint, amount_captured) ELSE amount_captured END,
-				updated_at      = CASE WHEN @known THEN @at ELSE updated_at END
-			WHERE merchant_id = @merchant AND payment_id = @payment AND order_id = @order
-				AND sequence = @sequence - 1
-			RETURNING merchant_id, payment_id
-		)`+writeTimeline, args)
-	return tag.RowsAffected() == 1, err
+	next := events[:0]
+	for _, e := range events {
+		id := rowID{e.data.MerchantID, e.data.PaymentID}
+		row := rows[id]
+		if row == nil {
+			row = &viewRow{MerchantID: id.merchant, PaymentID: id.payment}
+			rows[id] = row
+		}
+		moved, err := row.apply(e)
+		if err != nil {
+			return inbox.Permanent(fmt.Errorf("apply %s %s at sequence %d: %w", e.kind, e.data.PaymentID, e.sequence, err))
+		}
+		if moved {
+			next = append(next, e)
+		}
+	}
+	return write(ctx, tx, rows, next)
 }
 
-// refuseGap is nil when the row has had the event before.
-func refuseGap(ctx context.Context, tx pgx.Tx, e event) error {
-	var at int64
-	var orderID string
-	err := tx.QueryRow(ctx, `
-		SELECT sequence, order_id FROM payment_view WHERE merchant_id = $1 AND payment_id = $2`,
-		e.data.MerchantID, e.data.PaymentID).Scan(&at, &orderID)
+type rowID struct{ merchant, payment string }
+
+// viewRow is a row of payment_view in the part that events change, and, when it
+// is made from an event, the rest. Its members' names are those of its columns.
+type viewRow struct {
+	MerchantID string              `json:"merchant_id"`
+	PaymentID  string              `json:"payment_id"`
+	OrderID    string              `json:"order_id"`
+	Sequence   int64               `json:"sequence"` // 0: there is no row
+	Status     string              `json:"status"`
+	Failure    *payment.Failure    `json:"failure"`
+	Captured   int64               `json:"amount_captured"`
+	UpdatedAt  time.Time           `json:"updated_at"`
+	Placed     *payment.PlacedData `json:"placed,omitempty"`
+	CreatedAt  time.Time           `json:"created_at"`
+
+	moved bool
+}
+
+// apply is false for an event that the row has had. An event of an unknown type
+// tells nothing about the row but that it happened.
+func (r *viewRow) apply(e event) (moved bool, err error) {
 	switch {
-	case err != nil && !errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("read sequence of %s: %w", e.data.PaymentID, err)
-	case err == nil && orderID != e.data.OrderID:
-		return inbox.Permanent(fmt.Errorf("event %s of order %s names the payment of order %s", e.id, e.data.OrderID, orderID))
-	case at < e.sequence:
-		return inbox.Permanent(fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d",
-			e.id, e.sequence, e.data.PaymentID, at))
+	case r.Sequence > 0 && r.OrderID != e.data.OrderID:
+		return false, fmt.Errorf("event %s of order %s names the payment of order %s", e.id, e.data.OrderID, r.OrderID)
+	case e.sequence <= r.Sequence:
+		return false, nil
+	case e.sequence > r.Sequence+1: // so that the first is order.placed (check)
+		return false, fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d", e.id, e.sequence, r.PaymentID, r.Sequence)
+	}
+	if e.sequence == 1 {
+		if e.kind != payment.EventOrderPlaced { // of an unknown type; check has looked at the others
+			return false, fmt.Errorf("event %s has sequence 1 and is no order.placed", e.id)
+		}
+		r.OrderID, r.Placed, r.CreatedAt = e.data.OrderID, e.data.Placed, e.at
+	}
+	r.Sequence, r.moved = e.sequence, true
+	if !e.known {
+		return true, nil
+	}
+	r.Status, r.UpdatedAt = string(e.data.Status), e.at
+	if e.data.Failure != nil {
+		r.Failure = e.data.Failure
+	}
+	if e.data.Captured != nil {
+		r.Captured = e.data.Captured.Amount
+	}
+	return true, nil
+}
+
+// lockRows reads the rows of the events' payments, by the primary key. They are
+// locked in one order, so that two processes cannot deadlock.
+func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRow, error) {
+	merchants, payments := make([]string, len(events)), make([]string, len(events))
+	for i, e := range events {
+		merchants[i], payments[i] = e.data.MerchantID, e.data.PaymentID
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.updated_at
+		FROM payment_view v
+		WHERE (v.merchant_id, v.payment_id) IN (SELECT m, p FROM unnest($1::text[], $2::text[]) AS e (m, p))
+		ORDER BY v.merchant_id, v.payment_id FOR UPDATE`, merchants, payments)
+	if err != nil {
+		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	locked, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*viewRow, error) {
+		r := &viewRow{}
+		return r, row.Scan(&r.MerchantID, &r.PaymentID, &r.OrderID, &r.Sequence, &r.Status, &r.Failure, &r.Captured, &r.UpdatedAt)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	found := make(map[rowID]*viewRow, len(locked))
+	for _, r := range locked {
+		found[rowID{r.MerchantID, r.PaymentID}] = r
+	}
+	return found, nil
+}
+
+const insertRows = `
+	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured,
+		payment_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, created_at, updated_at)
+	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured,
+		placed->>'payment_method', placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'),
+		placed->>'reference', (placed->'lines')::jsonb, failure, created_at, updated_at
+	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, order_id text, sequence bigint, status text,
+		amount_captured bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
+	ON CONFLICT (merchant_id, payment_id) DO NOTHING`
+
+const updateRows = `
+	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure,
+		amount_captured = r.amount_captured, updated_at = r.updated_at
+	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, sequence bigint, status text,
+		amount_captured bigint, failure jsonb, updated_at timestamptz)
+	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
+
+// insertTimeline keeps the data as it came, with members that only a later
+// version knows, but without the customer's address. A line that is there
+// already is left: a rebuilt row walks through its old timeline.
+const insertTimeline = `
+	INSERT INTO payment_timeline (merchant_id, payment_id, sequence, event_id, type, data, occurred_at)
+	SELECT merchant_id, payment_id, sequence, event_id, type, data #- '{placed,customer,email_ciphertext}', occurred_at
+	FROM json_to_recordset($1::json) AS e (merchant_id text, payment_id text, sequence bigint, event_id text, type text,
+		data jsonb, occurred_at timestamptz)
+	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`
+
+type timelineEntry struct {
+	MerchantID string            `json:"merchant_id"`
+	PaymentID  string            `json:"payment_id"`
+	Sequence   int64             `json:"sequence"`
+	EventID    string            `json:"event_id"`
+	Type       payment.EventType `json:"type"`
+	Data       json.RawMessage   `json:"data"`
+	OccurredAt time.Time         `json:"occurred_at"`
+}
+
+// errRaced: the next attempt will see what the other has written.
+var errRaced = errors.New("another process writes the same rows")
+
+// write takes the rows as they are after the events, each of which moved one.
+func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, events []event) error {
+	var made, moved []*viewRow
+	for _, r := range rows {
+		switch {
+		case !r.moved:
+		case r.Placed != nil:
+			made = append(made, r)
+		default:
+			moved = append(moved, r)
+		}
+	}
+	// Whoever inserts the same rows beside this does it in the same order.
+	slices.SortFunc(made, func(a, b *viewRow) int { return cmp.Compare(a.PaymentID, b.PaymentID) })
+	timeline := make([]timelineEntry, len(events))
+	for i, e := range events {
+		timeline[i] = timelineEntry{e.data.MerchantID, e.data.PaymentID, e.sequence, e.id, e.kind, e.raw, e.at}
+	}
+	var b pgx.Batch
+	all := func(want int) func(pgconn.CommandTag) error {
+		return func(tag pgconn.CommandTag) error {
+			if int(tag.RowsAffected()) != want {
+				return fmt.Errorf("%d of %d rows written: %w", tag.RowsAffected(), want, errRaced)
+			}
+			return nil
+		}
+	}
+	if err := errors.Join(
+		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))), queue(&b, insertTimeline, timeline, nil),
+	); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("write %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// queue sends the rows as one JSON document.
+func queue[T any](b *pgx.Batch, sql string, rows []T, check func(pgconn.CommandTag) error) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	document, err := json.Marshal(rows)
+	if err != nil {
+		return fmt.Errorf("encode rows: %w", err)
+	}
+	if q := b.Queue(sql, document); check != nil {
+		q.Exec(check)
 	}
 	return nil
 }

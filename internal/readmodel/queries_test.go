@@ -198,7 +198,7 @@ func TestATransientErrorRollsTheBatchBack(t *testing.T) {
 		b.ids.MerchantID, b.ids.PaymentID, b.ids.OrderID); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.inbox.Apply(t.Context(), batch); !postgres.Unavailable(err) {
+	if _, err := w.inbox.Apply(t.Context(), 1, batch); !postgres.Unavailable(err) {
 		t.Fatalf("Apply = %v, want a lock timeout", err)
 	}
 	if rows := w.contents(); len(rows) != 0 {

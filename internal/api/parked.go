@@ -1,0 +1,283 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"payments/internal/inbox"
+	"payments/internal/payment"
+)
+
+const (
+	maxParkedLimit = 100
+	shownMessages  = 100 // of one key, at most
+	maxReason      = 1000
+)
+
+// parkedResource is a key whose messages wait for a person. Messages counts all
+// of them; data holds the first, when one key is asked for.
+type parkedResource struct {
+	ID          string            `json:"id"`
+	Object      string            `json:"object"`
+	Consumer    string            `json:"consumer"`
+	Topic       string            `json:"topic"`
+	Key         string            `json:"key"`
+	Fingerprint string            `json:"fingerprint"`
+	Reason      string            `json:"reason"`
+	Messages    int64             `json:"messages"`
+	Replays     int               `json:"replays"`
+	ParkedAt    time.Time         `json:"parked_at"`
+	Data        []messageResource `json:"data,omitzero"`
+}
+
+// messageResource shows the value as the JSON that it is, else in base64.
+type messageResource struct {
+	Object      string            `json:"object"`
+	Partition   int               `json:"partition"`
+	Offset      int64             `json:"offset"`
+	Headers     map[string]string `json:"headers"`
+	Value       jsontext.Value    `json:"value"`
+	ValueBase64 *string           `json:"value_base64"`
+	Reason      string            `json:"reason"`
+	ParkedAt    time.Time         `json:"parked_at"`
+}
+
+type parkedGroupResource struct {
+	Object      string    `json:"object"`
+	Consumer    string    `json:"consumer"`
+	Fingerprint string    `json:"fingerprint"`
+	Reason      string    `json:"reason"`
+	Keys        int64     `json:"keys"`
+	Messages    int64     `json:"messages"`
+	Oldest      time.Time `json:"oldest"`
+}
+
+type replayResource struct {
+	ID        string  `json:"id"`
+	Object    string  `json:"object"`
+	Applied   int     `json:"applied"`
+	Released  bool    `json:"released"`
+	Remaining int64   `json:"remaining"`
+	Reason    *string `json:"reason"` // of a new refusal
+}
+
+type discardResource struct {
+	ID        string `json:"id"`
+	Object    string `json:"object"`
+	Released  bool   `json:"released"`
+	Remaining int64  `json:"remaining"`
+}
+
+func newParkedResource(k inbox.ParkedKey) parkedResource {
+	return parkedResource{
+		ID: k.ID, Object: "parked_key", Consumer: k.Consumer, Topic: k.Topic, Key: legible(k.Key), Fingerprint: k.Fingerprint,
+		Reason: k.Reason, Messages: k.Messages, Replays: k.Replays, ParkedAt: shown(k.ParkedAt),
+	}
+}
+
+// legible is the bytes as text, or in base64 where they are none.
+func legible(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	return "base64:" + base64.StdEncoding.EncodeToString(b)
+}
+
+func newMessageResource(m inbox.ParkedMessage) messageResource {
+	r := messageResource{
+		Object: "parked_message", Partition: m.Partition, Offset: m.Offset, Headers: m.Headers, Reason: m.Reason, ParkedAt: shown(m.ParkedAt),
+		Value: jsontext.Value("null"),
+	}
+	if v := jsontext.Value(m.Value); v.IsValid() {
+		r.Value = v
+	} else {
+		text := base64.StdEncoding.EncodeToString(m.Value)
+		r.ValueBase64 = &text
+	}
+	return r
+}
+
+func newReplayResource(r inbox.Replay) replayResource {
+	shown := replayResource{ID: r.ID, Object: "parked_replay", Applied: r.Applied, Released: r.Released, Remaining: r.Remaining}
+	if r.Reason != "" {
+		shown.Reason = &r.Reason
+	}
+	return shown
+}
+
+func (s *server) listParked(ctx context.Context, c *call) error {
+	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint"), After: c.query.Get("cursor"), Limit: maxParkedLimit}
+	for name, value := range map[string]string{"consumer": f.Consumer, "fingerprint": f.Fingerprint} {
+		if !plainText(value) {
+			return queryError("/query/"+name, "text_invalid", "must be text")
+		}
+	}
+	if c.query.Has("limit") {
+		n, err := strconv.ParseUint(c.query.Get("limit"), 10, 8)
+		if err != nil || n < 1 || n > maxParkedLimit {
+			return queryError("/query/limit", "out_of_range", "must be from 1 to "+strconv.Itoa(maxParkedLimit))
+		}
+		f.Limit = int(n)
+	}
+	page, err := s.Parked.List(ctx, f)
+	if errors.Is(err, inbox.ErrCursor) {
+		return queryError("/query/cursor", "cursor_invalid", "must be the next_cursor of a page")
+	}
+	if err != nil {
+		return err
+	}
+	items := make([]parkedResource, len(page.Keys))
+	for i, k := range page.Keys {
+		items[i] = newParkedResource(k)
+	}
+	l := newList(items)
+	if l.HasMore = page.Next != ""; l.HasMore {
+		l.NextCursor = &page.Next
+	}
+	return s.ok(ctx, c, l)
+}
+
+// plainText is what Postgres takes for a text.
+func plainText(s string) bool {
+	for _, r := range s {
+		if r == 0 || r == utf8.RuneError {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *server) groupParked(ctx context.Context, c *call) error {
+	groups, err := s.Parked.Groups(ctx)
+	if err != nil {
+		return err
+	}
+	items := make([]parkedGroupResource, len(groups))
+	for i, g := range groups {
+		items[i] = parkedGroupResource{
+			Object: "parked_group", Consumer: g.Consumer, Fingerprint: g.Fingerprint, Reason: g.Reason,
+			Keys: g.Keys, Messages: g.Messages, Oldest: shown(g.Oldest),
+		}
+	}
+	return s.ok(ctx, c, newList(items))
+}
+
+func notParked(err error) error {
+	if errors.Is(err, inbox.ErrNotParked) {
+		return payment.Errorf(payment.CodeNotFound, "There is no such parked key.").Because(err)
+	}
+	return err
+}
+
+// parkedID is CodeNotFound for a text that is no id at all.
+func parkedID(c *call) (string, error) {
+	id := chi.URLParam(c.r, "id")
+	if !plainText(id) {
+		return "", notParked(inbox.ErrNotParked)
+	}
+	return id, nil
+}
+
+func (s *server) getParked(ctx context.Context, c *call) error {
+	id, err := parkedID(c)
+	if err != nil {
+		return err
+	}
+	key, messages, err := s.Parked.Show(ctx, id, shownMessages)
+	if err != nil {
+		return notParked(err)
+	}
+	r := newParkedResource(key)
+	r.Data = make([]messageResource, len(messages))
+	for i, m := range messages {
+		r.Data[i] = newMessageResource(m)
+	}
+	return s.ok(ctx, c, r)
+}
+
+func (s *server) replayParked(ctx context.Context, c *call) error {
+	id, err := parkedID(c)
+	if err != nil {
+		return err
+	}
+	if err := c.decode(&struct{}{}); err != nil {
+		return err
+	}
+	r, err := s.Parked.Replay(ctx, id)
+	if err != nil {
+		return notParked(err)
+	}
+	return s.ok(ctx, c, newReplayResource(r))
+}
+
+// replayAllParked answers what it came to within the request's time: what is
+// left is replayed by the next request.
+func (s *server) replayAllParked(ctx context.Context, c *call) error {
+	var q struct {
+		Consumer    *string `json:"consumer"`    // optional
+		Fingerprint *string `json:"fingerprint"` // optional
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	f := inbox.ParkedFilter{}
+	for _, m := range []struct {
+		from *string
+		to   *string
+		at   string
+	}{{q.Consumer, &f.Consumer, "/consumer"}, {q.Fingerprint, &f.Fingerprint, "/fingerprint"}} {
+		if m.from == nil {
+			continue
+		}
+		if *m.from == "" || !plainText(*m.from) { // for the filter it would be none
+			return invalid(m.at, "text_invalid", "must be text, and not empty")
+		}
+		*m.to = *m.from
+	}
+	all, err := s.Parked.ReplayAll(ctx, f)
+	if err != nil && (len(all) == 0 || ctx.Err() == nil) {
+		return err
+	}
+	items := make([]replayResource, len(all))
+	for i, r := range all {
+		items[i] = newReplayResource(r)
+	}
+	return s.ok(ctx, c, newList(items))
+}
+
+func (s *server) discardParked(ctx context.Context, c *call) error {
+	id, err := parkedID(c)
+	if err != nil {
+		return err
+	}
+	var q struct {
+		Reason *string `json:"reason"`
+		All    *bool   `json:"all"` // optional: with the messages behind the first
+	}
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	var f fields
+	reason := take(&f, q.Reason, "/reason")
+	if err := f.err(); err != nil {
+		return err
+	}
+	if utf8.RuneCountInString(reason) > maxReason {
+		return invalid("/reason", "text_invalid", "must have at most "+strconv.Itoa(maxReason)+" characters")
+	}
+	remaining, err := s.Parked.Discard(ctx, id, c.keyID, reason, q.All != nil && *q.All)
+	if errors.Is(err, inbox.ErrNoReason) {
+		return invalid("/reason", "text_invalid", "must say why, in text")
+	}
+	if err != nil {
+		return notParked(err)
+	}
+	return s.ok(ctx, c, discardResource{ID: id, Object: "parked_discard", Released: remaining == 0, Remaining: remaining})
+}

@@ -1,0 +1,62 @@
+package inbox
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"payments/internal/postgres"
+)
+
+// saveProgress touches no row once a later generation has been here.
+const saveProgress = `
+	UPDATE inbox_offsets SET next_offset = $5, tried_from = $6, tried_until = $7, attempts = $8, updated_at = now()
+	WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4`
+
+func fenced(tag pgconn.CommandTag, err error) error {
+	if err == nil && tag.RowsAffected() == 0 {
+		return ErrFenced
+	}
+	return err
+}
+
+type outcome struct {
+	taken                      int
+	applied, duplicate, parked int
+	faults                     []fault
+	stopped                    error // of the message behind the taken ones
+	progress                   progress
+}
+
+type fault struct {
+	message Message
+	err     error
+}
+
+// commit takes the batch in, as far as it comes, in one transaction: ids,
+// effects, parked messages and the offset. exhausted, when set, parks the
+// batch's only message untried.
+func (in *Inbox) commit(ctx context.Context, p *position, batch []Message, exhausted error) (out outcome, err error) {
+	err = postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error {
+		s := &sieve{in: in, tx: tx, batch: batch, attempts: p.progress.attemptsOf, exhausted: exhausted, taken: len(batch)}
+		if err := s.enter(ctx, p); err != nil {
+			return err
+		}
+		if err := s.sift(ctx); err != nil {
+			return err
+		}
+		if err := s.leave(ctx); err != nil {
+			return err
+		}
+		out = s.outcome()
+		if out.stopped != nil {
+			out.progress = p.progress.failedAt(batch[s.taken].Offset)
+		} else {
+			out.progress = p.progress.passed(batch[len(batch)-1].Offset + 1)
+		}
+		g := out.progress
+		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.from, g.until, g.attempts))
+	})
+	return out, err
+}

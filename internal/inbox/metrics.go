@@ -1,0 +1,82 @@
+package inbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	applied *prometheus.CounterVec
+	keys    prometheus.Gauge
+	oldest  prometheus.Gauge
+}
+
+func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
+	m := metrics{
+		applied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_inbox_applied_total", Help: "Messages taken in, by what became of them.",
+		}, []string{"result"}),
+		keys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "payments_inbox_parked_keys", Help: "Keys whose messages wait for a person; every process of a consumer tells all of them.",
+		}),
+		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "payments_inbox_parked_oldest_seconds", Help: "How long the longest parked key has waited.",
+		}),
+	}
+	for _, result := range []string{"applied", "duplicate", "parked"} {
+		m.applied.WithLabelValues(result)
+	}
+	reg = prometheus.WrapRegistererWith(prometheus.Labels{"consumer": consumer}, reg)
+	for _, metric := range []prometheus.Collector{m.applied, m.keys, m.oldest} {
+		if err := reg.Register(metric); err != nil {
+			return m, fmt.Errorf("register inbox %s: %w", consumer, err)
+		}
+	}
+	return m, nil
+}
+
+func (m metrics) count(o outcome) {
+	m.applied.WithLabelValues("applied").Add(float64(o.applied))
+	m.applied.WithLabelValues("duplicate").Add(float64(o.duplicate))
+	m.applied.WithLabelValues("parked").Add(float64(o.parked))
+}
+
+// Measure sets the gauges of parked keys from the table, so that they are right
+// whoever parks, replays or discards.
+func (in *Inbox) Measure(ctx context.Context) error {
+	var keys, seconds float64
+	err := in.pool.QueryRow(ctx, `
+		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(parked_at)), 0)::float8
+		FROM inbox_parked_keys WHERE consumer = $1`, in.consumer).Scan(&keys, &seconds)
+	if err != nil {
+		return fmt.Errorf("count parked keys of %s: %w", in.consumer, err)
+	}
+	in.metrics.keys.Set(keys)
+	in.metrics.oldest.Set(max(seconds, 0))
+	return nil
+}
+
+// Offsets are behind the last message that was taken in, by partition, as the
+// database has them: what a consumer that is dead has left.
+func (in *Inbox) Offsets(ctx context.Context, topic string) (map[int]int64, error) {
+	rows, err := in.pool.Query(ctx, `
+		SELECT partition, next_offset FROM inbox_offsets
+		WHERE consumer = $1 AND topic = $2 AND next_offset IS NOT NULL`, in.consumer, topic)
+	if err != nil {
+		return nil, fmt.Errorf("read offsets of %s: %w", in.consumer, err)
+	}
+	offsets := map[int]int64{}
+	var partition int
+	var next int64
+	_, err = pgx.ForEachRow(rows, []any{&partition, &next}, func() error {
+		offsets[partition] = next
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read offsets of %s: %w", in.consumer, err)
+	}
+	return offsets, nil
+}

@@ -1,0 +1,161 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/postgres"
+)
+
+// replayChunk messages are applied in one transaction: while it runs, the
+// partition's consumer waits if it has a message of the same key.
+const replayChunk = 200
+
+// Replay is what became of a parked key. Reason says why the first of the
+// Remaining messages was refused again.
+type Replay struct {
+	ID        string
+	Applied   int
+	Released  bool
+	Remaining int64
+	Reason    string
+}
+
+// Replay applies the messages of a parked key in order, and releases the key with
+// the last of them: a message that arrives meanwhile waits behind them or comes
+// after the release, and never in between. At a refusal it stops, what was
+// applied stays applied, and the key stays parked.
+func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
+	r := Replay{ID: id}
+	var consumer string
+	// The attempt is counted first, for the one who looks for what kills the process.
+	err := p.pool.QueryRow(ctx, `UPDATE inbox_parked_keys SET replays = replays + 1 WHERE id = $1 RETURNING consumer`, id).Scan(&consumer)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, ErrNotParked
+	}
+	if err != nil {
+		return r, fmt.Errorf("count the replay of %s: %w", id, err)
+	}
+	in := p.inboxes[consumer]
+	if in == nil {
+		return r, fmt.Errorf("this process cannot apply what %s has parked", consumer)
+	}
+	for !r.Released && r.Reason == "" {
+		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replay(ctx, tx, &r) })
+		if errors.Is(err, ErrNotParked) && r.Applied > 0 { // somebody else has finished it
+			break
+		}
+		if err != nil {
+			return r, fmt.Errorf("replay %s: %w", id, err)
+		}
+	}
+	in.Log.InfoContext(ctx, "parked key replayed", "parked", id, "applied", r.Applied, "released", r.Released, "refused", r.Reason)
+	return r, nil
+}
+
+// replay applies the next chunk, and says in r what stands when tx is committed.
+func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
+	key, err := lockKey(ctx, tx, r.ID)
+	if err != nil {
+		return err
+	}
+	parked, err := readParked(ctx, tx, r.ID, replayChunk)
+	if err != nil {
+		return err
+	}
+	s := &sieve{in: in, tx: tx, replay: true, taken: len(parked), held: map[string]bool{}}
+	for _, m := range parked {
+		s.batch = append(s.batch, Message{
+			Topic: key.Topic, Partition: m.Partition, Offset: m.Offset, Key: key.Key, Value: m.Value, Headers: m.Headers,
+		})
+	}
+	if s.keptFrom, err = lockKept(ctx, tx); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{s.note, s.sift, s.leave} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	remaining, err := unpark(ctx, tx, r.ID, parked[:s.taken])
+	if err != nil {
+		return err
+	}
+	next := Replay{ID: r.ID, Applied: r.Applied + s.applied, Released: remaining == 0, Remaining: remaining}
+	if s.stopped != nil {
+		next.Reason = reasonOf(s.stopped)
+		head := parked[s.taken]
+		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $4 WHERE parked_key = $1 AND partition = $2 AND "offset" = $3`,
+			r.ID, head.Partition, head.Offset, next.Reason); err != nil {
+			return fmt.Errorf("write the refusal down: %w", err)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprint(next.Reason)); err != nil {
+			return fmt.Errorf("write the refusal down: %w", err)
+		}
+	}
+	*r = next
+	return nil
+}
+
+func lockKey(ctx context.Context, tx pgx.Tx, id string) (k ParkedKey, err error) {
+	err = tx.QueryRow(ctx, `SELECT consumer, topic, key FROM inbox_parked_keys WHERE id = $1 FOR UPDATE`, id).
+		Scan(&k.Consumer, &k.Topic, &k.Key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return k, ErrNotParked
+	}
+	if err != nil {
+		return k, fmt.Errorf("lock parked key: %w", err)
+	}
+	return k, nil
+}
+
+// unpark removes messages, and with the last of them the key, whose row is locked.
+func unpark(ctx context.Context, tx pgx.Tx, id string, gone []ParkedMessage) (remaining int64, err error) {
+	offsets, partitions := make([]int64, len(gone)), make([]int32, len(gone))
+	for i, m := range gone {
+		offsets[i], partitions[i] = m.Offset, int32(m.Partition) //nolint:gosec // Kafka's partitions are int32
+	}
+	if _, err := tx.Exec(ctx, `
+		DELETE FROM inbox_parked p USING unnest($2::bigint[], $3::int[]) AS gone (at, partition)
+		WHERE p.parked_key = $1 AND p."offset" = gone.at AND p.partition = gone.partition`, id, offsets, partitions); err != nil {
+		return 0, fmt.Errorf("remove parked messages: %w", err)
+	}
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM inbox_parked WHERE parked_key = $1`, id).Scan(&remaining); err != nil {
+		return 0, fmt.Errorf("count parked messages: %w", err)
+	}
+	if remaining > 0 {
+		return remaining, nil
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM inbox_parked_keys WHERE id = $1`, id); err != nil {
+		return 0, fmt.Errorf("release parked key: %w", err)
+	}
+	return 0, nil
+}
+
+// ReplayAll replays every key that the filter matches, the longest parked first.
+// A key that is refused again does not hold up the others.
+func (p *Parked) ReplayAll(ctx context.Context, f ParkedFilter) (all []Replay, err error) {
+	for {
+		page, err := p.List(ctx, f)
+		if err != nil {
+			return all, err
+		}
+		for _, k := range page.Keys {
+			r, err := p.Replay(ctx, k.ID)
+			if errors.Is(err, ErrNotParked) {
+				continue
+			}
+			if err != nil {
+				return all, err
+			}
+			all = append(all, r)
+		}
+		if page.Next == "" {
+			return all, nil
+		}
+		f.After = page.Next
+	}
+}

@@ -1,0 +1,279 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// sieve takes one batch apart, inside its transaction.
+type sieve struct {
+	in        *Inbox
+	tx        pgx.Tx
+	batch     []Message
+	attempts  func(offset int64) int
+	exhausted error
+	replay    bool // of one parked key: whatever fails stops it, and age refuses nothing
+
+	held     map[string]bool // ids of parked keys
+	keptFrom time.Time       // the first day whose ids are kept
+	own      map[int]bool    // messages whose ids were written here
+	known    map[int]bool    // messages whose ids were there already, or are written for an earlier one
+
+	taken     int // of the batch, from its beginning
+	applied   int
+	waiting   []waiting // what is parked, in order
+	faults    []fault
+	stopped   error
+	duplicate int
+	parked    int
+}
+
+// waiting is a message that is parked: for the reason, or behind another.
+type waiting struct {
+	message int
+	reason  error
+}
+
+func (s *sieve) outcome() outcome {
+	return outcome{
+		taken: s.taken, applied: s.applied, duplicate: s.duplicate, parked: s.parked,
+		faults: s.faults, stopped: s.stopped,
+	}
+}
+
+// enter locks the consumer's row of the partition, and the parked keys of the
+// batch against a replay of them. It locks the table of ids before it reads from
+// which day on they are kept, so that they are kept until the end.
+func (s *sieve) enter(ctx context.Context, p *position) error {
+	keys := make([]string, len(s.batch))
+	for i, m := range s.batch {
+		keys[i] = parkedID(s.in.consumer, m.Topic, m.Key)
+	}
+	s.held = map[string]bool{}
+	owned := false
+	var b pgx.Batch
+	b.Queue(`
+		SELECT true FROM inbox_offsets
+		WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4 FOR UPDATE`,
+		s.in.consumer, p.topic, p.partition, p.generation).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&owned)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrFenced
+		}
+		return err
+	})
+	queueKept(&b, &s.keptFrom)
+	b.Queue(`SELECT id FROM inbox_parked_keys WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, keys).Query(func(rows pgx.Rows) error {
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		for _, id := range ids {
+			s.held[id] = true
+		}
+		return err
+	})
+	if err := s.tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("enter %s/%d: %w", p.topic, p.partition, err)
+	}
+	return s.note(ctx)
+}
+
+// note writes the ids of all messages that may be applied, and learns which of
+// them are new.
+func (s *sieve) note(ctx context.Context) error {
+	var ids []string
+	var days []time.Time
+	var at []int
+	for i, m := range s.batch {
+		if id, ok := m.id(); ok && !forgotten(id, s.keptFrom) && !s.behind(i) {
+			ids, days, at = append(ids, id), append(days, madeOn(id)), append(at, i)
+		}
+	}
+	s.own, s.known = map[int]bool{}, map[int]bool{}
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := s.tx.Query(ctx, `
+		INSERT INTO inbox_messages (consumer, made_on, message_id)
+		SELECT $1, made_on, id FROM unnest($2::date[], $3::text[]) AS m (made_on, id)
+		ON CONFLICT DO NOTHING RETURNING message_id`, s.in.consumer, days, ids)
+	if err != nil {
+		return fmt.Errorf("note ids: %w", err)
+	}
+	written, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("note ids: %w", err)
+	}
+	fresh := make(map[string]bool, len(written))
+	for _, id := range written {
+		fresh[id] = true
+	}
+	for n, i := range at {
+		if fresh[ids[n]] {
+			s.own[i] = true
+			delete(fresh, ids[n]) // what comes again in this batch is known
+		} else {
+			s.known[i] = true
+		}
+	}
+	return nil
+}
+
+// sift hands runs of new messages on, until the end or the first message that
+// has to be tried again.
+func (s *sieve) sift(ctx context.Context) error {
+	var run []int
+	for i, m := range s.batch {
+		id, usable := m.id()
+		var refusal error
+		switch {
+		case !usable:
+			refusal = errNoID
+		case forgotten(id, s.keptFrom):
+			if !s.in.Sequenced && !s.replay {
+				refusal = errOld
+			}
+		case s.known[i]:
+			s.duplicate++
+			continue
+		}
+		if refusal == nil {
+			refusal = s.exhausted
+		}
+		if refusal == nil {
+			run = append(run, i)
+			continue
+		}
+		if stop, err := s.process(ctx, run); stop || err != nil {
+			return err
+		}
+		run = nil
+		if s.refuse(i, Permanent(refusal)) {
+			return nil
+		}
+	}
+	_, err := s.process(ctx, run)
+	return err
+}
+
+// process applies what is not behind a parked message: all at once, else each
+// half, so that few messages at fault cost few attempts more.
+func (s *sieve) process(ctx context.Context, run []int) (stop bool, err error) {
+	flowing := run[:0:0]
+	for _, i := range run {
+		if s.behind(i) {
+			s.waiting = append(s.waiting, waiting{i, errBehind})
+			continue
+		}
+		flowing = append(flowing, i)
+	}
+	if len(flowing) == 0 {
+		return false, nil
+	}
+	fault, err := s.try(ctx, flowing)
+	switch {
+	case err != nil:
+		return true, err
+	case fault == nil:
+		s.applied += len(flowing)
+		return false, nil
+	case len(flowing) == 1:
+		return s.refuse(flowing[0], fault), nil
+	}
+	half := len(flowing) / 2
+	if stop, err := s.process(ctx, flowing[:half]); stop || err != nil {
+		return stop, err
+	}
+	return s.process(ctx, flowing[half:])
+}
+
+func (s *sieve) behind(i int) bool {
+	return s.held[parkedID(s.in.consumer, s.batch[i].Topic, s.batch[i].Key)]
+}
+
+// refuse parks the message's key, or stops before the message when it is worth
+// another attempt.
+func (s *sieve) refuse(i int, reason error) (stop bool) {
+	m := s.batch[i]
+	if s.replay || !permanent(reason) && s.attempts(m.Offset) < s.in.MaxAttempts {
+		s.taken, s.stopped = i, reason
+		return true
+	}
+	if s.behind(i) {
+		s.waiting = append(s.waiting, waiting{i, errBehind})
+		return false
+	}
+	s.held[parkedID(s.in.consumer, m.Topic, m.Key)] = true
+	s.waiting = append(s.waiting, waiting{i, reason})
+	s.faults = append(s.faults, fault{m, reason})
+	return false
+}
+
+// try applies the messages behind a savepoint. A fault means that nothing of it
+// was applied; an error, that the transaction is lost.
+func (s *sieve) try(ctx context.Context, run []int) (fault, err error) {
+	messages := make([]Message, len(run))
+	for n, i := range run {
+		messages[n] = s.batch[i]
+	}
+	savepoint, err := s.tx.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("savepoint: %w", err)
+	}
+	fault = safely(ctx, s.in.handle, savepoint, messages)
+	if fault == nil {
+		if fault = savepoint.Commit(ctx); fault == nil {
+			return nil, nil
+		}
+	}
+	if !permanent(fault) && abandoned(ctx, fault) {
+		return nil, fault
+	}
+	if err := savepoint.Rollback(ctx); err != nil {
+		return nil, errors.Join(fault, fmt.Errorf("roll back to savepoint: %w", err))
+	}
+	return fault, nil
+}
+
+func safely(ctx context.Context, handle Handler, tx pgx.Tx, batch []Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Permanent(fmt.Errorf("the handler panicked: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return handle(ctx, tx, batch)
+}
+
+// leave takes back the ids of what was not applied, and writes what is parked.
+func (s *sieve) leave(ctx context.Context) error {
+	var ids []string
+	var days []time.Time
+	back := func(i int) {
+		if s.own[i] {
+			id, _ := s.batch[i].id()
+			ids, days = append(ids, id), append(days, madeOn(id))
+		}
+	}
+	for _, w := range s.waiting {
+		back(w.message)
+	}
+	for i := s.taken; i < len(s.batch); i++ {
+		back(i)
+	}
+	if len(ids) > 0 {
+		if _, err := s.tx.Exec(ctx, `
+			DELETE FROM inbox_messages m USING unnest($2::date[], $3::text[]) AS back (made_on, id)
+			WHERE m.consumer = $1 AND m.made_on = back.made_on AND m.message_id = back.id`, s.in.consumer, days, ids); err != nil {
+			return fmt.Errorf("take ids back: %w", err)
+		}
+	}
+	if len(s.waiting) == 0 {
+		return nil
+	}
+	n, err := s.in.park(ctx, s.tx, s.batch, s.waiting)
+	s.parked, s.duplicate = n, s.duplicate+len(s.waiting)-n
+	return err
+}
