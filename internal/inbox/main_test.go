@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,7 +17,22 @@ import (
 	"payments/internal/postgres"
 )
 
-func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Migrate)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childURL) != "" {
+		if err := child(os.Getenv(childMode)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	devtest.Main(m, devtest.WithMigrations(postgres.Migrate))
+}
+
+func childInbox(pool *pgxpool.Pool, h func(context.Context, pgx.Tx, Message) error) (*Inbox, error) {
+	return New(pool, "test", each(h), Config{
+		MaxAttempts: childAttempts, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
+}
 
 // database has a table in which handlers leave their effects; the pool is the
 // service's role.
@@ -28,7 +46,8 @@ func database(t *testing.T) *pgxpool.Pool {
 	defer owner.Close(t.Context())
 	if _, err := owner.Exec(t.Context(), `
 		CREATE TABLE effects (n int GENERATED ALWAYS AS IDENTITY, id text NOT NULL, positive int CHECK (positive > 0));
-		GRANT ALL ON effects TO PUBLIC`); err != nil {
+		CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+		GRANT ALL ON effects, late TO PUBLIC`); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := postgres.Open(t.Context(), db.URL)
@@ -132,4 +151,41 @@ func metric(t *testing.T, reg *prometheus.Registry, name, result string) float64
 		t.Fatalf("no metric %s{consumer=test,result=%q}", name, result)
 	}
 	return sum
+}
+
+// dated is the nth message of a key, with an id that was made at the time.
+func dated(offset int64, at time.Time, key string, n int) Message {
+	m := message(offset, key, n)
+	ms := at.UnixMilli()
+	m.Headers[HeaderID] = fmt.Sprintf("%08x-%04x-7%03x-8000-%012x", ms>>16, ms&0xffff, n, key[0])
+	m.Headers["n"] = strconv.Itoa(n)
+	return m
+}
+
+// recordNext keeps a watermark for each key in the effects themselves.
+func recordNext(ctx context.Context, tx pgx.Tx, m Message) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO effects (id, positive) SELECT $1, $2::int
+		WHERE $2::int = 1 + (SELECT coalesce(max(positive), 0) FROM effects WHERE id = $1)`, string(m.Key), m.Headers["n"])
+	return err
+}
+
+// awaitLock returns once a session waits for another's lock.
+func awaitLock(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	for deadline := time.Now().Add(4 * time.Second); ; {
+		var waiting bool
+		if err := pool.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error("nobody waits for a lock")
+			return
+		}
+	}
 }
