@@ -22,6 +22,9 @@ type lag struct {
 	waiting     func(ctx context.Context, topic string, next map[int]int64) ([]inbox.Message, error)
 	unpublished func(context.Context) (time.Duration, error)
 	now         func() time.Time
+
+	oldest   time.Duration // when it was last known
+	measured time.Time
 }
 
 func newLag(s *service) *lag {
@@ -36,28 +39,39 @@ func newLag(s *service) *lag {
 	return l
 }
 
+// turn lets the age grow while it cannot be measured: what nobody can see counts
+// as not applied.
 func (l *lag) turn(ctx context.Context) (again bool, err error) {
+	oldest, err := l.measure(ctx)
+	if err == nil {
+		l.oldest, l.measured = oldest, l.now()
+	} else if !l.measured.IsZero() {
+		oldest = l.oldest + l.now().Sub(l.measured)
+	}
+	l.gauge.WithLabelValues(l.consumer).Set(oldest.Seconds())
+	return false, err
+}
+
+func (l *lag) measure(ctx context.Context) (oldest time.Duration, err error) {
 	if err := l.inbox.Measure(ctx); err != nil {
-		return false, err
+		return 0, err
 	}
 	// The log is read last: an event that is published meanwhile is in one of the two.
-	oldest, err := l.unpublished(ctx)
-	if err != nil {
-		return false, err
+	if oldest, err = l.unpublished(ctx); err != nil {
+		return 0, err
 	}
 	next, err := l.inbox.Offsets(ctx, payment.Topic)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	waiting, err := l.waiting(ctx, payment.Topic, next)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	for _, m := range waiting {
 		oldest = max(oldest, l.now().Sub(happened(m)))
 	}
-	l.gauge.WithLabelValues(l.consumer).Set(oldest.Seconds())
-	return false, nil
+	return oldest, nil
 }
 
 // happened is the event's own time, which an outage of the broker does not make

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Mi
 
 // world is a read model, the consumer that fills it, and a clock for new payments.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	pool    *pgxpool.Pool
 	inbox   *inbox.Inbox
 	queries *Queries
@@ -33,19 +33,19 @@ type world struct {
 	offset  int64
 }
 
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
+	pool, err := postgres.Open(tb.Context(), devtest.Database(tb).URL)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	tb.Cleanup(pool.Close)
 	in, err := inbox.New(pool, "payment_view", NewProjector().Handle,
 		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	w := &world{t: t, pool: pool, inbox: in, queries: NewQueries(pool), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	w := &world{t: tb, pool: pool, inbox: in, queries: NewQueries(pool), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	w.ids = payment.Generator{Now: func() time.Time { return w.clock }, Random: rand.Reader}
 	return w
 }
@@ -210,21 +210,21 @@ func same[T any](t *testing.T, what string, got, want T) {
 	}
 }
 
-func scope(t *testing.T, p access.Principal) access.Scope {
-	t.Helper()
+func scope(tb testing.TB, p access.Principal) access.Scope {
+	tb.Helper()
 	s, err := access.Authorize(p, access.PaymentsRead)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
-func merchant(t *testing.T, id string) access.Scope {
-	t.Helper()
-	return scope(t, access.Principal{KeyID: "key_1", MerchantID: id, Role: access.RoleMerchant})
+func merchant(tb testing.TB, id string) access.Scope {
+	tb.Helper()
+	return scope(tb, access.Principal{KeyID: "key_1", MerchantID: id, Role: access.RoleMerchant})
 }
 
-func operator(t *testing.T) access.Scope {
-	t.Helper()
-	return scope(t, access.Principal{KeyID: "key_2", Role: access.RoleOperator})
+func operator(tb testing.TB) access.Scope {
+	tb.Helper()
+	return scope(tb, access.Principal{KeyID: "key_2", Role: access.RoleOperator})
 }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/config"
+	"payments/internal/devstack/devtest"
+	"payments/internal/inbox"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+)
+
+func TestParkedKeysFromTheCommandLine(t *testing.T) {
+	url := devtest.Database(t).URL
+	pool, err := postgres.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	in, err := newInbox(pool, config.Config{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := []inbox.Message{
+		{Topic: payment.Topic, Offset: 1, Key: []byte("ord\x1b[2J"), Value: []byte("\xff"), Headers: map[string]string{inbox.HeaderID: "evt_1"}},
+		{Topic: payment.Topic, Offset: 2, Key: []byte("ord\x1b[2J"), Value: []byte(`{"a": 1}`), Headers: map[string]string{inbox.HeaderID: "evt_2"}},
+	}
+	if _, err := in.Apply(t.Context(), 1, batch); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"PAYMENTS_DATABASE_URL": url, "USER": "ada"}
+	try := func(args ...string) (out string, err error) {
+		var stdout, stderr bytes.Buffer
+		err = run(t.Context(), append([]string{"parked"}, args...), func(n string) (string, bool) { v, ok := env[n]; return v, ok }, &stdout, &stderr)
+		return stdout.String(), err
+	}
+	says := func(what string, wants []string, args ...string) string {
+		t.Helper()
+		out, err := try(args...)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s does not say %q:\n%s", what, want, out)
+			}
+		}
+		return out
+	}
+	list := says("list", []string{"payment_view", "ord?[2J", "ce_sequence"}, "list")
+	id := strings.Fields(strings.Split(list, "\n")[1])[0]
+	says("list -groups", []string{"payment_view", "ce_sequence"}, "list", "-groups")
+	says("show", []string{id, `"ce_id": "evt_1"`, `"/w=="`, `"a": 1`}, "show", id)
+	if out, err := try("replay", "-all"); err == nil || !strings.Contains(out, "2 wait still") {
+		t.Errorf("replay of what cannot be applied: %q, %v", out, err)
+	}
+	for _, args := range [][]string{
+		{}, {"drop"}, {"show"}, {"show", "prk_0"}, {"replay"}, {"replay", "-all", id}, {"replay", "prk_0"},
+		{"discard", id}, {"discard", "-reason", " ", id}, {"list", "x"}, {"list", "-nonsense"},
+	} {
+		if out, err := try(args...); err == nil {
+			t.Errorf("parked %q is no error:\n%s", args, out)
+		}
+	}
+	says("discard", []string{"1 wait still"}, "discard", "-reason", "sent by a test", id)
+	says("discard", []string{"0 wait still"}, "discard", "-reason", "sent by a test", "-by", "grace", "-all", id)
+	if out := says("list", nil, "list"); strings.Contains(out, id) {
+		t.Errorf("still there:\n%s", out)
+	}
+	var who string
+	if err := pool.QueryRow(t.Context(), `SELECT string_agg(discarded_by, ' ' ORDER BY id) FROM inbox_discarded`).Scan(&who); err != nil || who != "ada grace" {
+		t.Errorf("discarded by %q (%v)", who, err)
+	}
+}
