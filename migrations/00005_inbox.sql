@@ -113,6 +113,8 @@ CREATE TABLE inbox_offsets (
     generation  int NOT NULL,
     -- NULL until the first message is taken in.
     next_offset bigint,
+    -- The id of the message before next_offset, by which the log is known again.
+    last_id     text COLLATE "C",
     -- Messages [tried_from, tried_until) were in hand in an attempt that has not
     -- ended well; the first of them attempts times, the others once.
     tried_from  bigint NOT NULL DEFAULT 0,

@@ -44,10 +44,9 @@ type ConsumerConfig struct {
 // Sink takes messages in; *inbox.Inbox is one. The contexts of its methods end
 // when the partition may be another's.
 type Sink interface {
-	// Claim comes before a generation's first Apply in a partition, and tells the
-	// offset behind the last message that the sink has taken in, or -1. current
-	// asks the group's coordinator whether the generation still stands.
-	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (next int64, err error)
+	// Claim comes before a generation's first Apply in a partition, and tells
+	// where the sink stands in it. current asks the group's coordinator whether the generation still stands.
+	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (inbox.Place, error)
 	// Apply takes a batch of one partition in, as far as it comes: the offsets of
 	// the first taken messages are committed, and after an error the others come
 	// again. After inbox.ErrFenced the group is joined anew.

@@ -160,7 +160,7 @@ type member struct {
 	t      *testing.T
 	reg    *prometheus.Registry
 	gate   func(ctx context.Context, batch []inbox.Message) error
-	claim  func(generation int, current func(int64) error) (int64, error)
+	claim  func(generation int, current func(int64) error) (inbox.Place, error)
 	cancel context.CancelFunc
 	done   chan error
 
@@ -185,11 +185,11 @@ func (m *member) start(c *broker.Client, topic, group string, batch int) *member
 	return m
 }
 
-func (m *member) Claim(_ context.Context, _ string, _, generation int, current func(int64) error) (int64, error) {
+func (m *member) Claim(_ context.Context, _ string, _, generation int, current func(int64) error) (inbox.Place, error) {
 	if m.claim != nil {
 		return m.claim(generation, current)
 	}
-	return -1, nil
+	return inbox.Place{Next: -1}, nil
 }
 
 func (m *member) Apply(ctx context.Context, _ int, batch []inbox.Message) (int, error) {

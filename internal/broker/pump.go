@@ -74,16 +74,52 @@ func (p *pump) claim(fetching, owned context.Context) bool {
 	committed := p.offset
 	// Only members of the generation that stands may commit.
 	current := func(next int64) error { return p.commit(max(next, committed, 0)) }
-	var next int64
-	ok := p.insist(fetching, "claim", func() (err error) {
-		next, err = p.sink.Claim(owned, p.Topic, p.partition, p.generation, current)
-		return err
+	next := int64(-1)
+	ok := p.insist(fetching, "claim", func() error {
+		stands, err := p.sink.Claim(owned, p.Topic, p.partition, p.generation, current)
+		if err != nil || stands.Next <= committed {
+			return err
+		}
+		same, err := p.knows(fetching, stands)
+		if err != nil {
+			return err
+		}
+		if next = stands.Next; !same {
+			p.log.ErrorContext(fetching, "another log under the topic's name, beginning before what was consumed",
+				"offset", committed, "consumed", stands.Next)
+			next = -1
+		}
+		return nil
 	})
-	if !ok || next <= p.offset {
+	if !ok || next <= committed {
 		return ok
 	}
-	p.log.InfoContext(fetching, "going on where the effects stand", "offset", next, "committed", p.offset)
+	p.log.InfoContext(fetching, "going on where the effects stand", "offset", next, "committed", committed)
 	return p.advance(fetching, next)
+}
+
+// knows is false when the log ends before the message that the sink has taken in
+// last, or has another in its place: the topic was made anew, and what the sink
+// has not seen lies before its offset. A message that is gone tells nothing.
+func (p *pump) knows(ctx context.Context, at inbox.Place) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	bounds, err := p.client.bounds(ctx, p.Topic, kafka.FirstOffsetOf(p.partition), kafka.LastOffsetOf(p.partition))
+	if err != nil {
+		return false, err
+	}
+	first, end := bounds[p.partition].FirstOffset, bounds[p.partition].LastOffset
+	if at.Next > end {
+		return false, nil
+	}
+	if at.LastID == "" || at.Next-1 < first {
+		return true, nil
+	}
+	batch, _, err := p.client.fetch(ctx, p.Topic, p.partition, at.Next-1, time.Millisecond)
+	if err != nil {
+		return false, err
+	}
+	return len(batch) == 0 || batch[0].Offset != at.Next-1 || batch[0].Headers[inbox.HeaderID] == at.LastID, nil
 }
 
 // apply tries until the sink has taken the batch in; false means that the

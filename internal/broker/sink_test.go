@@ -20,7 +20,9 @@ func TestAConsumerGoesOnWhereItsSinkStands(t *testing.T) {
 	for n := range 4 {
 		publish(t, broker.NewPublisher(c), message(name, "a", n+1))
 	}
-	m := &member{t: t, claim: func(int, func(int64) error) (int64, error) { return 3, nil }}
+	m := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) {
+		return inbox.Place{Next: 3, LastID: "a-3"}, nil
+	}}
 	m.start(c, name, name, 0)
 	m.has(1)
 	m.stop()
@@ -38,6 +40,30 @@ func TestAConsumerGoesOnWhereItsSinkStands(t *testing.T) {
 	}
 }
 
+// The naive consumer trusts the offset that it stored. A topic that was deleted and
+// made anew has other messages below it, and loses them.
+func TestAnotherLogUnderTheTopicsNameIsReadFromItsBeginning(t *testing.T) {
+	for what, stands := range map[string]inbox.Place{
+		"another message in its place": {Next: 2, LastID: "z-9"},
+		"longer than the log":          {Next: 9, LastID: "z-9"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c, _ := client(t)
+			name := topic(t, c, 1)
+			for n := range 3 {
+				publish(t, broker.NewPublisher(c), message(name, "a", n+1))
+			}
+			m := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) { return stands, nil }}
+			m.start(c, name, name, 0)
+			m.has(3)
+			m.stop()
+			if got := m.ids(); !slices.Equal(got, []string{"a-1", "a-2", "a-3"}) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
 func TestAFencedConsumerJoinsTheGroupAnew(t *testing.T) {
 	c, _ := client(t)
 	name := topic(t, c, 1)
@@ -45,15 +71,15 @@ func TestAFencedConsumerJoinsTheGroupAnew(t *testing.T) {
 	var generations []int
 	var confirmed error
 	m := &member{t: t}
-	m.claim = func(generation int, current func(int64) error) (int64, error) {
+	m.claim = func(generation int, current func(int64) error) (inbox.Place, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		generations = append(generations, generation)
 		if len(generations) == 1 {
-			return -1, inbox.ErrFenced
+			return inbox.Place{Next: -1}, inbox.ErrFenced
 		}
 		confirmed = current(0)
-		return -1, nil
+		return inbox.Place{Next: -1}, nil
 	}
 	var once atomic.Bool
 	m.gate = func(context.Context, []inbox.Message) error {
@@ -79,12 +105,12 @@ func TestTheCoordinatorDeniesAGenerationThatIsOver(t *testing.T) {
 	c, _ := client(t)
 	name := topic(t, c, 2)
 	stale := make(chan func(int64) error, 1)
-	m := &member{t: t, claim: func(_ int, current func(int64) error) (int64, error) {
+	m := &member{t: t, claim: func(_ int, current func(int64) error) (inbox.Place, error) {
 		select {
 		case stale <- current:
 		default:
 		}
-		return -1, nil
+		return inbox.Place{Next: -1}, nil
 	}}
 	m.start(c, name, name, 0)
 	current := <-stale

@@ -11,7 +11,7 @@ import (
 
 // saveProgress touches no row once a later generation has been here.
 const saveProgress = `
-	UPDATE inbox_offsets SET next_offset = $5, tried_from = $6, tried_until = $7, attempts = $8, updated_at = now()
+	UPDATE inbox_offsets SET next_offset = $5, last_id = $6, tried_from = $7, tried_until = $8, attempts = $9, updated_at = now()
 	WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4`
 
 func fenced(tag pgconn.CommandTag, err error) error {
@@ -50,13 +50,15 @@ func (in *Inbox) commit(ctx context.Context, p *position, batch []Message, exhau
 			return err
 		}
 		out = s.outcome()
+		out.progress = p.progress
+		if s.taken > 0 {
+			out.progress = p.progress.passed(batch[s.taken-1])
+		}
 		if out.stopped != nil {
-			out.progress = p.progress.failedAt(batch[s.taken].Offset)
-		} else {
-			out.progress = p.progress.passed(batch[len(batch)-1].Offset + 1)
+			out.progress = p.progress.failedAt(batch[s.taken].Offset, out.progress)
 		}
 		g := out.progress
-		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.from, g.until, g.attempts))
+		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.last, g.from, g.until, g.attempts))
 	})
 	return out, err
 }

@@ -74,7 +74,7 @@ func child(mode string) error {
 	for i, log := range partitions {
 		go func() {
 			next, err := in.Claim(ctx, "events", i, 1, nil)
-			for len(log) > 0 && log[0].Offset < next {
+			for len(log) > 0 && log[0].Offset < next.Next {
 				log = log[1:]
 			}
 			if err == nil {

@@ -47,7 +47,7 @@ type Inbox struct {
 	metrics  metrics
 
 	mu     sync.Mutex
-	places map[place]*position
+	places map[partitionKey]*position
 }
 
 // ErrFenced means that the partition belongs to a later generation of the
@@ -72,7 +72,7 @@ func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox,
 	if err != nil {
 		return nil, err
 	}
-	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, places: map[place]*position{}}, nil
+	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, places: map[partitionKey]*position{}}, nil
 }
 
 // Apply takes in a batch of one partition, in its order, for a member of the

@@ -85,8 +85,8 @@ func TestAnotherServiceOfAnotherDomain(t *testing.T) {
 	}
 	const generation = 1
 	next, err := in.Claim(ctx, "gates", 0, generation, nil)
-	if err != nil || next != -1 {
-		t.Fatalf("a new consumer begins at %d (%v)", next, err)
+	if err != nil || next.Next != -1 {
+		t.Fatalf("a new consumer begins at %d (%v)", next.Next, err)
 	}
 	batch := []inbox.Message{
 		gate(0, "red", `{"parcel": "red", "shelf": "A1"}`), gate(1, "blue", `{"parcel": "blue", "shelf": "A2"}`),

@@ -29,8 +29,8 @@ func TestALowerGenerationIsTakenWhenTheCoordinatorConfirmsIt(t *testing.T) {
 	}
 	asked := int64(-1)
 	next, err := after.Claim(t.Context(), "events", 0, 2, func(next int64) error { asked = next; return nil })
-	if err != nil || next != 2 || asked != 2 {
-		t.Fatalf("confirmed: it begins at %d, asked about %d (%v)", next, asked, err)
+	if err != nil || next.Next != 2 || asked != 2 {
+		t.Fatalf("confirmed: it begins at %d, asked about %d (%v)", next.Next, asked, err)
 	}
 	if n, err := before.Apply(t.Context(), 57, []Message{message(2, "a", 2)}); n != 0 || !errors.Is(err, ErrFenced) {
 		t.Errorf("the generation of before applied %d (%v)", n, err)
@@ -55,8 +55,8 @@ func TestLowerOffsetsAreTakenInAndTheRowFollows(t *testing.T) {
 	apply(t, in, message(100, "a", 1))
 	apply(t, in, message(3, "b", 1))
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	if next, err := in.Claim(t.Context(), "events", 0, 2, nil); err != nil || next != 4 {
-		t.Errorf("begins at %d (%v), want 4", next, err)
+	if next, err := in.Claim(t.Context(), "events", 0, 2, nil); err != nil || next != (Place{4, "b-1"}) {
+		t.Errorf("begins at %v (%v), want 4 behind b-1", next, err)
 	}
 }
 
@@ -166,7 +166,7 @@ func TestEachEffectOnceAndInOrderWhateverIsDelivered(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					next = r.IntN(max(int(stored), 0) + 1)
+					next = r.IntN(max(int(stored.Next), 0) + 1)
 				case 1:
 					if _, err := desk.ReplayAll(t.Context(), ParkedFilter{}); err != nil && !abandoned(t.Context(), err) {
 						t.Fatal(err)

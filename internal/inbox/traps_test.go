@@ -47,8 +47,8 @@ func TestTrapAZombieIsRefusedAfterARebalance(t *testing.T) {
 	if _, err := zombie.Claim(t.Context(), "events", 0, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if next, err := heir.Claim(t.Context(), "events", 0, 2, nil); err != nil || next != -1 {
-		t.Fatalf("the heir's claim: %d, %v", next, err)
+	if next, err := heir.Claim(t.Context(), "events", 0, 2, nil); err != nil || next.Next != -1 {
+		t.Fatalf("the heir's claim: %d, %v", next.Next, err)
 	}
 	// Not even what is new to everybody.
 	for _, behind := range [][]Message{batch, {message(5, "c", 1)}} {
@@ -63,8 +63,8 @@ func TestTrapAZombieIsRefusedAfterARebalance(t *testing.T) {
 		t.Fatalf("the zombie applied %d (%v)", n, err)
 	}
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	if next, err := heir.Claim(t.Context(), "events", 0, 3, nil); err != nil || next != 2 {
-		t.Errorf("the next generation begins at %d (%v), want behind what was applied", next, err)
+	if next, err := heir.Claim(t.Context(), "events", 0, 3, nil); err != nil || next != (Place{2, "b-1"}) {
+		t.Errorf("the next generation begins at %v (%v), want behind what was applied", next, err)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestTrapTheHeirWaitsForWhatIsBeingCommitted(t *testing.T) {
 		done <- err
 	}()
 	<-entered
-	var next int64
+	var next Place
 	go func() {
 		var err error
 		next, err = heir.Claim(t.Context(), "events", 0, 2, nil)
@@ -99,8 +99,8 @@ func TestTrapTheHeirWaitsForWhatIsBeingCommitted(t *testing.T) {
 		}
 	}
 	same(t, "effects", effects(t, pool), "a-1")
-	if next != 2 {
-		t.Errorf("the heir begins at %d, want 2", next)
+	if next.Next != 2 {
+		t.Errorf("the heir begins at %d, want 2", next.Next)
 	}
 }
 
@@ -161,8 +161,8 @@ func TestTrapAnOffsetResetAYearLaterAppliesNothingTwice(t *testing.T) {
 		pool := database(t)
 		apply(t, restart(t, pool, record), topic...)
 		next, err := restart(t, pool, record).Claim(t.Context(), "events", 0, 2, nil)
-		if err != nil || next != 3 {
-			t.Errorf("it begins at %d (%v), want 3", next, err)
+		if err != nil || next.Next != 3 {
+			t.Errorf("it begins at %d (%v), want 3", next.Next, err)
 		}
 	})
 }
