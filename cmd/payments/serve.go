@@ -287,7 +287,7 @@ func newInbox(read *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometh
 
 func (s *service) project(ctx context.Context) {
 	s.monitor.Expect("projector", 30*time.Second)
-	s.loop(ctx, "inbox_partitions", time.Hour, func(ctx context.Context) (bool, error) {
+	s.loop(ctx, "inbox_partitions", 10*time.Second, func(ctx context.Context) (bool, error) {
 		return false, inbox.Maintain(ctx, s.read, time.Now(), s.InboxKeep)
 	}, nil)
 	s.group.Go(func() error {

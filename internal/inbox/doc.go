@@ -31,6 +31,7 @@
 // when it is given a partition, begins at the offset that Claim says if that is
 // further than its own, hands on batches with Apply, and acknowledges what was
 // taken (internal/broker is one for Kafka; messages have their id in the header
-// HeaderID). Maintain runs each hour, Measure before each scrape. The test
+// HeaderID). Maintain runs now and then, once a day at least, and Measure before
+// each scrape. The test
 // TestAnotherServiceOfAnotherDomain does all of this for a warehouse.
 package inbox

@@ -15,7 +15,8 @@ const ahead = 3
 // Maintain makes the partitions of the ids of today and the days ahead, and drops
 // those of days that ended longer than keep ago; keep of 0 keeps all. It waits
 // 200 ms at most for a lock, and then gives way with an error that
-// postgres.Unavailable knows: nothing is lost by trying again an hour later.
+// postgres.Unavailable knows: nothing is lost by trying again later. When there is
+// nothing to make or drop it locks nothing.
 //
 // keep is for all consumers of the database. An offset set back further than that
 // needs consumers that are Sequenced.
