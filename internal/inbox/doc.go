@@ -32,6 +32,6 @@
 // further than its own, hands on batches with Apply, and acknowledges what was
 // taken (internal/broker is one for Kafka; messages have their id in the header
 // HeaderID). Maintain runs now and then, once a day at least, and Measure before
-// each scrape. The test
-// TestAnotherServiceOfAnotherDomain does all of this for a warehouse.
+// each scrape. TestAnotherServiceOfAnotherDomain does all of this for a
+// warehouse.
 package inbox

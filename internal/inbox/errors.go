@@ -36,9 +36,10 @@ func permanent(err error) bool {
 	return ok || postgres.DataError(err)
 }
 
-// abandoned: the attempt ended for a reason that lies in no message.
+// abandoned: the attempt ended for a reason that lies in no message. A statement
+// that takes too long may well be the message's own.
 func abandoned(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || postgres.Unavailable(err)
+	return ctx.Err() != nil || postgres.Unavailable(err) && !postgres.TimedOut(err)
 }
 
 const maxReason = 4000 // bytes: enough for a panic's own frames

@@ -195,6 +195,28 @@ func TestAFailingMessageIsTriedAgainThenParkedAndOthersFlow(t *testing.T) {
 	}
 }
 
+func TestAMessageThatAlwaysTakesTooLongIsParked(t *testing.T) {
+	pool := database(t)
+	in, _ := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
+		if m.Headers[HeaderID] != "b-1" {
+			return record(ctx, tx, m)
+		}
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 20`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `SELECT pg_sleep(10)`)
+		return err
+	}, func(c *Config) { c.MaxAttempts = 2 })
+	batch := []Message{message(1, "a", 1), message(2, "b", 1), message(3, "c", 1)}
+	n, err := in.Apply(t.Context(), 1, batch)
+	if n != 1 || !postgres.TimedOut(err) {
+		t.Fatalf("first attempt: %d, %v", n, err)
+	}
+	apply(t, in, batch[1:]...)
+	same(t, "effects", effects(t, pool), "a-1", "c-1")
+	same(t, "parked", parked(t, pool), "b-1")
+}
+
 func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
 	pool := database(t)
 	in, _ := open(t, pool, record)

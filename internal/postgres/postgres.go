@@ -84,6 +84,13 @@ func DataError(err error) bool {
 	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"))
 }
 
+// TimedOut reports whether a statement ran into statement_timeout, or was
+// canceled: also one that is Unavailable, which its own cost may be the cause of.
+func TimedOut(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "57014"
+}
+
 // Unavailable reports whether the database could not be reached, was shutting
 // down or starting, had no connection or lock to give in time, or chose this
 // transaction as a deadlock's victim: the same request may succeed later.
