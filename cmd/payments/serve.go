@@ -192,6 +192,9 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	if s.Roles.Has(config.RoleRelay) || s.Roles.Has(config.RoleProjector) {
 		s.loop(working, "inbox_lag", 5*time.Second, newLag(s).turn, nil)
 	}
+	if s.Roles.Has(config.RoleAPI) || s.Roles.Has(config.RoleProjector) {
+		s.loop(working, "inbox_partitions", 10*time.Second, s.maintainInboxes, nil)
+	}
 	return nil
 }
 
@@ -285,11 +288,17 @@ func newInbox(read *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometh
 	})
 }
 
+// maintainInboxes looks after the projector's, and that of the provider's webhooks.
+func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
+	err = inbox.Maintain(ctx, s.read, time.Now(), s.InboxKeep)
+	if s.write != s.read {
+		err = errors.Join(err, inbox.Maintain(ctx, s.write, time.Now(), s.InboxKeep))
+	}
+	return false, err
+}
+
 func (s *service) project(ctx context.Context) {
 	s.monitor.Expect("projector", 30*time.Second)
-	s.loop(ctx, "inbox_partitions", 10*time.Second, func(ctx context.Context) (bool, error) {
-		return false, inbox.Maintain(ctx, s.read, time.Now(), s.InboxKeep)
-	}, nil)
 	s.group.Go(func() error {
 		err := s.broker.Consume(ctx, broker.ConsumerConfig{
 			Group: "payments." + projector, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
