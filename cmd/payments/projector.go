@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/broker"
+	"payments/internal/config"
+	"payments/internal/inbox"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+// The consumer's name, in its group and in its inbox.
+const projector = "payment_view"
+
+func newInbox(read *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometheus.Registerer) (*inbox.Inbox, error) {
+	return inbox.New(read, projector, readmodel.NewProjector().Handle, inbox.Config{
+		MaxAttempts: c.InboxMaxAttempts, Sequenced: true, Log: log, Registerer: reg,
+	})
+}
+
+// maintainInboxes looks after the projector's, and that of the provider's webhooks.
+func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
+	err = inbox.Maintain(ctx, s.read, time.Now(), s.InboxKeep)
+	if s.write != s.read {
+		err = errors.Join(err, inbox.Maintain(ctx, s.write, time.Now(), s.InboxKeep))
+	}
+	return false, err
+}
+
+func (s *service) project(ctx context.Context) {
+	s.monitor.Expect("projector", 30*time.Second)
+	s.group.Go(func() error {
+		err := s.broker.Consume(ctx, broker.ConsumerConfig{
+			Group: "payments." + projector, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
+			Beat: func() { s.monitor.Beat("projector") },
+		}, s.inbox)
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	})
+}
