@@ -71,25 +71,34 @@ CREATE TABLE order_lines (
 );
 
 CREATE TABLE payments (
-    merchant_id     text COLLATE "C" NOT NULL,
-    id              text COLLATE "C" NOT NULL CHECK (is_id('pay', id)),
-    order_id        text COLLATE "C" NOT NULL,
-    status          text NOT NULL
-        CHECK (status IN ('processing', 'requires_review', 'succeeded', 'failed', 'canceled')),
-    currency        text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
-    amount          minor_units NOT NULL CHECK (amount >= 1),
-    amount_captured minor_units NOT NULL DEFAULT 0,
-    payment_method  text COLLATE "C" NOT NULL CHECK (payment_method ~ '^pm_[A-Za-z0-9][A-Za-z0-9._-]{0,60}$'),
-    failure_code    text,
-    failure_step    text,
-    failure_message text,
-    created_at      timestamptz NOT NULL,
-    updated_at      timestamptz NOT NULL DEFAULT now(),
+    merchant_id      text COLLATE "C" NOT NULL,
+    id               text COLLATE "C" NOT NULL CHECK (is_id('pay', id)),
+    order_id         text COLLATE "C" NOT NULL,
+    status           text NOT NULL CHECK (status IN
+        ('processing', 'requires_capture', 'requires_review', 'succeeded', 'failed', 'canceled')),
+    currency         text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    amount           minor_units NOT NULL CHECK (amount >= 1),
+    amount_captured  minor_units NOT NULL DEFAULT 0,
+    amount_refunded  minor_units NOT NULL DEFAULT 0,
+    -- What refunds under way may still give back.
+    amount_refunding minor_units NOT NULL DEFAULT 0,
+    payment_method   text COLLATE "C" NOT NULL CHECK (payment_method ~ '^pm_[A-Za-z0-9][A-Za-z0-9._-]{0,60}$'),
+    capture_method   text NOT NULL CHECK (capture_method IN ('automatic', 'manual')),
+    -- The provider's own names of what it holds and what it has taken.
+    authorization_reference text COLLATE "C",
+    capture_reference       text COLLATE "C",
+    failure_code     text,
+    failure_step     text,
+    failure_message  text,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (merchant_id, id),
     UNIQUE (merchant_id, order_id),
     FOREIGN KEY (merchant_id, order_id) REFERENCES orders (merchant_id, id),
     CONSTRAINT payments_captured_in_full
         CHECK (amount_captured IN (0, amount) AND (status <> 'succeeded' OR amount_captured = amount)),
+    CONSTRAINT payments_refunds_bounded CHECK (amount_refunded + amount_refunding <= amount_captured),
+    CONSTRAINT payments_manual CHECK (status <> 'requires_capture' OR capture_method = 'manual'),
     CONSTRAINT payments_failure CHECK ((status = 'failed') <= (failure_code IS NOT NULL)
         AND (failure_code IS NULL) = (failure_step IS NULL)
         AND (failure_code IS NULL) = (failure_message IS NULL))
@@ -107,8 +116,35 @@ END $$;
 -- +goose StatementEnd
 
 CREATE TRIGGER payments_transition BEFORE UPDATE OF status ON payments FOR EACH ROW
-    WHEN (OLD.status <> NEW.status AND OLD.status NOT IN ('processing', 'requires_review'))
+    WHEN (OLD.status <> NEW.status AND OLD.status IN ('succeeded', 'failed', 'canceled'))
     EXECUTE FUNCTION refuse_illegal_payment_transition();
+
+CREATE TABLE refunds (
+    merchant_id  text COLLATE "C" NOT NULL,
+    id           text COLLATE "C" NOT NULL CHECK (is_id('ref', id)),
+    payment_id   text COLLATE "C" NOT NULL,
+    amount       minor_units NOT NULL CHECK (amount >= 1),
+    reason       reference,
+    status       text NOT NULL CHECK (status IN ('pending', 'succeeded', 'failed')),
+    failure_code text,
+    created_at   timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (merchant_id, id),
+    FOREIGN KEY (merchant_id, payment_id) REFERENCES payments (merchant_id, id),
+    CONSTRAINT refunds_failure CHECK ((status = 'failed') = (failure_code IS NOT NULL))
+);
+CREATE INDEX refunds_payment ON refunds (merchant_id, payment_id, id);
+
+-- +goose StatementBegin
+CREATE FUNCTION refuse_refund_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a refund cannot go from % to %', OLD.status, NEW.status
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'refunds_transition';
+END $$;
+-- +goose StatementEnd
+
+CREATE TRIGGER refunds_transition BEFORE UPDATE OF status ON refunds FOR EACH ROW
+    WHEN (OLD.status <> NEW.status AND OLD.status <> 'pending') EXECUTE FUNCTION refuse_refund_transition();
 
 CREATE TABLE stock (
     merchant_id text COLLATE "C" NOT NULL REFERENCES merchants (id),
@@ -147,6 +183,15 @@ CREATE TABLE idempotency_keys (
 );
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
+-- What each version of a definition looks like, and when a worker last held it.
+CREATE TABLE saga_definitions (
+    name    text NOT NULL,
+    version int NOT NULL CHECK (version >= 1),
+    hash    bytea NOT NULL CHECK (octet_length(hash) = 32),
+    held_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, version)
+);
+
 CREATE TABLE sagas (
     merchant_id     text COLLATE "C" NOT NULL,
     id              text COLLATE "C" NOT NULL,
@@ -162,9 +207,24 @@ CREATE TABLE sagas (
     attempts        int NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     -- An intent is written before a call leaves: the call may have been made.
     intent          boolean NOT NULL DEFAULT false,
+    -- A request of this step may ever have been sent.
+    attempted       boolean NOT NULL DEFAULT false,
     resolving       boolean NOT NULL DEFAULT false,
     in_flight_until timestamptz,
+    -- Why it turned back; why it waits for a person, and from which state.
     rejection       jsonb,
+    parked          jsonb,
+    parked_from     text CHECK (parked_from IN ('running', 'compensating')),
+    -- Durable requests to a saga that a worker may hold: turn back; go on past
+    -- an awaiting step; take this verdict of two operators as the step's outcome.
+    abort           jsonb,
+    signaled        boolean NOT NULL DEFAULT false,
+    verdict         jsonb,
+    abortable       boolean NOT NULL,
+    awaiting        boolean NOT NULL DEFAULT false,
+    -- When it turns back by itself if it has not come to its pivot.
+    deadline        timestamptz,
+    paused_at       timestamptz,
     data            jsonb NOT NULL,
     traceparent     text,
     -- Fencing: a claim adds one, every write by a worker names it.
@@ -178,29 +238,49 @@ CREATE TABLE sagas (
     PRIMARY KEY (merchant_id, id),
     UNIQUE (merchant_id, definition, subject),
     CONSTRAINT sagas_not_stranded
-        CHECK ((due_at IS NULL) = (state IN ('completed', 'compensated', 'parked')))
+        CHECK ((due_at IS NULL) = (state IN ('completed', 'compensated', 'parked'))),
+    CONSTRAINT sagas_parked CHECK ((state = 'parked') = (parked IS NOT NULL) AND (parked IS NULL) = (parked_from IS NULL))
 ) WITH (fillfactor = 80);
-CREATE INDEX sagas_due ON sagas (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX sagas_parked ON sagas (updated_at) WHERE state = 'parked';
+CREATE INDEX sagas_due ON sagas (due_at) WHERE due_at IS NOT NULL AND paused_at IS NULL;
+CREATE INDEX sagas_not_ended ON sagas (id) WHERE state IN ('running', 'compensating', 'parked');
+CREATE INDEX sagas_id ON sagas (id);
 
 CREATE TABLE saga_attempts (
     merchant_id     text COLLATE "C" NOT NULL,
     saga_id         text COLLATE "C" NOT NULL,
     number          int NOT NULL CHECK (number >= 1),
     step            text NOT NULL,
-    call            text NOT NULL CHECK (call IN ('local', 'execute', 'lookup')),
+    call            text NOT NULL CHECK (call IN ('local', 'execute', 'lookup', 'await', 'operator')),
     epoch           bigint NOT NULL,
+    owner           text NOT NULL,
     idempotency_key text COLLATE "C",
     request_digest  bytea,
     started_at      timestamptz NOT NULL,
     finished_at     timestamptz,
-    outcome         text CHECK (outcome IN ('succeeded', 'rejected', 'not_found', 'unknown')),
+    outcome         text CHECK (outcome IN ('succeeded', 'rejected', 'not_found', 'unknown', 'not_sent')),
     code            text,
     detail          text,
     reference       text,
     PRIMARY KEY (merchant_id, saga_id, number),
     FOREIGN KEY (merchant_id, saga_id) REFERENCES sagas (merchant_id, id),
     CONSTRAINT saga_attempts_finished CHECK ((outcome IS NULL) = (finished_at IS NULL))
+);
+
+-- What operators did, and what one proposed and another has to approve. Append-only.
+CREATE TABLE saga_actions (
+    merchant_id text COLLATE "C" NOT NULL,
+    saga_id     text COLLATE "C" NOT NULL,
+    number      int NOT NULL CHECK (number >= 1),
+    action      text NOT NULL CHECK (action IN ('retry', 'resolve', 'pause', 'resume', 'cancel', 'propose', 'approve', 'withdraw')),
+    operator    text NOT NULL CHECK (char_length(operator) BETWEEN 1 AND 64),
+    reason      text NOT NULL CHECK (char_length(reason) BETWEEN 1 AND 500),
+    step        text NOT NULL,
+    -- Of a proposal, and repeated by its approval.
+    verdict     jsonb,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (merchant_id, saga_id, number),
+    FOREIGN KEY (merchant_id, saga_id) REFERENCES sagas (merchant_id, id),
+    CONSTRAINT saga_actions_verdict CHECK ((action IN ('propose', 'approve')) = (verdict IS NOT NULL))
 );
 
 -- Append-only: rows are never updated. position is drawn after the aggregate's
@@ -236,8 +316,8 @@ CREATE TABLE outbox_relays (
 );
 
 -- +goose Down
-DROP TABLE outbox_relays, outbox, saga_attempts, sagas, idempotency_keys, stock_reservations, stock,
-    payments, order_lines, orders, api_keys, merchants;
-DROP FUNCTION refuse_illegal_payment_transition;
+DROP TABLE outbox_relays, outbox, saga_actions, saga_attempts, sagas, saga_definitions, idempotency_keys, stock_reservations, stock,
+    refunds, payments, order_lines, orders, api_keys, merchants;
+DROP FUNCTION refuse_illegal_payment_transition, refuse_refund_transition;
 DROP DOMAIN minor_units, reference, sku;
 DROP FUNCTION is_id;

@@ -14,6 +14,10 @@ const (
 	CodeNotFound           Code = "not_found"
 	CodeOrderAlreadyPaid   Code = "order_already_paid"
 	CodeOrderInProgress    Code = "order_in_progress"
+	CodeActionNotAllowed   Code = "action_not_allowed"
+	CodeRefundExceeds      Code = "refund_exceeds_captured"
+	CodeSagaState          Code = "saga_state"
+	CodeSecondOperator     Code = "second_operator_required"
 	CodeKeyMissing         Code = "idempotency_key_missing"
 	CodeKeyInvalid         Code = "idempotency_key_invalid"
 	CodeKeyReused          Code = "idempotency_key_reused"
@@ -39,6 +43,8 @@ type Error struct {
 	Code    Code
 	Message string
 	Fields  []FieldError
+	// Allowed are, for CodeActionNotAllowed, the actions that the payment's state allows.
+	Allowed []string
 	cause   error
 }
 

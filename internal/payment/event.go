@@ -23,6 +23,10 @@ const (
 	EventStockReleased     EventType = "stock.released"
 	EventOrderConfirmed    EventType = "order.confirmed"
 	EventOrderFailed       EventType = "order.failed"
+	EventOrderCanceled     EventType = "order.canceled"
+	EventRefundRequested   EventType = "refund.requested"
+	EventRefundSucceeded   EventType = "refund.succeeded"
+	EventRefundFailed      EventType = "refund.failed"
 	EventReviewRequired    EventType = "payment.review_required"
 )
 
@@ -30,7 +34,8 @@ const (
 var EventTypes = []EventType{
 	EventOrderPlaced, EventStockReserved, EventStockRejected, EventPaymentAuthorized,
 	EventPaymentDeclined, EventPaymentCaptured, EventPaymentVoided, EventStockReleased,
-	EventOrderConfirmed, EventOrderFailed, EventReviewRequired,
+	EventOrderConfirmed, EventOrderFailed, EventOrderCanceled,
+	EventRefundRequested, EventRefundSucceeded, EventRefundFailed, EventReviewRequired,
 }
 
 // EventData is the data of every event: the ids and the status after the event
@@ -45,17 +50,19 @@ type EventData struct {
 	Authorization *AuthorizationData `json:"authorization,omitempty"`
 	Captured      *CapturedData      `json:"captured,omitempty"`
 	Failure       *Failure           `json:"failure,omitempty"`
+	Refund        *RefundData        `json:"refund,omitempty"`
 	Attempts      []AttemptData      `json:"attempts,omitempty"`
 }
 
 // PlacedData is what order.placed tells of the new order. Amounts are in minor units.
 type PlacedData struct {
-	Amount        int64      `json:"amount"`
-	Currency      string     `json:"currency"`
-	PaymentMethod string     `json:"payment_method"`
-	Customer      Customer   `json:"customer"`
-	Reference     string     `json:"reference"`
-	Lines         []LineData `json:"lines"`
+	Amount        int64         `json:"amount"`
+	Currency      string        `json:"currency"`
+	PaymentMethod string        `json:"payment_method"`
+	CaptureMethod CaptureMethod `json:"capture_method,omitempty"` // automatic if missing
+	Customer      Customer      `json:"customer"`
+	Reference     string        `json:"reference"`
+	Lines         []LineData    `json:"lines"`
 }
 
 // Customer carries the address only as ciphertext (base64 of Tink AEAD, bound
@@ -86,12 +93,23 @@ type CapturedData struct {
 	Amount    int64  `json:"amount"`
 }
 
+// RefundData is a refund as it stands after the event; Amount is in minor units.
+type RefundData struct {
+	ID          string       `json:"id"`
+	Amount      int64        `json:"amount"`
+	Reason      string       `json:"reason,omitempty"`
+	Status      RefundStatus `json:"status"`
+	FailureCode string       `json:"failure_code,omitempty"`
+	Provider    string       `json:"provider,omitempty"`
+	Operation   string       `json:"operation,omitempty"`
+}
+
 // AttemptData is one attempt of the saga's step that led to the event, so that
 // the timeline can be told from events alone.
 type AttemptData struct {
 	Number     int       `json:"number"` // counts over the whole saga, from 1
 	Step       string    `json:"step"`
-	Call       string    `json:"call"`    // local, execute or lookup
+	Call       string    `json:"call"`    // local, execute, lookup, await or operator
 	Outcome    string    `json:"outcome"` // succeeded, rejected, not_found or unknown
 	Code       string    `json:"code,omitempty"`
 	StartedAt  time.Time `json:"started_at"`

@@ -1,6 +1,7 @@
 package payment
 
 import (
+	"cmp"
 	"fmt"
 	"net/mail"
 	"strings"
@@ -24,6 +25,7 @@ type Draft struct {
 	CustomerReference string
 	CustomerEmail     string // optional
 	OrderReference    string
+	CaptureMethod     string // empty is automatic
 	Lines             []DraftLine
 }
 
@@ -41,6 +43,7 @@ type Order struct {
 	customerReference string
 	customerEmail     string
 	reference         string
+	captureMethod     CaptureMethod
 	lines             []Line
 }
 
@@ -56,9 +59,10 @@ func (o Order) PaymentMethod() string     { return o.paymentMethod }
 func (o Order) CustomerReference() string { return o.customerReference }
 
 // CustomerEmail is empty when the client gave none.
-func (o Order) CustomerEmail() string { return o.customerEmail }
-func (o Order) Reference() string     { return o.reference }
-func (o Order) Lines() []Line         { return o.lines }
+func (o Order) CustomerEmail() string        { return o.customerEmail }
+func (o Order) Reference() string            { return o.reference }
+func (o Order) CaptureMethod() CaptureMethod { return o.captureMethod }
+func (o Order) Lines() []Line                { return o.lines }
 
 func (l Line) SKU() string     { return l.sku }
 func (l Line) Quantity() int64 { return l.quantity }
@@ -80,6 +84,10 @@ func NewOrder(d Draft) (Order, error) {
 	}
 	if err := validPaymentMethod(d.PaymentMethod); err != nil {
 		v.add("/payment_method", "payment_method_invalid", "%v", err)
+	}
+	method, ok := ParseCaptureMethod(cmp.Or(d.CaptureMethod, string(CaptureAutomatic)))
+	if !ok {
+		v.add("/capture_method", "capture_method_invalid", "must be automatic or manual")
 	}
 	if err := validText(d.CustomerReference, MaxReference); err != nil {
 		v.add("/customer/reference", "text_invalid", "%v", err)
@@ -103,6 +111,7 @@ func NewOrder(d Draft) (Order, error) {
 		customerReference: d.CustomerReference,
 		customerEmail:     d.CustomerEmail,
 		reference:         d.OrderReference,
+		captureMethod:     method,
 		lines:             lines,
 	}, nil
 }
@@ -153,35 +162,4 @@ func validEmail(s string) error {
 		return fmt.Errorf("must be a bare email address")
 	}
 	return nil
-}
-
-// Stock is the number of units of an article that a merchant has on hand.
-type Stock struct {
-	merchantID, sku string
-	onHand          int64
-}
-
-func (s Stock) MerchantID() string { return s.merchantID }
-func (s Stock) SKU() string        { return s.sku }
-func (s Stock) OnHand() int64      { return s.onHand }
-
-// MaxOnHand bounds what can be on hand of one article.
-const MaxOnHand int64 = 1_000_000_000
-
-// NewStock names a refused member by pointer, which begins with at.
-func NewStock(at, merchantID, sku string, onHand int64) (Stock, error) {
-	var v violations
-	if !ValidID(PrefixMerchant, merchantID) {
-		v.add(at+"/merchant", "id_invalid", "must be a merchant's id (mer_…)")
-	}
-	if err := validToken(sku, MaxSKU); err != nil {
-		v.add(at+"/sku", "sku_invalid", "%v", err)
-	}
-	if onHand < 0 || onHand > MaxOnHand {
-		v.add(at+"/on_hand", "out_of_range", "must be from 0 to %d", MaxOnHand)
-	}
-	if err := v.err("stock"); err != nil {
-		return Stock{}, err
-	}
-	return Stock{merchantID, sku, onHand}, nil
 }

@@ -7,20 +7,22 @@ type Status string
 
 // The states of a payment.
 const (
-	StatusProcessing     Status = "processing"
-	StatusRequiresReview Status = "requires_review" // parked for a person; not terminal
-	StatusSucceeded      Status = "succeeded"
-	StatusFailed         Status = "failed"
-	StatusCanceled       Status = "canceled"
+	StatusProcessing      Status = "processing"
+	StatusRequiresCapture Status = "requires_capture" // authorized; the merchant says when to capture
+	StatusRequiresReview  Status = "requires_review"  // parked for a person; not terminal
+	StatusSucceeded       Status = "succeeded"
+	StatusFailed          Status = "failed"
+	StatusCanceled        Status = "canceled"
 )
 
 // transitions is the whole state machine; a trigger in the database repeats it.
 var transitions = map[Status][]Status{
-	StatusProcessing:     {StatusSucceeded, StatusFailed, StatusCanceled, StatusRequiresReview},
-	StatusRequiresReview: {StatusProcessing, StatusSucceeded, StatusFailed, StatusCanceled},
-	StatusSucceeded:      nil,
-	StatusFailed:         nil,
-	StatusCanceled:       nil,
+	StatusProcessing:      {StatusRequiresCapture, StatusSucceeded, StatusFailed, StatusCanceled, StatusRequiresReview},
+	StatusRequiresCapture: {StatusProcessing, StatusSucceeded, StatusFailed, StatusCanceled, StatusRequiresReview},
+	StatusRequiresReview:  {StatusProcessing, StatusRequiresCapture, StatusSucceeded, StatusFailed, StatusCanceled},
+	StatusSucceeded:       nil,
+	StatusFailed:          nil,
+	StatusCanceled:        nil,
 }
 
 // ParseStatus is false for a word that is no status.
@@ -39,8 +41,10 @@ func (s Status) Terminal() bool {
 }
 
 // Settled reports whether there is an outcome to tell a client who waits:
-// a terminal state, or one that only a person can move.
-func (s Status) Settled() bool { return s.Terminal() || s == StatusRequiresReview }
+// a terminal state, or one that only the merchant or a person can move.
+func (s Status) Settled() bool {
+	return s.Terminal() || s == StatusRequiresReview || s == StatusRequiresCapture
+}
 
 // Failure says why a payment failed: a stable code, the saga's step that was
 // refused, and a sentence for a person.
@@ -48,4 +52,19 @@ type Failure struct {
 	Code    string `json:"code"`
 	Step    string `json:"step"`
 	Message string `json:"message"`
+}
+
+// Actions that a merchant may take on a payment in this state, in words of the
+// API's paths. A payment that is being canceled or captured still names them.
+func (s Status) Actions() []string {
+	switch s {
+	case StatusProcessing:
+		return []string{"cancel"}
+	case StatusRequiresCapture:
+		return []string{"cancel", "capture"}
+	case StatusSucceeded:
+		return []string{"refund"}
+	case StatusRequiresReview, StatusFailed, StatusCanceled:
+	}
+	return []string{}
 }

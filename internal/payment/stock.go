@@ -1,0 +1,32 @@
+package payment
+
+// Stock is the number of units of an article that a merchant has on hand.
+type Stock struct {
+	merchantID, sku string
+	onHand          int64
+}
+
+func (s Stock) MerchantID() string { return s.merchantID }
+func (s Stock) SKU() string        { return s.sku }
+func (s Stock) OnHand() int64      { return s.onHand }
+
+// MaxOnHand bounds what can be on hand of one article.
+const MaxOnHand int64 = 1_000_000_000
+
+// NewStock names a refused member by pointer, which begins with at.
+func NewStock(at, merchantID, sku string, onHand int64) (Stock, error) {
+	var v violations
+	if !ValidID(PrefixMerchant, merchantID) {
+		v.add(at+"/merchant", "id_invalid", "must be a merchant's id (mer_…)")
+	}
+	if err := validToken(sku, MaxSKU); err != nil {
+		v.add(at+"/sku", "sku_invalid", "%v", err)
+	}
+	if onHand < 0 || onHand > MaxOnHand {
+		v.add(at+"/on_hand", "out_of_range", "must be from 0 to %d", MaxOnHand)
+	}
+	if err := v.err("stock"); err != nil {
+		return Stock{}, err
+	}
+	return Stock{merchantID, sku, onHand}, nil
+}
