@@ -14,13 +14,6 @@ const (
 	Parked       State = "parked"
 )
 
-// Rejection is why a saga turned back, or why it was parked.
-type Rejection struct {
-	Step   string `json:"step"`
-	Code   string `json:"code"`
-	Detail string `json:"detail"`
-}
-
 // position is where a saga stands: all that a decision depends on.
 type position struct {
 	State     State
@@ -28,21 +21,27 @@ type position struct {
 	Since     time.Time // when Step was entered
 	Tries     int
 	Intent    bool // the call of Step may have been made
+	Attempted bool // a request of Step was sent, even if a lookup has since found nothing
 	Resolving bool // its outcome has to be looked up
 	InFlight  time.Time
 	Rejection *Rejection
-	Wait      time.Duration // until the next turn
+	Parked    *Rejection
+	From      State      // Parked from
+	Abort     *Rejection // asked for, and heeded only where it is not too late
+	Signaled  bool
+	Deadline  time.Time // zero: none
+	Wait      time.Duration
 }
 
 func (p position) live() bool { return p.State == Running || p.State == Compensating }
 
-// lost is the position of a saga whose worker died with a call in its hands.
-func (p position) lost(now time.Time, policy Policy) position {
-	p.Resolving, p.InFlight = true, now.Add(policy.Horizon)
+// abandoned is the position of a saga whose worker died with a call in its hands.
+func (p position) abandoned(now time.Time, policy Policy) position {
+	p.Resolving, p.Attempted, p.InFlight = true, true, now.Add(policy.Horizon)
 	return p
 }
 
-// decide is the whole state machine: pure, so that it can be run without a store.
+// decide is what an outcome means: pure, so that it can be run without a store.
 func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) position {
 	index, _, _ := d.find(p.Step)
 	switch o.Verdict {
@@ -50,40 +49,90 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		if p.State == Compensating {
 			return d.back(p, index, now)
 		}
-		if index+1 == len(d.Steps) {
-			return position{State: Completed, Step: p.Step, Since: p.Since}
-		}
-		return position{State: Running, Step: d.Steps[index+1].Do.Name, Since: now}
+		return d.enter(p, index+1, now)
 	case Rejected:
-		rejection := &Rejection{p.Step, o.Code, o.Detail}
+		rejection := &Rejection{Step: p.Step, Code: o.Code, Detail: o.Detail}
 		if p.State == Compensating || d.Steps[index].Kind == Retriable {
 			return p.park(rejection)
 		}
 		p.Rejection = rejection
 		return d.back(p, index, now)
 	case NotFound:
-		if left := p.InFlight.Sub(now); left > 0 {
+		if o.Again > 0 {
 			p.Tries++
-			p.Wait = min(policy.Backoff(p.Tries), left)
+			p.Resolving, p.Wait = true, o.Again
 			return p
 		}
-		if now.Sub(p.Since) > policy.KeyLifetime {
-			return p.park(&Rejection{p.Step, "unresolved", "the outcome stayed unknown for as long as the provider honors the key"})
-		}
-		p.Resolving, p.Intent = false, false
+		return p.notFound(now, policy)
+	case notSent:
+		p.Intent, p.Wait = false, policy.Shut()
 		return p
 	default:
 		p.Tries++
-		p.Resolving = true
+		p.Resolving, p.Attempted = true, true
 		if o.sent.IsZero() {
 			o.sent = now
 		}
 		if until := o.sent.Add(policy.Horizon); o.InFlight && until.After(p.InFlight) {
 			p.InFlight = until
 		}
-		p.Wait = policy.Backoff(p.Tries)
+		p.Wait = policy.pause(p.State, p.Tries)
 		return p
 	}
+}
+
+// notFound proves nothing while a request may be in flight. After that the same
+// request may be sent again, as long as its key is honored; not later.
+func (p position) notFound(now time.Time, policy Policy) position {
+	if left := p.InFlight.Sub(now); left > 0 {
+		p.Tries++
+		p.Wait = min(policy.pause(p.State, p.Tries), left)
+		return p
+	}
+	p.Resolving, p.Intent = false, false
+	if now.Sub(p.Since) > policy.KeyLifetime && p.Abort == nil {
+		return p.park(&Rejection{
+			Step: p.Step, Code: CodeUnresolved,
+			Detail: "The outcome stayed unknown for as long as the provider honors the key.",
+		})
+	}
+	return p
+}
+
+// enter goes on to the step at index, or to the end.
+func (d Definition) enter(p position, index int, now time.Time) position {
+	if index == len(d.Steps) {
+		return position{State: Completed, Step: p.Step, Since: p.Since}
+	}
+	next := position{State: Running, Step: d.Steps[index].Do.Name, Since: now, Abort: p.Abort, Deadline: p.Deadline}
+	if d.Steps[index].Do.Await != nil || d.Steps[index].Kind == Retriable {
+		next.Deadline = time.Time{}
+	}
+	return next
+}
+
+// abortable is whether the saga can still turn back at its own wish: before the
+// pivot, and at it as long as no request of it was ever sent.
+func (d Definition) abortable(p position) bool {
+	index, _, _ := d.find(p.Step)
+	kind := d.Steps[index].Kind
+	return p.State == Running && (kind == Compensatable || kind == Pivot && !p.Attempted && !p.Intent)
+}
+
+// turn heeds an abort or the deadline once the outcome of what was sent is known.
+// What was sent and never found leaves the rejection unproven.
+func (d Definition) turn(p position, now time.Time) position {
+	if p.Abort == nil && !p.Deadline.IsZero() && now.After(p.Deadline) {
+		p.Abort = &Rejection{Code: CodeDeadline, Detail: "The order could not be completed in time."}
+	}
+	if p.Abort == nil || p.Intent || p.Resolving || !d.abortable(p) {
+		return p
+	}
+	index, _, _ := d.find(p.Step)
+	rejection := *p.Abort
+	rejection.Step, rejection.Unproven = p.Step, p.Attempted
+	p.Rejection = &rejection
+	return d.back(p, index, now)
 }
 
 // back goes to the nearest compensation before step index, in reverse order.
@@ -96,6 +145,21 @@ func (d Definition) back(p position, index int, now time.Time) position {
 	return position{State: Compensated, Step: p.Step, Since: p.Since, Rejection: p.Rejection}
 }
 
+// park keeps all that a person may have to go on with.
 func (p position) park(why *Rejection) position {
-	return position{State: Parked, Step: p.Step, Since: p.Since, Tries: p.Tries, Rejection: why}
+	p.From, p.State, p.Parked, p.Wait = p.State, Parked, why, 0
+	return p
+}
+
+// await is the outcome of an awaiting step; without one yet the position waits.
+func (p position) await(within time.Duration, lapse Outcome, now time.Time) (position, *Outcome) {
+	left := p.Since.Add(within).Sub(now)
+	switch {
+	case p.Signaled:
+		return p, &Outcome{Verdict: Succeeded}
+	case left <= 0:
+		return p, &lapse
+	}
+	p.Wait = left
+	return p, nil
 }

@@ -2,9 +2,11 @@ package saga
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,29 +23,8 @@ const (
 	Retriable
 )
 
-// Verdict of an attempt.
-type Verdict string
-
-// NotFound is a lookup's verdict only: the other system has no such operation
-// (yet, as long as a request may be in flight).
-const (
-	Succeeded Verdict = "succeeded"
-	Rejected  Verdict = "rejected"
-	NotFound  Verdict = "not_found"
-	Unknown   Verdict = "unknown"
-)
-
-// Outcome of an attempt. Code and Detail say why it was rejected or is unknown;
-// Reference is the other system's name of the operation.
-type Outcome struct {
-	Verdict   Verdict
-	Code      string
-	Detail    string
-	Reference string
-	// InFlight: the outcome is unknown and the request may yet be carried out.
-	InFlight bool
-
-	sent time.Time // when the request left at the latest; the zero time means now
+func (k Kind) String() string {
+	return map[Kind]string{Compensatable: "compensatable", Pivot: "pivot", Retriable: "retriable"}[k]
 }
 
 // Request is what a call to another system gets. Key is derived from saga and
@@ -51,6 +32,12 @@ type Outcome struct {
 type Request struct {
 	Key  string
 	Data json.RawMessage
+}
+
+// digest is what an attempt keeps of its request.
+func (r Request) digest() []byte {
+	sum := sha256.Sum256(append([]byte(r.Key+"\x00"), r.Data...))
+	return sum[:]
 }
 
 // Call is a step's work in another system. Execute and Lookup run outside any
@@ -62,12 +49,36 @@ type Call struct {
 	Record  func(context.Context, pgx.Tx, *Instance, Outcome) error
 }
 
-// Action is either Local, which runs inside the engine's transaction and must be
-// succeeded or rejected, or a Call. An error of Local rolls back and is retried.
+// Await holds a saga until it is signaled, or Within has passed since the step
+// was entered: then Lapse is the step's outcome, succeeded or rejected. Record
+// may be nil.
+type Await struct {
+	Within func(json.RawMessage) time.Duration
+	Lapse  Outcome
+	Record func(context.Context, pgx.Tx, *Instance, Outcome) error
+}
+
+// Action is one of three: Local, which runs inside the engine's transaction and
+// must be succeeded or rejected; a Call; or an Await. An error of Local rolls
+// back and is retried.
 type Action struct {
 	Name  string
 	Local func(context.Context, pgx.Tx, *Instance) (Outcome, error)
 	Call  *Call
+	Await *Await
+}
+
+func (a Action) kind() string {
+	kinds := []string{}
+	for name, has := range map[string]bool{"local": a.Local != nil, "call": a.Call != nil, "await": a.Await != nil} {
+		if has {
+			kinds = append(kinds, name)
+		}
+	}
+	if len(kinds) != 1 {
+		return ""
+	}
+	return kinds[0]
 }
 
 // Step is an action and the compensation that undoes its effect.
@@ -77,15 +88,19 @@ type Step struct {
 	Undo *Action
 }
 
-// Definition of a saga. The hooks run in the transaction of the last step; Parked
-// in the one that gives the saga to a person.
+// Definition of a saga: data, of which Hash is the identity. A running saga stays
+// with the version it began with. The hooks run in the transaction of the last
+// step; Parked in the one that gives the saga to a person.
 type Definition struct {
-	Name        string
-	Version     int
+	Name    string
+	Version int
+	// Deadline is how long after its beginning a saga turns back by itself, if it
+	// has come neither to its pivot nor to an awaiting step. 0 is never.
+	Deadline    time.Duration
 	Steps       []Step
 	Completed   func(context.Context, pgx.Tx, *Instance) error
 	Compensated func(context.Context, pgx.Tx, *Instance) error
-	Parked      func(context.Context, pgx.Tx, *Instance, string) error
+	Parked      func(context.Context, pgx.Tx, *Instance, Rejection) error
 }
 
 // Check refuses a definition whose shape could roll back past its pivot.
@@ -99,9 +114,16 @@ func (d Definition) Check() error {
 		if s.Undo != nil {
 			actions = append(actions, *s.Undo)
 		}
-		for _, a := range actions {
-			if a.Name == "" || seen[a.Name] || (a.Local == nil) == (a.Call == nil) {
-				return fmt.Errorf("saga %s: action %q needs a name of its own and either Local or Call", d.Name, a.Name)
+		for i, a := range actions {
+			if a.Name == "" || seen[a.Name] || a.kind() == "" {
+				return fmt.Errorf("saga %s: action %q needs a name of its own and one of Local, Call and Await", d.Name, a.Name)
+			}
+			if a.Call != nil && (a.Call.Execute == nil || a.Call.Lookup == nil || a.Call.Record == nil) {
+				return fmt.Errorf("saga %s: call %q needs Execute, Lookup and Record", d.Name, a.Name)
+			}
+			if a.Await != nil && (i > 0 || s.Kind != Compensatable || a.Await.Within == nil ||
+				a.Await.Lapse.Verdict != Succeeded && a.Await.Lapse.Verdict != Rejected) {
+				return fmt.Errorf("saga %s: %q can only await before the pivot, and needs a time and a lapse", d.Name, a.Name)
 			}
 			seen[a.Name] = true
 		}
@@ -117,6 +139,20 @@ func (d Definition) Check() error {
 		return fmt.Errorf("saga %s: every hook is needed", d.Name)
 	}
 	return nil
+}
+
+// Hash is SHA-256 over the shape: what a version of a name must never change.
+func (d Definition) Hash() [sha256.Size]byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%q %d\n", d.Name, d.Version)
+	for _, s := range d.Steps {
+		fmt.Fprintf(&b, "%s %q %s", s.Kind, s.Do.Name, s.Do.kind())
+		if s.Undo != nil {
+			fmt.Fprintf(&b, " undo %q %s", s.Undo.Name, s.Undo.kind())
+		}
+		b.WriteByte('\n')
+	}
+	return sha256.Sum256([]byte(b.String()))
 }
 
 // find gives the place of the action with this name.
@@ -139,6 +175,16 @@ type Policy struct {
 	Horizon time.Duration
 	// KeyLifetime is how long the other system honors a key, less a margin.
 	KeyLifetime time.Duration
-	// Backoff gives the pause after the n-th try, from 1.
-	Backoff func(try int) time.Duration
+	// Backoff gives the pause after the n-th try, from 1; UndoBackoff the pause
+	// between tries of a compensation.
+	Backoff, UndoBackoff func(try int) time.Duration
+	// Shut is the pause of a saga that finds the circuit to the other system open.
+	Shut func() time.Duration
+}
+
+func (p Policy) pause(s State, try int) time.Duration {
+	if s == Compensating {
+		return p.UndoBackoff(try)
+	}
+	return p.Backoff(try)
 }

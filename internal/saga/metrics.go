@@ -2,7 +2,9 @@ package saga
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,7 +12,10 @@ import (
 
 type metrics struct {
 	live     *prometheus.GaugeVec
+	paused   prometheus.Gauge
+	orphaned *prometheus.GaugeVec
 	oldest   prometheus.Gauge
+	open     prometheus.Gauge
 	finished *prometheus.CounterVec
 	fenced   prometheus.Counter
 	errors   prometheus.Counter
@@ -21,8 +26,17 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		live: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas", Help: "Sagas that are live or parked.",
 		}, []string{"definition", "state", "step"}),
+		paused: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "payments_sagas_paused", Help: "Live sagas that an operator has paused.",
+		}),
+		orphaned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_sagas_orphaned", Help: "Live sagas of a version that no running worker holds.",
+		}, []string{"definition", "version"}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_oldest_due_seconds", Help: "How long the longest waiting due saga has waited for a worker.",
+		}),
+		open: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer.",
 		}),
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_sagas_finished_total", Help: "Sagas that this process ended or parked.",
@@ -34,33 +48,81 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "payments_saga_turn_errors_total", Help: "Turns of a saga that were rolled back and will be tried again.",
 		}),
 	}
-	reg.MustRegister(m.live, m.oldest, m.finished, m.fenced, m.errors)
+	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.open, m.finished, m.fenced, m.errors)
 	return m
+}
+
+func (m metrics) circuitChanged(open bool) {
+	m.open.Set(map[bool]float64{true: 1}[open])
+}
+
+func (w *Worker) ended(i *Instance) {
+	if !i.live() {
+		w.metrics.finished.WithLabelValues(i.definition, string(i.State)).Inc()
+	}
+}
+
+// heldFor is how long a version counts as held after a worker has last said so.
+const heldFor = 30 * time.Second
+
+// Register says which versions this worker holds. A version that was known with
+// another shape is refused: its running sagas would be driven by other steps.
+func (w *Worker) Register(ctx context.Context) error {
+	for _, d := range w.Definitions {
+		var known []byte
+		hash := d.Hash()
+		err := w.pool.QueryRow(ctx, `
+			INSERT INTO saga_definitions (name, version, hash) VALUES ($1, $2, $3)
+			ON CONFLICT (name, version) DO UPDATE SET held_at = now() RETURNING hash`, d.Name, d.Version, hash[:]).Scan(&known)
+		if err != nil {
+			return fmt.Errorf("register saga %s: %w", d.Name, err)
+		}
+		if [sha256.Size]byte(known) != hash {
+			return fmt.Errorf("saga %s version %d was known with other steps: a changed definition needs a new version", d.Name, d.Version)
+		}
+	}
+	return nil
 }
 
 // Measure counts the live and parked sagas of every process, from the table.
 func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
+	if err := w.Register(ctx); err != nil {
+		return false, err
+	}
+	// sagas_not_ended serves both queries.
 	rows, err := w.pool.Query(ctx, `
-		SELECT definition, state, step, count(*), coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8
-		FROM sagas WHERE due_at IS NOT NULL OR state = 'parked' GROUP BY 1, 2, 3`)
+		SELECT s.definition, s.version, s.state, s.step, count(*), count(s.paused_at),
+			coalesce(extract(epoch FROM now() - min(s.due_at) FILTER (WHERE s.paused_at IS NULL)), 0)::float8,
+			coalesce(bool_or(d.held_at > now() - $1::interval), false)
+		FROM sagas s LEFT JOIN saga_definitions d ON d.name = s.definition AND d.version = s.version
+		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4`, heldFor)
 	if err != nil {
 		return false, fmt.Errorf("count sagas: %w", err)
 	}
 	type row struct {
-		Definition, State, Step string
-		Count                   int64
-		Age                     float64
+		Definition    string
+		Version       int
+		State, Step   string
+		Count, Paused int64
+		Age           float64
+		Held          bool
 	}
 	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
 		return false, fmt.Errorf("count sagas: %w", err)
 	}
 	w.metrics.live.Reset()
-	oldest := 0.0
+	w.metrics.orphaned.Reset()
+	oldest, paused := 0.0, int64(0)
 	for _, c := range counts {
-		w.metrics.live.WithLabelValues(c.Definition, c.State, c.Step).Set(float64(c.Count))
-		oldest = max(oldest, c.Age)
+		w.metrics.live.WithLabelValues(c.Definition, c.State, c.Step).Add(float64(c.Count))
+		oldest, paused = max(oldest, c.Age), paused+c.Paused
+		if !c.Held {
+			w.metrics.orphaned.WithLabelValues(c.Definition, fmt.Sprint(c.Version)).Add(float64(c.Count))
+			w.Log.ErrorContext(ctx, "sagas of a version that no running worker holds", "definition", c.Definition, "version", c.Version, "sagas", c.Count)
+		}
 	}
 	w.metrics.oldest.Set(oldest)
+	w.metrics.paused.Set(float64(paused))
 	return false, nil
 }

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"payments/internal/postgres"
 )
 
-// Config of a Worker. Every member is needed.
+// Config of a Worker. Every member but Lock and Crash is needed.
 type Config struct {
 	Definitions []Definition
 	Policy      Policy
@@ -23,11 +22,29 @@ type Config struct {
 	Owner string
 	// CallTimeout bounds one call; Lease must leave room for it and a commit.
 	CallTimeout, Lease time.Duration
-	Concurrency        int
-	Now                func() time.Time
-	Log                *slog.Logger
-	Registerer         prometheus.Registerer
+	// Concurrency is how many sagas, and so how many calls, are in hand at once.
+	Concurrency int
+	// Lock takes, before the steps of a commit run, the locks that their writes will
+	// take, in one order for all, so that two commits cannot deadlock.
+	Lock func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) error
+	// Crash is for tests: where it answers true, the worker does no more, as if its
+	// process had died there. The points are CrashPoints.
+	Crash      func(point, step string) bool
+	Now        func() time.Time
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
 }
+
+// CrashPoints are the boundaries between which a worker can die, in the order of a
+// saga's turn: after the claim, before and after a commit, before and after a call.
+func CrashPoints() []string { return []string{"claimed", "commit", "committed", "call", "called"} }
+
+// maxBatch bounds the sagas of one commit.
+const (
+	maxBatch = 100
+	// commits side by side; each is of another merchant.
+	parallelCommits = 4
+)
 
 // Worker claims due sagas and drives each until it waits or ends.
 type Worker struct {
@@ -38,7 +55,10 @@ type Worker struct {
 	versions []int
 	slots    chan struct{}
 	wake     chan struct{}
+	commits  *group
+	circuit  circuit
 	inHand   sync.WaitGroup
+	dead     atomic.Bool // Crash said so
 	metrics  metrics
 }
 
@@ -50,8 +70,15 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 	if c.Concurrency < 1 {
 		return nil, errors.New("a saga worker needs a concurrency of at least 1")
 	}
-	w := &Worker{Config: c, pool: pool, byName: map[string]map[int]Definition{},
-		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer)}
+	if c.Lock == nil {
+		c.Lock = func(context.Context, pgx.Tx, string, []Turn) error { return nil }
+	}
+	w := &Worker{
+		Config: c, pool: pool, byName: map[string]map[int]Definition{},
+		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer),
+	}
+	w.commits = newGroup(maxBatch, parallelCommits, w.commitAll)
+	w.circuit = newCircuit(c.Policy.Shut(), w.metrics.circuitChanged)
 	for _, d := range c.Definitions {
 		if err := d.Check(); err != nil {
 			return nil, err
@@ -59,11 +86,16 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		if w.byName[d.Name] == nil {
 			w.byName[d.Name] = map[int]Definition{}
 		}
+		if _, twice := w.byName[d.Name][d.Version]; twice {
+			return nil, fmt.Errorf("saga %s version %d is defined twice", d.Name, d.Version)
+		}
 		w.byName[d.Name][d.Version] = d
 		w.names, w.versions = append(w.names, d.Name), append(w.versions, d.Version)
 	}
 	return w, nil
 }
+
+func (w *Worker) definition(i *Instance) Definition { return w.byName[i.definition][i.version] }
 
 // Wake hints that a saga is due; a lost hint costs one polling interval.
 func (w *Worker) Wake() {
@@ -80,7 +112,7 @@ func (w *Worker) Woken() <-chan struct{} { return w.wake }
 // background; again is true when there may be more and a slot for them.
 func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 	free := cap(w.slots) - len(w.slots)
-	if free == 0 {
+	if free == 0 || w.dead.Load() {
 		return false, nil
 	}
 	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, w.Now)
@@ -104,28 +136,54 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 // finishes its step and gives its lease back.
 func (w *Worker) Drain() { w.inHand.Wait() }
 
+// errDead is the end of a worker that Crash has ended.
+var errDead = errors.New("the worker is dead")
+
+func (w *Worker) dies(point, step string) error {
+	if w.dead.Load() || w.Crash != nil && w.Crash(point, step) {
+		w.dead.Store(true)
+		return errDead
+	}
+	return nil
+}
+
+// die asks for each saga of a commit, by the step that it came with.
+func (w *Worker) die(point string, entries []*entry) error {
+	for _, e := range entries {
+		if err := w.dies(point, e.saga.Step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (w *Worker) drive(stop context.Context, i *Instance) {
 	ctx := context.WithoutCancel(stop)
-	d := w.byName[i.definition][i.version]
+	if w.dies("claimed", i.Step) != nil {
+		return
+	}
 	if i.Intent && !i.Resolving {
-		i.position = i.lost(i.now(w.Now()), w.Policy)
+		i.position, i.lost = i.abandoned(i.now(w.Now()), w.Policy), true
 	}
 	for i.live() && i.Wait == 0 {
 		if stop.Err() != nil {
 			w.giveBack(ctx, i, 0, false)
 			return
 		}
-		err := w.turn(ctx, d, i)
+		step, epoch := i.Step, i.epoch
+		err := w.turn(ctx, i)
 		switch {
 		case err == nil:
+		case errors.Is(err, errDead):
+			return
 		case errors.Is(err, ErrFenced):
 			w.metrics.fenced.Inc()
-			w.Log.WarnContext(ctx, "saga fenced", "saga", i.ID, "step", i.Step, "epoch", i.epoch)
+			w.Log.WarnContext(ctx, "saga fenced", "saga", i.ID, "step", step, "epoch", epoch)
 			return
 		default:
 			w.metrics.errors.Inc()
-			w.Log.ErrorContext(ctx, "saga turn failed", "saga", i.ID, "step", i.Step, "error", err)
-			w.giveBack(ctx, i, w.Policy.Backoff(i.Tries+1), true)
+			w.Log.ErrorContext(ctx, "saga turn failed", "saga", i.ID, "step", step, "error", err)
+			w.giveBack(ctx, i, w.Policy.pause(i.State, i.Tries+1), true)
 			return
 		}
 	}
@@ -140,115 +198,70 @@ func (w *Worker) giveBack(ctx context.Context, i *Instance, wait time.Duration, 
 }
 
 // turn makes the call that is next, if one is, and commits what follows from it.
-func (w *Worker) turn(ctx context.Context, d Definition, i *Instance) (err error) {
+func (w *Worker) turn(ctx context.Context, i *Instance) (err error) {
+	_, action, ok := w.definition(i).find(i.Step)
+	if !ok {
+		return fmt.Errorf("saga %s version %d has no step %q", i.definition, i.version, i.Step)
+	}
+	var m *made
+	switch {
+	case action.Call == nil:
+	case i.verdict != nil:
+		now := i.now(w.Now())
+		m = &made{call: callOperator, outcome: *i.verdict, began: now, ended: now}
+		i.verdict = nil
+	case i.Resolving || i.Intent:
+		if left := i.leased.Sub(w.Now()); left < w.CallTimeout+time.Second {
+			return fmt.Errorf("the lease ends in %v, too soon for a call", left)
+		}
+		if err := w.dies("call", i.Step); err != nil {
+			return err
+		}
+		if m = w.call(ctx, *action.Call, i); m == nil {
+			w.giveBack(ctx, i, w.Policy.Shut(), false) // a lookup can wait
+			i.Wait = w.Policy.Shut()
+			return nil
+		}
+		if err := w.dies("called", i.Step); err != nil {
+			return err
+		}
+	}
+	return w.commits.submit(ctx, &entry{saga: i, made: m})
+}
+
+// call makes the call that the position asks for. An open circuit makes none: the
+// intent of an execution is then taken back, and a lookup is nil.
+func (w *Worker) call(ctx context.Context, c Call, i *Instance) *made {
+	m := &made{call: callExecute, digest: i.request().digest()}
+	do := c.Execute
+	if i.Resolving {
+		m.call, do = callLookup, c.Lookup
+	}
+	began := w.Now()
+	m.began = i.now(began)
+	done, ok := w.circuit.allow()
+	switch {
+	case !ok && i.Resolving:
+		return nil
+	case !ok:
+		m.outcome = Outcome{Verdict: notSent, Code: "circuit_open"}
+	default:
+		m.outcome = w.safely(ctx, do, i)
+		done(m.outcome.Verdict)
+	}
+	m.outcome.sent, m.ended = m.began, i.now(w.Now())
+	return m
+}
+
+// safely takes a panic for what it is: nobody knows what was sent.
+func (w *Worker) safely(ctx context.Context, do func(context.Context, Request) Outcome, i *Instance) (o Outcome) {
+	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout)
+	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in step %s: %v", i.Step, p)
+			w.Log.ErrorContext(ctx, "call panicked", "saga", i.ID, "step", i.Step, "panic", fmt.Sprint(p))
+			o = Outcome{Verdict: Unknown, Code: "panic", InFlight: true}
 		}
 	}()
-	_, action, ok := d.find(i.Step)
-	if !ok {
-		return fmt.Errorf("saga %s version %d has no step %q", d.Name, d.Version, i.Step)
-	}
-	if action.Call == nil || !i.Resolving && !i.Intent {
-		return w.commit(ctx, d, i, nil)
-	}
-	if left := i.leased.Sub(w.Now()); left < w.CallTimeout+time.Second {
-		return fmt.Errorf("the lease ends in %v, too soon for a call", left)
-	}
-	made := &made{call: "execute"}
-	execute := action.Call.Execute
-	if i.Resolving {
-		made.call, execute = "lookup", action.Call.Lookup
-	}
-	cctx, cancel := context.WithTimeout(ctx, w.CallTimeout)
-	defer cancel()
-	began := w.Now()
-	made.outcome = execute(cctx, Request{Key: i.key(), Data: i.Data})
-	made.outcome.sent, made.took = i.now(began), w.Now().Sub(began)
-	return w.commit(ctx, d, i, made)
-}
-
-// made is a call and what came of it.
-type made struct {
-	call    string
-	outcome Outcome
-	took    time.Duration
-}
-
-// commit writes, in one transaction, the outcome of the call that was made, every
-// local step that follows, and the intent of the next call.
-func (w *Worker) commit(ctx context.Context, d Definition, i *Instance, m *made) error {
-	began := w.Now()
-	next := *i
-	err := postgres.InTx(ctx, w.pool, func(tx pgx.Tx) error {
-		if m != nil {
-			if err := w.apply(ctx, tx, d, &next, *m); err != nil {
-				return err
-			}
-		}
-		for next.live() && next.Wait == 0 {
-			_, action, _ := d.find(next.Step)
-			if action.Local == nil {
-				if !next.Intent && !next.Resolving {
-					if err := next.intend(ctx, tx); err != nil {
-						return err
-					}
-				}
-				break
-			}
-			if err := w.apply(ctx, tx, d, &next, made{call: "local"}); err != nil {
-				return err
-			}
-		}
-		return next.save(ctx, tx, w.Owner, w.Lease)
-	})
-	if err != nil {
-		return err
-	}
-	next.leased = began.Add(w.Lease)
-	*i = next
-	if !i.live() {
-		w.metrics.finished.WithLabelValues(d.Name, string(i.State)).Inc()
-	}
-	return nil
-}
-
-// apply writes one attempt's outcome, its meaning, and the position after it.
-func (w *Worker) apply(ctx context.Context, tx pgx.Tx, d Definition, i *Instance, m made) error {
-	_, action, _ := d.find(i.Step)
-	record := func() error { return nil }
-	if action.Local != nil {
-		// The attempt is concluded after the step, so it is told to the step beforehand.
-		now := i.now(w.Now())
-		i.Attempts = []Attempt{{Number: i.number + 1, Step: i.Step, Call: m.call, Outcome: Succeeded, StartedAt: now, Finished: now}}
-		outcome, err := action.Local(ctx, tx, i)
-		if err != nil {
-			return fmt.Errorf("%s: %w", i.Step, err)
-		}
-		if outcome.Verdict != Succeeded && outcome.Verdict != Rejected {
-			return fmt.Errorf("%s: a local step must succeed or be rejected, not %s", i.Step, outcome.Verdict)
-		}
-		m.outcome = outcome
-	} else if m.outcome.Verdict == Succeeded || m.outcome.Verdict == Rejected {
-		record = func() error { return action.Call.Record(ctx, tx, i, m.outcome) }
-	}
-	if err := i.conclude(ctx, tx, m.call, m.took, m.outcome); err != nil {
-		return err
-	}
-	if err := record(); err != nil {
-		return fmt.Errorf("record %s: %w", i.Step, err)
-	}
-	i.position = d.decide(i.position, m.outcome, i.now(w.Now()), w.Policy)
-	switch i.State {
-	case Running, Compensating:
-	case Completed:
-		return d.Completed(ctx, tx, i)
-	case Compensated:
-		return d.Compensated(ctx, tx, i)
-	case Parked:
-		w.Log.ErrorContext(ctx, "saga parked for a person", "saga", i.ID, "step", i.Step, "code", i.Rejection.Code)
-		return d.Parked(ctx, tx, i, i.Rejection.Detail)
-	}
-	return nil
+	return do(ctx, i.request())
 }

@@ -32,7 +32,7 @@ func (b *bank) definition() saga.Definition {
 	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
 	return saga.Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *saga.Instance, string) error { return nil },
+		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
 		Steps: []saga.Step{{Kind: saga.Pivot, Do: saga.Action{Name: "pay", Call: &saga.Call{
 			Execute: func(_ context.Context, r saga.Request) saga.Outcome {
 				b.executed.Add(1)
@@ -81,12 +81,17 @@ func worker(t *testing.T, pool *pgxpool.Pool, owner string, d saga.Definition) *
 	w, err := saga.NewWorker(pool, saga.Config{
 		Definitions: []saga.Definition{d}, Owner: owner, CallTimeout: time.Second, Lease: 5 * time.Second, Concurrency: 2,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		Policy: saga.Policy{KeyLifetime: time.Hour, Backoff: func(int) time.Duration { return time.Millisecond }},
+		Policy: quick(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+func quick() saga.Policy {
+	pause := func(int) time.Duration { return time.Millisecond }
+	return saga.Policy{KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return time.Millisecond }}
 }
 
 type row struct {
@@ -185,7 +190,7 @@ func TestALocalStepThatFailsIsRolledBackAndTriedAgain(t *testing.T) {
 	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
 	d := saga.Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *saga.Instance, string) error { return nil },
+		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
 		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: func(ctx context.Context, tx pgx.Tx, _ *saga.Instance) (saga.Outcome, error) {
 			if _, err := tx.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ('mer_00000000000000000000000000', 'x')`); err != nil {
 				return saga.Outcome{}, err

@@ -1,0 +1,173 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Turn is what a commit is going to do with a saga: the local steps that will run
+// if none is rejected.
+type Turn struct {
+	Saga   *Instance
+	Locals []string
+}
+
+// plan foresees the local steps of each entry, so that what they write can be
+// locked in one order for the whole batch.
+func (w *Worker) plan(held []*entry) []Turn {
+	var turns []Turn
+	for _, e := range held {
+		i := e.next // a copy
+		d, now := w.definition(&i), i.now(w.Now())
+		if e.made != nil {
+			i.position = d.decide(i.position, e.made.outcome, now, w.Policy)
+		}
+		t := Turn{Saga: &e.next}
+		for i.live() && i.Wait == 0 {
+			if i.position = d.turn(i.position, now); !i.live() {
+				break
+			}
+			_, action, _ := d.find(i.Step)
+			if action.Call != nil {
+				break
+			}
+			o := Outcome{Verdict: Succeeded}
+			if action.Await != nil {
+				p, lapsed := i.await(action.Await.Within(i.Data), action.Await.Lapse, now)
+				if lapsed == nil {
+					i.position = p
+					break
+				}
+				o = *lapsed
+			} else {
+				t.Locals = append(t.Locals, i.Step)
+			}
+			i.position = d.decide(i.position, o, now, w.Policy)
+		}
+		turns = append(turns, t)
+	}
+	return turns
+}
+
+// advance applies what was made and then all that needs no call, and ends with the
+// intent of the next call, at a wait, or at the saga's end.
+func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance, m *made) error {
+	d := w.definition(i)
+	if m != nil {
+		if err := w.conclude(ctx, tx, j, i, *m); err != nil {
+			return err
+		}
+	}
+	for i.live() && i.Wait == 0 {
+		if i.paused {
+			i.Wait = w.Policy.Shut()
+			return nil
+		}
+		now := i.now(w.Now())
+		if p := d.turn(i.position, now); p.Step != i.Step || p.State != i.State {
+			if i.position = p; p.State == Compensated {
+				return w.reached(ctx, tx, d, i)
+			}
+			continue
+		}
+		_, action, ok := d.find(i.Step)
+		switch {
+		case !ok:
+			return fmt.Errorf("saga %s version %d has no step %q", d.Name, d.Version, i.Step)
+		case action.Call != nil:
+			return w.intend(j, i)
+		case action.Await != nil:
+			p, o := i.await(action.Await.Within(i.Data), action.Await.Lapse, now)
+			if i.position = p; o == nil {
+				return nil
+			}
+			if err := w.conclude(ctx, tx, j, i, made{call: callAwait, outcome: *o, began: i.Since, ended: now}); err != nil {
+				return err
+			}
+		default:
+			if err := w.conclude(ctx, tx, j, i, made{call: callLocal, began: now, ended: now}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// intend writes down that a call is about to be made. A saga that finds the
+// circuit open waits without having tried.
+func (w *Worker) intend(j *journal, i *Instance) error {
+	if i.Intent || i.Resolving {
+		return nil
+	}
+	if w.circuit.open() {
+		i.Wait = w.Policy.Shut()
+		return nil
+	}
+	i.number++
+	i.Intent = true
+	j.add(i, w.Owner, made{call: callExecute, digest: i.request().digest(), began: i.now(w.Now())})
+	return nil
+}
+
+// conclude writes one attempt's outcome, its meaning, and the position after it.
+func (w *Worker) conclude(ctx context.Context, tx pgx.Tx, j *journal, i *Instance, m made) (err error) {
+	d := w.definition(i)
+	_, action, _ := d.find(i.Step)
+	if i.lost {
+		j.add(i, w.Owner, made{call: callExecute, outcome: Outcome{Verdict: Unknown, Code: "worker_lost"}, began: m.began, ended: m.began})
+		i.lost = false
+	}
+	if m.call != callExecute {
+		i.number++
+	}
+	told := Attempt{Number: i.number, Step: i.Step, Call: m.call, Outcome: m.outcome.Verdict, Code: m.outcome.Code, StartedAt: m.began, Finished: m.ended}
+	switch {
+	case action.Local != nil:
+		// The attempt is concluded after the step, so it is told to the step beforehand.
+		told.Outcome = Succeeded
+		i.Attempts = []Attempt{told}
+		if m.outcome, err = action.Local(ctx, tx, i); err != nil {
+			return fmt.Errorf("%s: %w", i.Step, err)
+		}
+		if m.outcome.Verdict != Succeeded && m.outcome.Verdict != Rejected {
+			return fmt.Errorf("%s: a local step must succeed or be rejected, not %s", i.Step, m.outcome.Verdict)
+		}
+	case m.outcome.Verdict == Succeeded || m.outcome.Verdict == Rejected:
+		i.Attempts = append(i.Attempts, told)
+		record := action.Await.recorder()
+		if action.Call != nil {
+			record = action.Call.Record
+		}
+		if err := record(ctx, tx, i, m.outcome); err != nil {
+			return fmt.Errorf("record %s: %w", i.Step, err)
+		}
+	}
+	j.add(i, w.Owner, m)
+	i.Attempts = nil
+	i.position = d.decide(i.position, m.outcome, i.now(w.Now()), w.Policy)
+	return w.reached(ctx, tx, d, i)
+}
+
+func (a *Await) recorder() func(context.Context, pgx.Tx, *Instance, Outcome) error {
+	if a == nil || a.Record == nil {
+		return func(context.Context, pgx.Tx, *Instance, Outcome) error { return nil }
+	}
+	return a.Record
+}
+
+// reached runs the hook of a saga that has come to an end.
+func (w *Worker) reached(ctx context.Context, tx pgx.Tx, d Definition, i *Instance) error {
+	switch i.State {
+	case Running, Compensating:
+	case Completed:
+		return d.Completed(ctx, tx, i)
+	case Compensated:
+		return d.Compensated(ctx, tx, i)
+	case Parked:
+		w.Log.ErrorContext(ctx, "saga parked for a person", "saga", i.ID, "step", i.Parked.Step, "code", i.Parked.Code)
+		return d.Parked(ctx, tx, i, *i.Parked)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Begin describes a new saga. At most one saga of a definition has a subject.
+type Begin struct {
+	MerchantID, ID, Subject, Trace string
+	Data                           json.RawMessage
+	// After is how long the saga waits before its first step.
+	After time.Duration
+}
+
+// ErrBegun means that the definition has a saga of this subject already: nothing
+// was written.
+var ErrBegun = errors.New("this saga has begun already")
+
+// Begin writes a new saga on the caller's transaction. Error: ErrBegun.
+func (d Definition) Begin(ctx context.Context, tx pgx.Tx, b Begin) error {
+	first := position{State: Running, Step: d.Steps[0].Do.Name}
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, data, traceparent, due_at, abortable, awaiting, deadline)
+		VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, nullif($8, ''), now() + $9::interval, $10, $11,
+			CASE WHEN $12::interval > '0' THEN now() + $12::interval END)
+		ON CONFLICT (merchant_id, definition, subject) DO NOTHING`,
+		b.MerchantID, b.ID, d.Name, d.Version, b.Subject, first.Step, b.Data, b.Trace, b.After,
+		d.abortable(first), d.Steps[0].Do.Await != nil, d.Deadline)
+	if err != nil {
+		return fmt.Errorf("begin saga: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrBegun
+	}
+	return nil
+}
+
+// What can be asked of a saga that is on its way.
+var (
+	ErrNoSaga      = errors.New("there is no such saga")
+	ErrPastPivot   = errors.New("the saga is past the point where it can turn back")
+	ErrTurnedBack  = errors.New("the saga has turned back")
+	ErrNotAwaiting = errors.New("the saga does not wait for this")
+	ErrParked      = errors.New("the saga waits for a person")
+)
+
+// standing is what an asker may know of a saga; its row is locked.
+type standing struct {
+	id                  string
+	state               State
+	abortable, awaiting bool
+	aborted             bool
+}
+
+func lockSubject(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s standing, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT id, state, abortable, awaiting, abort IS NOT NULL FROM sagas
+		WHERE merchant_id = $1 AND definition = $2 AND subject = $3 FOR NO KEY UPDATE`,
+		merchantID, definition, subject).Scan(&s.id, &s.state, &s.abortable, &s.awaiting, &s.aborted)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return s, ErrNoSaga
+	}
+	if err != nil {
+		return s, fmt.Errorf("lock saga: %w", err)
+	}
+	return s, nil
+}
+
+// Abort asks the saga of a subject to turn back, on the caller's transaction. It
+// is kept with the saga and heeded by whoever drives it, before the pivot is
+// sent; what is under way is resolved first. Asked again, it does nothing.
+// Errors: ErrNoSaga, ErrPastPivot, ErrTurnedBack, ErrParked.
+func Abort(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string, why Rejection) error {
+	s, err := lockSubject(ctx, tx, merchantID, definition, subject)
+	switch {
+	case err != nil:
+		return err
+	case s.state == Parked:
+		return ErrParked
+	case s.state == Compensating || s.state == Compensated:
+		return ErrTurnedBack
+	case !s.abortable:
+		return ErrPastPivot
+	case s.aborted:
+		return nil
+	}
+	// A saga that a worker holds keeps its lease: the worker reads this row again before it commits.
+	if _, err := tx.Exec(ctx, `
+		UPDATE sagas SET abort = $3, due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
+		WHERE merchant_id = $1 AND id = $2`, merchantID, s.id, why); err != nil {
+		return fmt.Errorf("ask saga to turn back: %w", err)
+	}
+	return nil
+}
+
+// Signal lets the saga of a subject go on past the step at which it awaits, on
+// the caller's transaction. Asked again, it does nothing. Errors: ErrNoSaga,
+// ErrNotAwaiting (also when it was asked to turn back), ErrTurnedBack, ErrParked.
+func Signal(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) error {
+	s, err := lockSubject(ctx, tx, merchantID, definition, subject)
+	switch {
+	case err != nil:
+		return err
+	case s.state == Parked:
+		return ErrParked
+	case s.state == Compensating || s.state == Compensated:
+		return ErrTurnedBack
+	case !s.awaiting || s.aborted:
+		return ErrNotAwaiting
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE sagas SET signaled = true, due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
+		WHERE merchant_id = $1 AND id = $2`, merchantID, s.id); err != nil {
+		return fmt.Errorf("signal saga: %w", err)
+	}
+	return nil
+}
+
+// Hurry makes a waiting saga due at once: there may be news of what it waits
+// for. A saga that awaits a signal, is held by a worker, or is at its end is left
+// alone.
+func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id string) error {
+	if _, err := tx.Exec(ctx, `
+		UPDATE sagas SET due_at = now(), updated_at = now()
+		WHERE merchant_id = $1 AND id = $2 AND owner IS NULL AND due_at > now() AND NOT awaiting`, merchantID, id); err != nil {
+		return fmt.Errorf("hurry saga: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package saga
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Desk is where operators look at sagas.
+type Desk struct {
+	pool        *pgxpool.Pool
+	definitions []Definition
+}
+
+// NewDesk takes the definitions whose sagas can be acted on.
+func NewDesk(pool *pgxpool.Pool, definitions ...Definition) *Desk {
+	return &Desk{pool: pool, definitions: definitions}
+}
+
+// Summary is a saga as it stands. DueAt is nil when it is at its end or parked.
+type Summary struct {
+	ID         string
+	MerchantID string
+	Definition string
+	Version    int
+	Subject    string
+	State      State
+	Step       string
+	StepSince  time.Time
+	Tries      int
+	Resolving  bool
+	Awaiting   bool
+	Rejection  *Rejection
+	Parked     *Rejection
+	Abort      *Rejection
+	Deadline   *time.Time
+	PausedAt   *time.Time
+	Owner      *string
+	Epoch      int64
+	DueAt      *time.Time
+	CreatedAt  time.Time
+	Trace      *string
+}
+
+const selectSummary = `
+	SELECT id, merchant_id, definition, version, subject, state, step, step_since, tries, resolving, awaiting, rejection, parked, abort,
+		deadline, paused_at, owner, epoch, due_at, created_at, traceparent FROM sagas `
+
+// Filter of a list; a zero member does not narrow. Without a State it lists what
+// has not ended. OlderThan is the time since the saga came to its step.
+type Filter struct {
+	State      State
+	Definition string
+	OlderThan  time.Duration
+	Paused     bool
+	After      string // the last id of the page before
+	Limit      int
+}
+
+// List is oldest first.
+func (d *Desk) List(ctx context.Context, f Filter) ([]Summary, error) {
+	states := []string{string(f.State)}
+	if f.State == "" {
+		states = []string{string(Running), string(Compensating), string(Parked)}
+	}
+	rows, err := d.pool.Query(ctx, selectSummary+`
+		WHERE state = ANY ($1) AND ($2 = '' OR definition = $2) AND step_since <= now() - $3::interval
+			AND (NOT $4 OR paused_at IS NOT NULL) AND id > $5
+		ORDER BY id LIMIT $6`, states, f.Definition, f.OlderThan, f.Paused, f.After, f.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list sagas: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Summary])
+	if err != nil {
+		return nil, fmt.Errorf("list sagas: %w", err)
+	}
+	return list, nil
+}
+
+// Trial is an attempt with all that is known of it. RequestDigest is SHA-256 in
+// hexadecimal over the request's key and data.
+type Trial struct {
+	Number         int
+	Step, Call     string
+	Epoch          int64
+	Owner          string
+	IdempotencyKey string
+	RequestDigest  string
+	StartedAt      time.Time
+	FinishedAt     *time.Time
+	Outcome        Verdict
+	Code, Detail   string
+	Reference      string
+}
+
+// Act is what an operator did. Verdict is that of a proposal or its approval.
+type Act struct {
+	Number           int
+	Action, Operator string
+	Reason           string
+	Step             string
+	Verdict          *Outcome
+	CreatedAt        time.Time
+}
+
+// File is all that is known of a saga.
+type File struct {
+	Summary
+	Trials []Trial
+	Acts   []Act
+}
+
+// Open reads one saga's file. Error: ErrNoSaga.
+func (d *Desk) Open(ctx context.Context, id string) (File, error) {
+	rows, err := d.pool.Query(ctx, selectSummary+`WHERE id = $1`, id)
+	if err != nil {
+		return File{}, fmt.Errorf("read saga: %w", err)
+	}
+	var f File
+	if f.Summary, err = pgx.CollectOneRow(rows, pgx.RowToStructByPos[Summary]); errors.Is(err, pgx.ErrNoRows) {
+		return File{}, ErrNoSaga
+	} else if err != nil {
+		return File{}, fmt.Errorf("read saga: %w", err)
+	}
+	rows, err = d.pool.Query(ctx, `
+		SELECT number, step, call, epoch, owner, coalesce(idempotency_key, ''), request_digest, started_at, finished_at,
+			coalesce(outcome, ''), coalesce(code, ''), coalesce(detail, ''), coalesce(reference, '')
+		FROM saga_attempts WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number`, f.MerchantID, id)
+	if err != nil {
+		return File{}, fmt.Errorf("read attempts: %w", err)
+	}
+	f.Trials, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t Trial, err error) {
+		var digest []byte
+		err = row.Scan(&t.Number, &t.Step, &t.Call, &t.Epoch, &t.Owner, &t.IdempotencyKey, &digest, &t.StartedAt, &t.FinishedAt,
+			&t.Outcome, &t.Code, &t.Detail, &t.Reference)
+		t.RequestDigest = hex.EncodeToString(digest)
+		return t, err
+	})
+	if err != nil {
+		return File{}, fmt.Errorf("read attempts: %w", err)
+	}
+	rows, err = d.pool.Query(ctx, `
+		SELECT number, action, operator, reason, step, verdict, created_at FROM saga_actions
+		WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number`, f.MerchantID, id)
+	if err != nil {
+		return File{}, fmt.Errorf("read actions: %w", err)
+	}
+	if f.Acts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Act]); err != nil {
+		return File{}, fmt.Errorf("read actions: %w", err)
+	}
+	return f, nil
+}

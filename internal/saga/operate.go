@@ -1,0 +1,200 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/postgres"
+)
+
+// By is who acts and why; both are kept with the act.
+type By struct{ Operator, Reason string }
+
+// What an operator cannot do.
+var (
+	ErrEnded        = errors.New("the saga has ended")
+	ErrNotParked    = errors.New("the saga does not wait for a person")
+	ErrNotPaused    = errors.New("the saga is not paused")
+	ErrNothingSent  = errors.New("nothing was sent at this step whose outcome could be looked up")
+	ErrNoCall       = errors.New("the step makes no call whose outcome a person could tell")
+	ErrNoProposal   = errors.New("nothing is proposed, or the saga has moved since")
+	ErrSameOperator = errors.New("another operator than the one who proposed has to approve")
+	ErrVerdict      = errors.New("a verdict is succeeded with the provider's reference, or rejected with a code")
+)
+
+// subject of an act: a saga whose row is locked.
+type actedOn struct {
+	merchantID, id, definition, step string
+	version                          int
+	state                            State
+	paused, attempted, abortable     bool
+	aborted                          bool
+}
+
+// act locks the saga, does what do says, and keeps the act, in one transaction.
+func (d *Desk) act(ctx context.Context, by By, id, action string, verdict *Outcome, do func(tx pgx.Tx, on actedOn) error) error {
+	return postgres.InTx(ctx, d.pool, func(tx pgx.Tx) error {
+		on := actedOn{id: id}
+		err := tx.QueryRow(ctx, `
+			SELECT merchant_id, definition, version, step, state, paused_at IS NOT NULL, attempted OR intent, abortable, abort IS NOT NULL
+			FROM sagas WHERE id = $1 FOR NO KEY UPDATE`, id).
+			Scan(&on.merchantID, &on.definition, &on.version, &on.step, &on.state, &on.paused, &on.attempted, &on.abortable, &on.aborted)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNoSaga
+		}
+		if err != nil {
+			return fmt.Errorf("lock saga: %w", err)
+		}
+		if on.state == Completed || on.state == Compensated {
+			return ErrEnded
+		}
+		if err := do(tx, on); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO saga_actions (merchant_id, saga_id, number, action, operator, reason, step, verdict)
+			SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7 FROM saga_actions WHERE merchant_id = $1 AND saga_id = $2`,
+			on.merchantID, id, action, by.Operator, by.Reason, on.step, verdict); err != nil {
+			return fmt.Errorf("keep the act: %w", err)
+		}
+		return nil
+	})
+}
+
+// goOn makes the saga due. A parked one leaves that state; what was sent at its
+// step is looked up before anything else. One that a worker holds stays held.
+func goOn(ctx context.Context, tx pgx.Tx, on actedOn, verdict *Outcome) error {
+	if _, err := tx.Exec(ctx, `
+		UPDATE sagas SET state = coalesce(parked_from, state), parked = NULL, parked_from = NULL, tries = 0, verdict = $3,
+			resolving = resolving OR attempted OR intent,
+			due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
+		WHERE merchant_id = $1 AND id = $2`, on.merchantID, on.id, verdict); err != nil {
+		return fmt.Errorf("make saga due: %w", err)
+	}
+	return nil
+}
+
+// Retry lets a parked or waiting saga try again now.
+func (d *Desk) Retry(ctx context.Context, by By, id string) error {
+	return d.act(ctx, by, id, "retry", nil, func(tx pgx.Tx, on actedOn) error { return goOn(ctx, tx, on, nil) })
+}
+
+// Resolve looks up now what was sent at the saga's step. Error: ErrNothingSent.
+func (d *Desk) Resolve(ctx context.Context, by By, id string) error {
+	return d.act(ctx, by, id, "resolve", nil, func(tx pgx.Tx, on actedOn) error {
+		if !on.attempted {
+			return ErrNothingSent
+		}
+		return goOn(ctx, tx, on, nil)
+	})
+}
+
+// Pause holds the saga before its next step; what a worker has in hand it finishes.
+func (d *Desk) Pause(ctx context.Context, by By, id string) error {
+	return d.act(ctx, by, id, "pause", nil, func(tx pgx.Tx, on actedOn) error {
+		if _, err := tx.Exec(ctx, `UPDATE sagas SET paused_at = coalesce(paused_at, now()) WHERE merchant_id = $1 AND id = $2`, on.merchantID, id); err != nil {
+			return fmt.Errorf("pause saga: %w", err)
+		}
+		return nil
+	})
+}
+
+// Resume ends a pause. Error: ErrNotPaused.
+func (d *Desk) Resume(ctx context.Context, by By, id string) error {
+	return d.act(ctx, by, id, "resume", nil, func(tx pgx.Tx, on actedOn) error {
+		if !on.paused {
+			return ErrNotPaused
+		}
+		if _, err := tx.Exec(ctx, `UPDATE sagas SET paused_at = NULL WHERE merchant_id = $1 AND id = $2`, on.merchantID, id); err != nil {
+			return fmt.Errorf("resume saga: %w", err)
+		}
+		return nil
+	})
+}
+
+// Cancel asks the saga to turn back. Errors: those of Abort.
+func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) error {
+	return d.act(ctx, by, id, "cancel", nil, func(tx pgx.Tx, on actedOn) error {
+		var subject string
+		if err := tx.QueryRow(ctx, `SELECT subject FROM sagas WHERE merchant_id = $1 AND id = $2`, on.merchantID, id).Scan(&subject); err != nil {
+			return fmt.Errorf("read saga: %w", err)
+		}
+		return Abort(ctx, tx, on.merchantID, on.definition, subject, why)
+	})
+}
+
+// Propose says, with the evidence in by.Reason, how a parked saga's call ended.
+// Nothing follows until another operator approves. Errors: ErrNotParked,
+// ErrNoCall, ErrVerdict.
+func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
+	if (o.Verdict != Succeeded || o.Reference == "") && (o.Verdict != Rejected || o.Code == "") {
+		return ErrVerdict
+	}
+	return d.act(ctx, by, id, "propose", &o, func(_ pgx.Tx, on actedOn) error {
+		if on.state != Parked {
+			return ErrNotParked
+		}
+		return d.calls(on)
+	})
+}
+
+// calls refuses a step that makes no call.
+func (d *Desk) calls(on actedOn) error {
+	for _, definition := range d.definitions {
+		if definition.Name != on.definition || definition.Version != on.version {
+			continue
+		}
+		if _, action, ok := definition.find(on.step); ok && action.Call != nil {
+			return nil
+		}
+	}
+	return ErrNoCall
+}
+
+// Approve takes the newest act, if that is another operator's proposal for the
+// saga as it stands, as the outcome of its step. Errors: ErrNotParked,
+// ErrNoProposal, ErrSameOperator.
+func (d *Desk) Approve(ctx context.Context, by By, id string) error {
+	var verdict Outcome
+	return d.act(ctx, by, id, "approve", &verdict, func(tx pgx.Tx, on actedOn) error {
+		if on.state != Parked {
+			return ErrNotParked
+		}
+		var action, operator, step string
+		var proposed json.RawMessage
+		err := tx.QueryRow(ctx, `
+			SELECT action, operator, step, coalesce(verdict, 'null') FROM saga_actions
+			WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number DESC LIMIT 1`, on.merchantID, id).
+			Scan(&action, &operator, &step, &proposed)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows) || err == nil && (action != "propose" || step != on.step):
+			return ErrNoProposal
+		case err != nil:
+			return fmt.Errorf("read proposal: %w", err)
+		case operator == by.Operator:
+			return ErrSameOperator
+		}
+		if err := json.Unmarshal(proposed, &verdict); err != nil {
+			return fmt.Errorf("read proposal: %w", err)
+		}
+		return goOn(ctx, tx, on, &verdict)
+	})
+}
+
+// Withdraw makes a proposal void. Error: ErrNoProposal.
+func (d *Desk) Withdraw(ctx context.Context, by By, id string) error {
+	return d.act(ctx, by, id, "withdraw", nil, func(tx pgx.Tx, on actedOn) error {
+		var proposed bool
+		err := tx.QueryRow(ctx, `
+			SELECT action = 'propose' FROM saga_actions WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number DESC LIMIT 1`,
+			on.merchantID, id).Scan(&proposed)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && !proposed {
+			return ErrNoProposal
+		}
+		return err
+	})
+}

@@ -1,0 +1,50 @@
+package saga
+
+import "time"
+
+// Verdict of an attempt.
+type Verdict string
+
+// NotFound is a lookup's verdict only: the other system has no such operation
+// (yet, as long as a request may be in flight).
+const (
+	Succeeded Verdict = "succeeded"
+	Rejected  Verdict = "rejected"
+	NotFound  Verdict = "not_found"
+	Unknown   Verdict = "unknown"
+
+	// notSent is the engine's own: the circuit opened between intent and call.
+	notSent Verdict = "not_sent"
+)
+
+// Outcome of an attempt. Code and Detail say why it was rejected or is unknown;
+// Reference is the other system's name of the operation.
+type Outcome struct {
+	Verdict   Verdict `json:"verdict"`
+	Code      string  `json:"code,omitempty"`
+	Detail    string  `json:"detail,omitempty"`
+	Reference string  `json:"reference,omitempty"`
+	// InFlight: the outcome is unknown and the request may yet be carried out.
+	InFlight bool `json:"-"`
+	// Again, of an outcome that was not found, says when to ask anew: for a step that
+	// only looks. 0 leaves that to the policy.
+	Again time.Duration `json:"-"`
+
+	sent time.Time // when the request left at the latest; the zero time means now
+}
+
+// Rejection is why a saga turned back, or why it was parked. Unproven says that
+// the step it turned back from was sent and never found: if it is carried out
+// after all, nothing of this saga undoes it.
+type Rejection struct {
+	Step     string `json:"step"`
+	Code     string `json:"code"`
+	Detail   string `json:"detail"`
+	Unproven bool   `json:"unproven,omitempty"`
+}
+
+// The codes of the engine's own rejections.
+const (
+	CodeDeadline   = "deadline_exceeded"
+	CodeUnresolved = "unresolved"
+)
