@@ -97,14 +97,26 @@ func (s *service) connect(ctx context.Context) (err error) {
 	}
 	s.oldestUnpublished = func(context.Context) (time.Duration, error) { return 0, nil }
 	s.bank = provider.Instrument(bank, s.registry)
-	s.orders = order.New(s.write, generator(), s.Cipher, s.bank, func() { s.worker.Wake() })
+	s.orders = order.New(order.Config{
+		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Provider: s.bank, Due: func() { s.worker.Wake() },
+		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
+	})
 	s.worker, err = saga.NewWorker(s.write, saga.Config{
-		Definitions: []saga.Definition{s.orders.Saga()}, Owner: owner(),
+		Definitions: s.orders.Sagas(), Owner: owner(), Lock: s.orders.Lock,
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
 		Concurrency: s.SagaConcurrency, Now: time.Now, Log: s.log, Registerer: s.registry,
-		Policy: saga.Policy{Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause},
+		Policy: saga.Policy{
+			Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause(5 * time.Second),
+			UndoBackoff: retryPause(30 * time.Second), Shut: func() time.Duration { return retryPause(5 * time.Second)(10) },
+		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if err := s.worker.Register(ctx); err != nil && !postgres.Unavailable(err) {
+		return err
+	}
+	return nil
 }
 
 func open(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
@@ -124,10 +136,12 @@ func owner() string {
 	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), rand.Text()[:8])
 }
 
-// retryPause doubles from 200 ms to 5 s, less up to half of it at random.
-func retryPause(try int) time.Duration {
-	pause := min(200*time.Millisecond<<min(try-1, 10), 5*time.Second)
-	return pause - mathrand.N(pause/2) //nolint:gosec // jitter is no secret
+// retryPause doubles from 200 ms to most, less up to half of it at random.
+func retryPause(most time.Duration) func(try int) time.Duration {
+	return func(try int) time.Duration {
+		pause := min(200*time.Millisecond<<min(try-1, 10), most)
+		return pause - mathrand.N(pause/2) //nolint:gosec // jitter is no secret
+	}
 }
 
 func (s *service) disconnect() {

@@ -133,7 +133,7 @@ func newWorld(t *testing.T) *world {
 		return text
 	}
 	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
-	w.orders = &brittle{Service: order.New(pool, w.ids, w.cipher, idle{}, nil)}
+	w.orders = &brittle{Service: order.New(w.config(pool))}
 	w.projector, err = inbox.New(pool, "payment_view", readmodel.NewProjector().Handle,
 		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
@@ -158,6 +158,12 @@ func (w *world) receiver(pool *pgxpool.Pool) *webhook.Receiver {
 		w.t.Fatal(err)
 	}
 	return r
+}
+
+func (w *world) config(pool *pgxpool.Pool) order.Config {
+	return order.Config{
+		Pool: pool, IDs: w.ids, Cipher: w.cipher, Provider: idle{}, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: time.Second,
+	}
 }
 
 func (w *world) serve(c Config) *httptest.Server {

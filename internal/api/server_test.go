@@ -79,7 +79,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.server = w.serve(Config{
-		Orders: order.New(dead, w.ids, w.cipher, idle{}, nil), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
+		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
 		Authenticator:    access.NewAuthenticator(dead, pepper),
 		ProviderWebhooks: w.receiver(dead), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})

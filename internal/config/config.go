@@ -33,6 +33,8 @@ type Config struct {
 	WebhookSecrets     []string      // whsec_…, each live, of the provider's webhooks; none: they are not served
 	ProviderTimeout    time.Duration // of one call
 	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
+	OrderDeadline      time.Duration // until an order that was not captured turns back
+	CaptureWindow      time.Duration // how long a manual payment waits for its capture
 	Roles              Roles
 	SagaConcurrency    int
 	InboxKeep          time.Duration // how long the ids of applied messages are kept
@@ -63,8 +65,10 @@ func Load(lookup Lookup) (Config, error) {
 		Provider:           r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
 		StripeURL:          r.httpURL("PAYMENTS_STRIPE_URL", optional),
 		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
+		OrderDeadline:      r.duration("PAYMENTS_ORDER_DEADLINE", time.Hour, time.Second, 7*24*time.Hour),
+		CaptureWindow:      r.duration("PAYMENTS_CAPTURE_WINDOW", 6*24*time.Hour, time.Second, 30*24*time.Hour),
 		Roles:              r.roles("PAYMENTS_ROLES"),
-		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 16, 1, 1024),
+		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 64, 1, 1024),
 		InboxKeep:          r.duration("PAYMENTS_INBOX_KEEP", 30*24*time.Hour, 24*time.Hour, 10*365*24*time.Hour),
 		InboxMaxAttempts:   r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
 		Pepper:             keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),

@@ -53,8 +53,9 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
 		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Provider: "simulator", ProviderURL: "http://provider:8090",
-		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 16,
+		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
+		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Log: Log{slog.LevelInfo, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -69,7 +70,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
-		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
+		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
 		"PAYMENTS_PROVIDER_WEBHOOK_SECRETS": webhookSecret + "1, " + webhookSecret + "2",
 	})
@@ -80,6 +81,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
 		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
+		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||
 		c.Provider != ProviderStripe || c.ProviderURL != "" || c.StripeKey != stripeKey || c.StripeURL != "http://stripe:12111" ||

@@ -14,45 +14,68 @@ import (
 	"payments/internal/saga"
 )
 
-// emit draws the order's next sequence, which locks its row, and appends the event.
+// emit draws the order's next sequence, which locks its row, and appends the event
+// with the status that the payment has by now. i is nil outside of a saga.
 func (s *Service) emit(ctx context.Context, tx pgx.Tx, i *saga.Instance, t payment.EventType, d payment.EventData) error {
-	for _, a := range i.Attempts {
-		d.Attempts = append([]payment.AttemptData{{
-			Number: a.Number, Step: a.Step, Call: a.Call, Outcome: string(a.Outcome), Code: a.Code,
-			StartedAt: a.StartedAt.UTC(), FinishedAt: a.Finished.UTC(),
-		}}, d.Attempts...)
+	trace := traceparent(ctx)
+	if i != nil {
+		for _, a := range i.Attempts {
+			d.Attempts = append(d.Attempts, payment.AttemptData{
+				Number: a.Number, Step: a.Step, Call: a.Call, Outcome: string(a.Outcome), Code: a.Code,
+				StartedAt: a.StartedAt.UTC(), FinishedAt: a.Finished.UTC(),
+			})
+		}
+		i.Attempts, trace = nil, i.Trace // told once
 	}
-	i.Attempts = nil // told once
 	var sequence int64
 	var now time.Time
 	err := tx.QueryRow(ctx, `
-		UPDATE orders SET sequence = sequence + 1, updated_at = clock_timestamp()
-		WHERE merchant_id = $1 AND id = $2 RETURNING sequence, updated_at`, d.MerchantID, d.OrderID).Scan(&sequence, &now)
+		WITH drawn AS (
+			UPDATE orders SET sequence = sequence + 1, updated_at = clock_timestamp()
+			WHERE merchant_id = $1 AND id = $2 RETURNING sequence, updated_at)
+		SELECT drawn.sequence, drawn.updated_at, p.status FROM drawn, payments p WHERE p.merchant_id = $1 AND p.id = $3`,
+		d.MerchantID, d.OrderID, d.PaymentID).Scan(&sequence, &now, &d.Status)
 	if err != nil {
 		return fmt.Errorf("draw the order's sequence: %w", err)
 	}
-	return s.append(ctx, tx, t, sequence, now, d)
+	return s.append(ctx, tx, t, sequence, now, trace, d)
 }
 
 // append writes a CloudEvents 1.0 event in Kafka's binary mode (Kafka protocol
 // binding 1.0.2): attributes as headers, data as the value.
-func (s *Service) append(ctx context.Context, tx pgx.Tx, t payment.EventType, sequence int64, at time.Time, d payment.EventData) error {
+func (s *Service) append(ctx context.Context, tx pgx.Tx, t payment.EventType, sequence int64, at time.Time, trace string, d payment.EventData) error {
 	payload, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", t, err)
 	}
-	id := s.ids.New(payment.PrefixEvent)
+	id := s.IDs.New(payment.PrefixEvent)
+	headers := []outbox.Header{
+		{Key: "ce_specversion", Value: "1.0"},
+		{Key: "ce_id", Value: id},
+		{Key: "ce_type", Value: string(t)},
+		{Key: "ce_source", Value: payment.EventSource},
+		{Key: "ce_subject", Value: d.PaymentID},
+		{Key: "ce_time", Value: at.UTC().Format(time.RFC3339Nano)},
+		{Key: "ce_sequence", Value: strconv.FormatInt(sequence, 10)},
+		{Key: "content-type", Value: "application/json"},
+	}
+	if trace != "" {
+		headers = append(headers, outbox.Header{Key: "traceparent", Value: trace})
+	}
 	return outbox.Append(ctx, tx, outbox.Message{
-		MerchantID: d.MerchantID, ID: id, Topic: payment.Topic, Key: d.OrderID, Sequence: sequence, Payload: payload,
-		Headers: []outbox.Header{
-			{Key: "ce_specversion", Value: "1.0"},
-			{Key: "ce_id", Value: id},
-			{Key: "ce_type", Value: string(t)},
-			{Key: "ce_source", Value: payment.EventSource},
-			{Key: "ce_subject", Value: d.PaymentID},
-			{Key: "ce_time", Value: at.UTC().Format(time.RFC3339Nano)},
-			{Key: "ce_sequence", Value: strconv.FormatInt(sequence, 10)},
-			{Key: "content-type", Value: "application/json"},
-		},
+		MerchantID: d.MerchantID, ID: id, Topic: payment.Topic, Key: d.OrderID, Sequence: sequence, Payload: payload, Headers: headers,
 	})
+}
+
+type traceKey struct{}
+
+// WithTrace keeps the W3C traceparent of the request that the context is of, for
+// the saga and the events that follow from it.
+func WithTrace(ctx context.Context, traceparent string) context.Context {
+	return context.WithValue(ctx, traceKey{}, traceparent)
+}
+
+func traceparent(ctx context.Context) string {
+	trace, _ := ctx.Value(traceKey{}).(string) // without one there is none
+	return trace
 }

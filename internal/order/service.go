@@ -2,7 +2,6 @@ package order
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -17,29 +16,29 @@ import (
 	"payments/internal/secret"
 )
 
+// Config of a Service; every member but Placed is needed.
+type Config struct {
+	Pool     *pgxpool.Pool
+	IDs      payment.Generator
+	Cipher   *secret.Cipher
+	Provider provider.Provider
+	// Due is called after each commit that made a saga due, as a hint.
+	Due func()
+	// Deadline of an order that has not come to its pivot; CaptureWindow is how long a
+	// manual capture may be waited for; Horizon is that of the saga's policy.
+	Deadline, CaptureWindow, Horizon time.Duration
+}
+
 // Service places orders and moves them. Its zero value is of no use.
-type Service struct {
-	pool       *pgxpool.Pool
-	ids        payment.Generator
-	cipher     *secret.Cipher
-	provider   provider.Provider
-	placed     func()
-	definition saga.Definition
-}
+type Service struct{ Config }
 
-// New makes a service. placed is called after each commit of a new order, as a
-// hint that a saga is due; it may be nil.
-func New(pool *pgxpool.Pool, ids payment.Generator, cipher *secret.Cipher, p provider.Provider, placed func()) *Service {
-	if placed == nil {
-		placed = func() {}
+// New makes a service.
+func New(c Config) *Service {
+	if c.Due == nil {
+		c.Due = func() {}
 	}
-	s := &Service{pool: pool, ids: ids, cipher: cipher, provider: p, placed: placed}
-	s.definition = s.define()
-	return s
+	return &Service{c}
 }
-
-// Saga is the definition that a saga worker runs.
-func (s *Service) Saga() saga.Definition { return s.definition }
 
 // Placed is a new order and its payment.
 type Placed struct {
@@ -59,7 +58,7 @@ func EmailData(paymentID string) []byte { return []byte("customer_email|" + paym
 func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Order,
 	render func(Placed) (idempotency.Response, error),
 ) (resp idempotency.Response, replayed bool, err error) {
-	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		stored, err := idempotency.Begin(ctx, tx, r)
 		if err != nil {
 			return err
@@ -69,8 +68,8 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 			return nil
 		}
 		p := Placed{
-			PaymentID: s.ids.New(payment.PrefixPayment), OrderID: s.ids.New(payment.PrefixOrder),
-			MerchantID: r.MerchantID, Order: o, CreatedAt: s.ids.Now().UTC().Truncate(time.Microsecond),
+			PaymentID: s.IDs.New(payment.PrefixPayment), OrderID: s.IDs.New(payment.PrefixOrder),
+			MerchantID: r.MerchantID, Order: o, CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
 		}
 		if err := s.insert(ctx, tx, p); err != nil {
 			return err
@@ -81,7 +80,7 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 		return idempotency.Store(ctx, tx, r, resp)
 	})
 	if err == nil && !replayed {
-		s.placed()
+		s.Due()
 	}
 	return resp, replayed, err
 }
@@ -91,7 +90,7 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 	var email []byte
 	if o.CustomerEmail() != "" {
 		var err error
-		if email, err = s.cipher.Encrypt([]byte(o.CustomerEmail()), EmailData(p.PaymentID)); err != nil {
+		if email, err = s.Cipher.Encrypt([]byte(o.CustomerEmail()), EmailData(p.PaymentID)); err != nil {
 			return fmt.Errorf("encrypt customer email: %w", err)
 		}
 	}
@@ -109,7 +108,7 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 		return referenceTaken(ctx, tx, p)
 	}
 	data := payment.PlacedData{
-		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(),
+		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(), CaptureMethod: o.CaptureMethod(),
 		Customer:  payment.Customer{Reference: o.CustomerReference(), EmailCiphertext: email},
 		Reference: o.Reference(),
 	}
@@ -126,27 +125,31 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 		return fmt.Errorf("insert order lines: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, payment_method, created_at)
-		VALUES ($1, $2, $3, 'processing', $4, $5, $6, $7)`,
-		p.MerchantID, p.PaymentID, p.OrderID, total.Currency().String(), total.Amount(), o.PaymentMethod(), p.CreatedAt); err != nil {
+		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, payment_method, capture_method, created_at)
+		VALUES ($1, $2, $3, 'processing', $4, $5, $6, $7, $8)`,
+		p.MerchantID, p.PaymentID, p.OrderID, total.Currency().String(), total.Amount(), o.PaymentMethod(), o.CaptureMethod(), p.CreatedAt); err != nil {
 		return fmt.Errorf("insert payment: %w", err)
 	}
 	state := sagaData{
 		MerchantID: p.MerchantID, OrderID: p.OrderID, PaymentID: p.PaymentID,
-		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(),
+		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(), CaptureMethod: o.CaptureMethod(),
 	}
-	raw, err := json.Marshal(state)
+	raw, err := state.encode()
 	if err != nil {
-		return fmt.Errorf("encode saga data: %w", err)
+		return err
 	}
-	if err := s.definition.Begin(ctx, tx, saga.Begin{
-		MerchantID: p.MerchantID, ID: s.ids.New(payment.PrefixSaga), Subject: p.OrderID, Data: raw,
+	definition := s.automatic()
+	if o.CaptureMethod() == payment.CaptureManual {
+		definition = s.manual()
+	}
+	if err := definition.Begin(ctx, tx, saga.Begin{
+		MerchantID: p.MerchantID, ID: s.IDs.New(payment.PrefixSaga), Subject: p.OrderID, Trace: traceparent(ctx), Data: raw,
 	}); err != nil {
 		return err
 	}
-	event := state.event(payment.StatusProcessing)
-	event.Placed = &data
-	return s.append(ctx, tx, payment.EventOrderPlaced, 1, p.CreatedAt, event)
+	event := state.event()
+	event.Status, event.Placed = payment.StatusProcessing, &data
+	return s.append(ctx, tx, payment.EventOrderPlaced, 1, p.CreatedAt, traceparent(ctx), event)
 }
 
 // referenceTaken tells a won order from a live one.

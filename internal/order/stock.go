@@ -38,9 +38,9 @@ func (s *Service) reserveStock(ctx context.Context, tx pgx.Tx, i *saga.Instance)
 		if a.OnHand >= a.Quantity {
 			continue
 		}
-		f := payment.Failure{Code: "insufficient_stock", Step: stepReserve, Message: "There is not enough stock of an article."}
+		f := payment.Failure{Code: codeNoStock, Step: stepReserve, Message: "There is not enough stock of an article."}
 		if a.OnHand < 0 {
-			f = payment.Failure{Code: "unknown_sku", Step: stepReserve, Message: "The merchant has no stock of an article's sku."}
+			f = payment.Failure{Code: codeUnknownSKU, Step: stepReserve, Message: "The merchant has no stock of an article's sku."}
 		}
 		o := saga.Outcome{Verdict: saga.Rejected, Code: f.Code, Detail: f.Message}
 		i.Attempts[0].Outcome, i.Attempts[0].Code = o.Verdict, o.Code
@@ -55,7 +55,7 @@ func (s *Service) reserveStock(ctx context.Context, tx pgx.Tx, i *saga.Instance)
 		FROM wanted w WHERE s.merchant_id = w.merchant_id AND s.sku = w.sku`, d.MerchantID, d.OrderID); err != nil {
 		return saga.Outcome{}, fmt.Errorf("reserve stock: %w", err)
 	}
-	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReserved, d.event(payment.StatusProcessing))
+	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReserved, d.event())
 }
 
 func (s *Service) releaseStock(ctx context.Context, tx pgx.Tx, i *saga.Instance) (saga.Outcome, error) {
@@ -66,7 +66,7 @@ func (s *Service) releaseStock(ctx context.Context, tx pgx.Tx, i *saga.Instance)
 	if err := settle(ctx, tx, d, "released"); err != nil {
 		return saga.Outcome{}, err
 	}
-	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReleased, d.event(payment.StatusProcessing))
+	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReleased, d.event())
 }
 
 // settle ends the order's reservations, as sold or released. It does nothing the
@@ -100,7 +100,7 @@ type StockLevel struct {
 
 // Stock lists the levels of one merchant, or of all when merchantID is empty.
 func (s *Service) Stock(ctx context.Context, merchantID string) ([]StockLevel, error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.Pool.Query(ctx, `
 		SELECT merchant_id, sku, on_hand, reserved, sold FROM stock
 		WHERE $1 = '' OR merchant_id = $1 ORDER BY merchant_id, sku`, merchantID)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *Service) Stock(ctx context.Context, merchantID string) ([]StockLevel, e
 // SetStock sets what is on hand, all of it or nothing; the difference counts as
 // received. An unknown merchant is a *payment.Error not_found.
 func (s *Service) SetStock(ctx context.Context, stock []payment.Stock) ([]StockLevel, error) {
-	return SetStock(ctx, s.pool, stock)
+	return SetStock(ctx, s.Pool, stock)
 }
 
 // SetStock is for a caller that places no orders.

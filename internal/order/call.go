@@ -1,0 +1,118 @@
+package order
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/payment"
+	"payments/internal/provider"
+	"payments/internal/saga"
+)
+
+// sagaData is what a saga remembers between its steps. Amount is what its calls
+// are about: the order's, or the refund's.
+type sagaData struct {
+	MerchantID       string                `json:"merchant_id"`
+	OrderID          string                `json:"order_id"`
+	PaymentID        string                `json:"payment_id"`
+	RefundID         string                `json:"refund_id,omitempty"`
+	Amount           int64                 `json:"amount"`
+	Currency         string                `json:"currency"`
+	PaymentMethod    string                `json:"payment_method,omitempty"`
+	CaptureMethod    payment.CaptureMethod `json:"capture_method,omitempty"`
+	AuthorizationKey string                `json:"authorization_key,omitempty"` // orphan: of the request that may have been carried out
+	Authorization    string                `json:"authorization,omitempty"`     // the provider's id
+	Capture          string                `json:"capture,omitempty"`           // the provider's id
+}
+
+func (d sagaData) event() payment.EventData {
+	return payment.EventData{MerchantID: d.MerchantID, OrderID: d.OrderID, PaymentID: d.PaymentID}
+}
+
+func decode(raw json.RawMessage) (d sagaData, err error) {
+	if err = json.Unmarshal(raw, &d); err != nil {
+		return d, fmt.Errorf("decode saga data: %w", err)
+	}
+	return d, nil
+}
+
+func (d sagaData) encode() (json.RawMessage, error) {
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode saga data: %w", err)
+	}
+	return raw, nil
+}
+
+type record func(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, o saga.Outcome) error
+
+// call makes a step of the provider's operation. The saga's data names what the
+// operation acts on; recording may add to it.
+func (s *Service) call(t provider.OperationType, r record) *saga.Call {
+	do := func(with func(context.Context, provider.Operation) provider.Result) func(context.Context, saga.Request) saga.Outcome {
+		return func(ctx context.Context, req saga.Request) saga.Outcome {
+			d, err := decode(req.Data)
+			if err != nil {
+				return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
+			}
+			return outcome(t, with(ctx, d.operation(t, req.Key)))
+		}
+	}
+	return &saga.Call{Execute: do(s.Provider.Execute), Lookup: do(s.Provider.Lookup), Record: recording(r)}
+}
+
+func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error {
+	return func(ctx context.Context, tx pgx.Tx, i *saga.Instance, o saga.Outcome) error {
+		d, err := decode(i.Data)
+		if err != nil {
+			return err
+		}
+		if err := r(ctx, tx, i, &d, o); err != nil {
+			return err
+		}
+		i.Data, err = d.encode()
+		return err
+	}
+}
+
+func (d sagaData) operation(t provider.OperationType, key string) provider.Operation {
+	op := provider.Operation{Key: key, Reference: d.PaymentID, Type: t, Amount: d.Amount, Currency: d.Currency}
+	switch t {
+	case provider.Authorization:
+		op.PaymentMethod = d.PaymentMethod
+	case provider.Capture, provider.Void:
+		op.Parent = d.Authorization
+	case provider.Refund:
+		op.Parent = d.Capture
+	}
+	return op
+}
+
+// gone are the provider's refusals of a void that say that nothing is held any more.
+var gone = map[string]bool{"already_voided": true, "authorization_voided": true, codeLapsed: true}
+
+func outcome(t provider.OperationType, r provider.Result) saga.Outcome {
+	o := saga.Outcome{Verdict: saga.Unknown, Code: r.Code, Detail: r.Message, Reference: r.OperationID, InFlight: r.InFlight}
+	switch r.Outcome {
+	case provider.Succeeded:
+		o.Verdict = saga.Succeeded
+	case provider.Rejected:
+		o.Verdict = saga.Rejected
+		if t == provider.Void && gone[r.Code] {
+			o.Verdict = saga.Succeeded
+		}
+	case provider.NotFound:
+		o.Verdict = saga.NotFound
+	default:
+		if o.Code == "" {
+			o.Code = "provider_unknown"
+		}
+		if r.Err != nil {
+			o.Detail = r.Err.Error()
+		}
+	}
+	return o
+}

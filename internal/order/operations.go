@@ -1,0 +1,103 @@
+package order
+
+import (
+	"context"
+	"errors"
+
+	"payments/internal/payment"
+	"payments/internal/saga"
+)
+
+// What operators see and do; the words are the engine's.
+type (
+	SagaFilter  = saga.Filter
+	SagaSummary = saga.Summary
+	SagaFile    = saga.File
+	By          = saga.By
+	Verdict     = saga.Outcome
+)
+
+// The verdicts that two operators can agree on, and the states to list by.
+const (
+	VerdictSucceeded = saga.Succeeded
+	VerdictRejected  = saga.Rejected
+)
+
+// SagaStates lists the states of a saga.
+func SagaStates() []string {
+	return []string{string(saga.Running), string(saga.Compensating), string(saga.Completed), string(saga.Compensated), string(saga.Parked)}
+}
+
+// Operations is what operators can do with sagas. Errors: CodeNotFound;
+// CodeSagaState when the saga does not stand where the act makes sense;
+// CodeSecondOperator; CodeInvalid.
+type Operations struct {
+	desk *saga.Desk
+	due  func()
+}
+
+// Operations of the sagas of this package.
+func (s *Service) Operations() Operations {
+	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s.Due}
+}
+
+// List is oldest first.
+func (o Operations) List(ctx context.Context, f SagaFilter) ([]SagaSummary, error) {
+	return o.desk.List(ctx, f)
+}
+
+// Open reads all that is known of one saga.
+func (o Operations) Open(ctx context.Context, id string) (SagaFile, error) {
+	f, err := o.desk.Open(ctx, id)
+	return f, explained(err)
+}
+
+// Acts are what can be done with a saga, by name.
+func Acts() []string {
+	return []string{"retry", "resolve", "pause", "resume", "cancel", "propose", "approve", "withdraw"}
+}
+
+// Act does one of Acts. verdict is that of a proposal.
+func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verdict) error {
+	var err error
+	switch act {
+	case "retry":
+		err = o.desk.Retry(ctx, by, id)
+	case "resolve":
+		err = o.desk.Resolve(ctx, by, id)
+	case "pause":
+		err = o.desk.Pause(ctx, by, id)
+	case "resume":
+		err = o.desk.Resume(ctx, by, id)
+	case "cancel":
+		err = o.desk.Cancel(ctx, by, id, canceled())
+	case "propose":
+		err = o.desk.Propose(ctx, by, id, verdict)
+	case "approve":
+		err = o.desk.Approve(ctx, by, id)
+	case "withdraw":
+		err = o.desk.Withdraw(ctx, by, id)
+	default:
+		return payment.Errorf(payment.CodeNotFound, "There is no such act.")
+	}
+	if err == nil {
+		o.due()
+	}
+	return explained(err)
+}
+
+// explained makes the engine's refusals the domain's.
+func explained(err error) error {
+	for engine, code := range map[error]payment.Code{
+		saga.ErrNoSaga: payment.CodeNotFound, saga.ErrSameOperator: payment.CodeSecondOperator, saga.ErrVerdict: payment.CodeInvalid,
+		saga.ErrEnded: payment.CodeSagaState, saga.ErrNotParked: payment.CodeSagaState, saga.ErrNotPaused: payment.CodeSagaState,
+		saga.ErrNothingSent: payment.CodeSagaState, saga.ErrNoCall: payment.CodeSagaState, saga.ErrNoProposal: payment.CodeSagaState,
+		saga.ErrPastPivot: payment.CodeSagaState, saga.ErrTurnedBack: payment.CodeSagaState, saga.ErrParked: payment.CodeSagaState,
+	} {
+		if errors.Is(err, engine) {
+			text := engine.Error()
+			return payment.Errorf(code, "%s", string(text[0]-'a'+'A')+text[1:]+".").Because(err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/payment"
+	"payments/internal/provider"
+	"payments/internal/saga"
+)
+
+const (
+	// watchFor is how long an order that turned back from an authorization that was
+	// sent and never found looks for it: longer than any provider honors a key.
+	watchFor = 24 * time.Hour
+	// The pauses between two looks grow with the age of the watch.
+	leastLook, mostLook = 5 * time.Second, 10 * time.Minute
+)
+
+// watch begins the search for an authorization that may yet be carried out.
+func (s *Service) watch(ctx context.Context, tx pgx.Tx, i *saga.Instance, d sagaData) error {
+	d.AuthorizationKey = saga.Key(i.ID, stepAuthorize)
+	return s.beginOrphan(ctx, tx, d, d.PaymentID, i.Trace, s.Horizon)
+}
+
+func (s *Service) beginOrphan(ctx context.Context, tx pgx.Tx, d sagaData, subject, trace string, after time.Duration) error {
+	d.Authorization = ""
+	raw, err := d.encode()
+	if err != nil {
+		return err
+	}
+	return s.orphan().Begin(ctx, tx, saga.Begin{
+		MerchantID: d.MerchantID, ID: s.IDs.New(payment.PrefixSaga), Subject: subject, Trace: trace, Data: raw, After: after,
+	})
+}
+
+// finding asks the provider for the lost authorization until it is there, or the
+// watch is over. It only ever looks.
+func (s *Service) finding() *saga.Call {
+	look := func(ctx context.Context, req saga.Request) saga.Outcome {
+		d, err := decode(req.Data)
+		if err != nil {
+			return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
+		}
+		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey)))
+		if o.Verdict == saga.NotFound {
+			age := s.age(req.Key)
+			if age > watchFor {
+				return saga.Outcome{Verdict: saga.Rejected, Code: codeNothingFound, Detail: "The authorization was never given."}
+			}
+			o.Again = min(max(age/4, leastLook), mostLook)
+		}
+		return o
+	}
+	return &saga.Call{Execute: look, Lookup: look, Record: recording(func(_ context.Context, _ pgx.Tx, _ *saga.Instance, d *sagaData, o saga.Outcome) error {
+		if o.Verdict == saga.Succeeded {
+			d.Authorization = o.Reference
+		}
+		return nil
+	})}
+}
+
+// age of the saga whose step has this key, by its id.
+func (s *Service) age(key string) time.Duration {
+	id, _ := saga.OfKey(key)
+	made, ok := payment.IDTime(payment.PrefixSaga, id)
+	if !ok {
+		return 0
+	}
+	return s.IDs.Now().Sub(made)
+}
+
+// Notified takes the provider's word that something happened to a payment. It
+// believes nothing of it: the saga that waits for that operation looks it up now
+// instead of later, and one that has turned back is followed by a search for what
+// it could not find. A reference that is not ours is no error.
+func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
+	var d sagaData
+	var status payment.Status
+	rows, err := tx.Query(ctx, `
+		SELECT merchant_id, order_id, id, amount, currency, payment_method, status FROM payments WHERE id = $1`, n.Reference)
+	if err != nil {
+		return fmt.Errorf("read the notified payment: %w", err)
+	}
+	found := false
+	_, err = pgx.ForEachRow(rows, []any{&d.MerchantID, &d.OrderID, &d.PaymentID, &d.Amount, &d.Currency, &d.PaymentMethod, &status}, func() error {
+		found = true
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the notified payment: %w", err)
+	}
+	sagaID, ours := saga.OfKey(n.Key)
+	if !found || !ours {
+		return nil
+	}
+	if err := saga.Hurry(ctx, tx, d.MerchantID, sagaID); err != nil {
+		return err
+	}
+	if n.Operation != provider.Authorization || n.Declined || status != payment.StatusFailed && status != payment.StatusCanceled {
+		return nil
+	}
+	return s.suspect(ctx, tx, d, n.Key)
+}
+
+// suspect begins or hurries the search for a late authorization of a payment that
+// has turned back. Nothing is to be found for one whose authorization the saga
+// knew of: its own void took care of that.
+func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, key string) error {
+	var known bool
+	if err := tx.QueryRow(ctx, `
+		SELECT authorization_reference IS NOT NULL FROM payments WHERE merchant_id = $1 AND id = $2`,
+		d.MerchantID, d.PaymentID).Scan(&known); err != nil {
+		return fmt.Errorf("read the payment's authorization: %w", err)
+	}
+	if known {
+		return nil
+	}
+	var searching *string
+	var voided bool
+	err := tx.QueryRow(ctx, `
+		SELECT min(id) FILTER (WHERE due_at IS NOT NULL), coalesce(bool_or(state = 'completed'), false) FROM sagas
+		WHERE merchant_id = $1 AND definition = $2 AND subject IN ($3, $3 || '/notified')`,
+		d.MerchantID, sagaOrphan, d.PaymentID).Scan(&searching, &voided)
+	if err != nil {
+		return fmt.Errorf("look for a search under way: %w", err)
+	}
+	if voided {
+		return nil
+	}
+	if searching != nil {
+		return saga.Hurry(ctx, tx, d.MerchantID, *searching)
+	}
+	d.AuthorizationKey = key
+	if err := s.beginOrphan(ctx, tx, d, d.PaymentID+"/notified", "", 0); !errors.Is(err, saga.ErrBegun) {
+		return err
+	}
+	return nil // it has come to its end without finding anything, or waits for a person
+}
+
+// parkOrphan leaves the payment as it is: it has ended, and its hold has not.
+func (s *Service) parkOrphan(ctx context.Context, tx pgx.Tx, i *saga.Instance, why saga.Rejection) error {
+	d, err := decode(i.Data)
+	if err != nil {
+		return err
+	}
+	return s.review(ctx, tx, i, d, why)
+}

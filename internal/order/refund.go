@@ -1,0 +1,152 @@
+package order
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/idempotency"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/saga"
+)
+
+// Refunding is a refund that has just been asked for; Amount is in minor units.
+type Refunding struct {
+	ID, PaymentID string
+	Amount        int64
+	Currency      string
+	Reason        string
+	CreatedAt     time.Time
+}
+
+// Refund writes the key, the refund, its saga and its event, and takes its amount
+// out of what is left to refund, in one transaction; or gives the stored response
+// of the request that did so before. Errors: those of Place for the key;
+// CodeNotFound, CodeActionNotAllowed, CodeRefundExceeds.
+func (s *Service) Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
+	render func(Refunding) (idempotency.Response, error),
+) (resp idempotency.Response, replayed bool, err error) {
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+		stored, err := idempotency.Begin(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		if stored != nil {
+			resp, replayed = *stored, true
+			return nil
+		}
+		asked, err := s.insertRefund(ctx, tx, r.MerchantID, paymentID, wanted)
+		if err != nil {
+			return err
+		}
+		if resp, err = render(asked); err != nil {
+			return fmt.Errorf("render response: %w", err)
+		}
+		return idempotency.Store(ctx, tx, r, resp)
+	})
+	if err == nil && !replayed {
+		s.Due()
+	}
+	return resp, replayed, err
+}
+
+func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, paymentID string, wanted payment.Refund) (Refunding, error) {
+	p, err := stand(ctx, tx, merchantID, paymentID)
+	if err != nil {
+		return Refunding{}, err
+	}
+	if err := lockOrders(ctx, tx, merchantID, []string{p.orderID}); err != nil {
+		return Refunding{}, err
+	}
+	asked := Refunding{
+		ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason(),
+		CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
+	}
+	d := sagaData{MerchantID: merchantID, OrderID: p.orderID, PaymentID: paymentID, RefundID: asked.ID}
+	var left int64
+	// Read by a statement of its own, after the lock: what other refunds took is seen.
+	err = tx.QueryRow(ctx, `
+		SELECT status, currency, amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, '')
+		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&p.status, &d.Currency, &left, &d.Capture)
+	if err != nil {
+		return Refunding{}, fmt.Errorf("read payment: %w", err)
+	}
+	if p.status != payment.StatusSucceeded {
+		return Refunding{}, notAllowed(p.status, "Only a succeeded payment can be refunded.")
+	}
+	asked.Amount, asked.Currency = wanted.Amount(left), d.Currency
+	if asked.Amount < 1 || asked.Amount > left {
+		return Refunding{}, errExceeds()
+	}
+	d.Amount = asked.Amount
+	_, err = tx.Exec(ctx, `UPDATE payments SET amount_refunding = amount_refunding + $3, updated_at = now() WHERE merchant_id = $1 AND id = $2`,
+		merchantID, paymentID, asked.Amount)
+	if postgres.Constraint(err) == "payments_refunds_bounded" {
+		return Refunding{}, errExceeds().Because(err)
+	}
+	if err != nil {
+		return Refunding{}, fmt.Errorf("take the refund out of what is left: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO refunds (merchant_id, id, payment_id, amount, reason, status, created_at) VALUES ($1, $2, $3, $4, nullif($5, ''), 'pending', $6)`,
+		merchantID, asked.ID, paymentID, asked.Amount, asked.Reason, asked.CreatedAt); err != nil {
+		return Refunding{}, fmt.Errorf("insert refund: %w", err)
+	}
+	raw, err := d.encode()
+	if err != nil {
+		return Refunding{}, err
+	}
+	if err := s.refund().Begin(ctx, tx, saga.Begin{
+		MerchantID: merchantID, ID: s.IDs.New(payment.PrefixSaga), Subject: asked.ID, Trace: traceparent(ctx), Data: raw,
+	}); err != nil {
+		return Refunding{}, err
+	}
+	e := d.event()
+	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
+	return asked, s.emit(ctx, tx, nil, payment.EventRefundRequested, e)
+}
+
+func errExceeds() *payment.Error {
+	return payment.Errorf(payment.CodeRefundExceeds, "The refunds of this payment would exceed what was captured.")
+}
+
+// refunded moves the amount from what is being refunded to what was, or gives it
+// back to what is left.
+func (s *Service) refunded(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, o saga.Outcome) error {
+	r := payment.RefundData{ID: d.RefundID, Amount: d.Amount, Status: payment.RefundSucceeded, Provider: s.Provider.Name(), Operation: o.Reference}
+	event, given := payment.EventRefundSucceeded, d.Amount
+	if o.Verdict == saga.Rejected {
+		event, given = payment.EventRefundFailed, 0
+		r.Status, r.FailureCode = payment.RefundFailed, o.Code
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE payments SET amount_refunding = amount_refunding - $3, amount_refunded = amount_refunded + $4, updated_at = now()
+		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, d.Amount, given); err != nil {
+		return fmt.Errorf("settle refund: %w", err)
+	}
+	var reason *string
+	err := tx.QueryRow(ctx, `
+		UPDATE refunds SET status = $3, failure_code = nullif($4, ''), updated_at = now()
+		WHERE merchant_id = $1 AND id = $2 RETURNING reason`, d.MerchantID, d.RefundID, r.Status, r.FailureCode).Scan(&reason)
+	if err != nil {
+		return fmt.Errorf("settle refund: %w", err)
+	}
+	if reason != nil {
+		r.Reason = *reason
+	}
+	e := d.event()
+	e.Refund = &r
+	return s.emit(ctx, tx, i, event, e)
+}
+
+// parkRefund leaves the payment succeeded, as it is; the refund stays pending.
+func (s *Service) parkRefund(ctx context.Context, tx pgx.Tx, i *saga.Instance, why saga.Rejection) error {
+	d, err := decode(i.Data)
+	if err != nil {
+		return err
+	}
+	return s.review(ctx, tx, i, d, why)
+}

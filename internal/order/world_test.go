@@ -1,0 +1,321 @@
+package order_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/audit"
+	"payments/internal/devstack/devtest"
+	"payments/internal/idempotency"
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/provider"
+	"payments/internal/provider/simulator"
+	"payments/internal/saga"
+	"payments/internal/secret"
+)
+
+// world is the write model, a worker's surroundings, and the bank.
+type world struct {
+	t        *testing.T
+	pool     *pgxpool.Pool
+	orders   *order.Service
+	bank     string // the simulator's URL
+	merchant string
+	ids      payment.Generator
+	config   order.Config
+	policy   saga.Policy
+	crash    func(point, step string) bool
+	crashed  atomic.Int64
+	registry *prometheus.Registry // of the newest worker
+}
+
+const startStock = 100
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+const horizon = 400 * time.Millisecond
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	sim, err := simulator.Open(filepath.Join(t.TempDir(), "ledger.db"), simulator.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(sim.Handler())
+	t.Cleanup(func() {
+		if err := sim.Close(); err != nil {
+			t.Error(err)
+		}
+		server.Close()
+	})
+	bank, err := provider.NewHTTP(server.URL, provider.HTTPConfig{Timeout: 150 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(bank.Close)
+	keyset, err := secret.NewCipherKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cipher, err := secret.ParseAEAD(keyset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := func(int) time.Duration { return 20 * time.Millisecond }
+	w := &world{
+		t: t, pool: pool, bank: server.URL, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
+		policy: saga.Policy{Horizon: horizon, KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return 20 * time.Millisecond }},
+	}
+	w.config = order.Config{Pool: pool, IDs: w.ids, Cipher: cipher, Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: horizon}
+	w.orders = order.New(w.config)
+	w.merchant = w.ids.New(payment.PrefixMerchant)
+	if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, w.merchant); err != nil {
+		t.Fatal(err)
+	}
+	stock, err := payment.NewStock("", w.merchant, "TSHIRT-M", startStock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.orders.SetStock(t.Context(), []payment.Stock{stock}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+type draft struct {
+	method, reference string
+	quantity          int64
+	capture           payment.CaptureMethod
+}
+
+func (w *world) place(d draft) (string, error) {
+	w.t.Helper()
+	o, err := payment.NewOrder(payment.Draft{
+		Amount: d.quantity * 2499, Currency: "EUR", PaymentMethod: d.method, CustomerReference: "cust-1", CustomerEmail: "ada@example.com",
+		OrderReference: d.reference, CaptureMethod: string(d.capture),
+		Lines: []payment.DraftLine{{SKU: "TSHIRT-M", Quantity: d.quantity, UnitAmount: 2499}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	resp, _, err := w.orders.Place(w.t.Context(), idempotency.Request{MerchantID: w.merchant, Key: rand.Text()}, o,
+		func(p order.Placed) (idempotency.Response, error) { return answer(p.PaymentID), nil })
+	return resp.ResourceID, err
+}
+
+func answer(id string) idempotency.Response {
+	return idempotency.Response{ResourceID: id, Status: 202, Header: map[string]string{}, Body: []byte("{}")}
+}
+
+// placed is place of an order that is accepted.
+func (w *world) placed(method string, capture payment.CaptureMethod) string {
+	w.t.Helper()
+	id, err := w.place(draft{method, "A-" + rand.Text()[:8], 2, capture})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+func (w *world) worker(definitions ...saga.Definition) *saga.Worker {
+	w.t.Helper()
+	if definitions == nil {
+		definitions = w.orders.Sagas()
+	}
+	w.registry = prometheus.NewRegistry()
+	worker, err := saga.NewWorker(w.pool, saga.Config{
+		Definitions: definitions, Owner: rand.Text(), CallTimeout: 250 * time.Millisecond,
+		Lease: 3 * time.Second, Concurrency: 32, Lock: w.orders.Lock, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Registerer: w.registry, Policy: w.policy, Crash: w.crash,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return worker
+}
+
+// settle runs workers, a new one after each crash, until no order and no refund is
+// on its way. The leases of a dead worker end at once.
+func (w *world) settle() {
+	w.t.Helper()
+	w.until(`definition <> 'orphan_void' AND (NOT awaiting OR signaled OR abort IS NOT NULL)`)
+}
+
+// drain is settle, and waits for the searches for late authorizations too.
+func (w *world) drain() { w.t.Helper(); w.until(`true`) }
+
+func (w *world) until(which string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	worker, deaths := w.worker(), w.crashed.Load()
+	for w.count(`SELECT count(*) FROM sagas WHERE due_at IS NOT NULL AND paused_at IS NULL AND `+which) > 0 {
+		if _, err := worker.Turn(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		worker.Drain()
+		if n := w.crashed.Load(); n != deaths {
+			deaths = n
+			worker = w.worker()
+			w.exec(`UPDATE sagas SET due_at = now() WHERE owner IS NOT NULL`)
+		}
+	}
+}
+
+// dieOnce lets a worker die the n-th time it comes to the point at the step.
+func (w *world) dieOnce(point, step string) {
+	var done atomic.Bool
+	w.crash = func(p, s string) bool {
+		if p != point || s != step || !done.CompareAndSwap(false, true) {
+			return false
+		}
+		w.crashed.Add(1)
+		return true
+	}
+}
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.pool.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) count(sql string, args ...any) (n int) {
+	w.t.Helper()
+	return one[int](w, sql, args...)
+}
+
+func one[T any](w *world, sql string, args ...any) (v T) {
+	w.t.Helper()
+	if err := w.pool.QueryRow(w.t.Context(), sql, args...).Scan(&v); err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
+
+func (w *world) status(paymentID string) string {
+	w.t.Helper()
+	return one[string](w, `SELECT status FROM payments WHERE id = $1`, paymentID)
+}
+
+func (w *world) sagaOf(paymentID string) string {
+	w.t.Helper()
+	return one[string](w, `SELECT s.id FROM sagas s JOIN payments p ON s.subject = p.order_id WHERE p.id = $1`, paymentID)
+}
+
+func (w *world) events(paymentID string) (types []string) {
+	w.t.Helper()
+	return strings.Fields(one[string](w, `
+		SELECT coalesce(string_agg((SELECT h->>1 FROM jsonb_array_elements(o.headers) h WHERE h->>0 = 'ce_type'), ' ' ORDER BY o.sequence), '')
+		FROM outbox o JOIN payments p ON p.order_id = o.key WHERE p.id = $1`, paymentID))
+}
+
+// fault is the body of the simulator's POST /v1/faults.
+func (w *world) fault(body string) {
+	w.t.Helper()
+	w.request(http.MethodPost, "/v1/faults", body, http.StatusCreated)
+}
+
+func (w *world) heal() {
+	w.t.Helper()
+	w.request(http.MethodDelete, "/v1/faults", "", http.StatusNoContent)
+}
+
+func (w *world) request(method, path, body string, want int) []byte {
+	w.t.Helper()
+	return w.requestWith("", method, path, body, want)
+}
+
+func (w *world) requestWith(key, method, path, body string, want int) []byte {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.bank+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var raw json.RawMessage
+	if resp.StatusCode != want {
+		w.t.Fatalf("%s %s: %s", method, path, resp.Status)
+	}
+	if want != http.StatusNoContent {
+		if err := json.NewDecoder(resp.Body).Decode(&raw); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return raw
+}
+
+// ledger lists what the bank did for the payment, as type:status.
+func (w *world) ledger(paymentID string) (operations []string) {
+	w.t.Helper()
+	var list struct {
+		Data []struct{ Type, Status string } `json:"data"`
+	}
+	if err := json.Unmarshal(w.request(http.MethodGet, "/v1/operations?reference="+paymentID, "", http.StatusOK), &list); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, o := range list.Data {
+		operations = append(operations, o.Type+":"+o.Status)
+	}
+	return operations
+}
+
+// audited fails for each violated invariant but those of the pipeline, which does
+// not run here.
+func (w *world) audited() {
+	w.t.Helper()
+	findings, err := audit.Audit{Write: w.pool, Read: w.pool, Ledger: w.bank + "/v1/operations", Client: client}.Run(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range findings {
+		for _, v := range f.Violations {
+			w.t.Errorf("invariant %d, %s: %s", f.Invariant, f.Name, v)
+		}
+	}
+}
+
+// gaugeValue sums a metric of the newest worker over its labels.
+func gaugeValue(t *testing.T, w *world, name string) (sum float64) {
+	t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
