@@ -38,6 +38,7 @@ CREATE TABLE payment_view (
     amount_captured           bigint NOT NULL DEFAULT 0,
     amount_refunded           bigint NOT NULL DEFAULT 0,
     payment_method            text NOT NULL,
+    capture_method            text NOT NULL DEFAULT 'automatic',
     customer_reference        text NOT NULL,
     customer_email_ciphertext bytea,
     order_reference           text NOT NULL,
@@ -55,6 +56,19 @@ CREATE INDEX payment_view_customer ON payment_view (merchant_id, customer_refere
 CREATE INDEX payment_view_order ON payment_view (merchant_id, order_reference, payment_id);
 CREATE INDEX payment_view_currency ON payment_view (merchant_id, currency, payment_id);
 
+CREATE TABLE refund_view (
+    merchant_id  text COLLATE "C" NOT NULL,
+    payment_id   text COLLATE "C" NOT NULL,
+    refund_id    text COLLATE "C" NOT NULL,
+    amount       bigint NOT NULL,
+    reason       text,
+    status       text NOT NULL,
+    failure_code text,
+    created_at   timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL,
+    PRIMARY KEY (merchant_id, payment_id, refund_id)
+);
+
 CREATE TABLE payment_timeline (
     merchant_id text COLLATE "C" NOT NULL,
     payment_id  text COLLATE "C" NOT NULL,
@@ -67,4 +81,4 @@ CREATE TABLE payment_timeline (
 );
 
 -- +goose Down
-DROP TABLE payment_timeline, payment_view, inbox_parked, inbox_messages;
+DROP TABLE payment_timeline, refund_view, payment_view, inbox_parked, inbox_messages;

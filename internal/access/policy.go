@@ -16,16 +16,26 @@ const (
 	PaymentsRead     Action = "payments:read"
 	PaymentsList     Action = "payments:list"
 	PaymentsTimeline Action = "payments:timeline"
+	PaymentsCancel   Action = "payments:cancel"
+	PaymentsCapture  Action = "payments:capture"
+	RefundsCreate    Action = "refunds:create"
+	RefundsList      Action = "refunds:list"
 	StockRead        Action = "stock:read"
 	StockWrite       Action = "stock:write"
 	ParkedRead       Action = "parked:read"
 	ParkedReplay     Action = "parked:replay"
 	ParkedDiscard    Action = "parked:discard"
+	SagasRead        Action = "sagas:read"
+	SagasOperate     Action = "sagas:operate"
 )
 
 // Actions lists every action there is.
 func Actions() []Action {
-	return []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard}
+	return []Action{
+		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
+		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
+		SagasRead, SagasOperate,
+	}
 }
 
 type effect string
@@ -52,9 +62,13 @@ type statement struct {
 
 // policy is the whole of it: testdata/policy.golden shows what it comes to.
 var policy = []statement{
-	{allow, []Role{RoleMerchant}, []Action{PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, StockRead}, own},
-	{allow, []Role{RoleOperator}, []Action{PaymentsRead, PaymentsList, PaymentsTimeline, StockRead, StockWrite}, all},
-	{allow, []Role{RoleOperator}, []Action{ParkedRead, ParkedReplay, ParkedDiscard}, all},
-	// Whoever looks after the service takes no money in a merchant's name, whatever else is allowed.
-	{deny, []Role{RoleOperator}, []Action{PaymentsCreate}, nothing},
+	{allow, []Role{RoleMerchant}, []Action{
+		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture, RefundsCreate, RefundsList, StockRead,
+	}, own},
+	{allow, []Role{RoleOperator}, []Action{
+		PaymentsRead, PaymentsList, PaymentsTimeline, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
+		SagasRead, SagasOperate,
+	}, all},
+	// Whoever looks after the service moves no money in a merchant's name, whatever else is allowed.
+	{deny, []Role{RoleOperator}, []Action{PaymentsCreate, PaymentsCapture, RefundsCreate}, nothing},
 }

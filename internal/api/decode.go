@@ -165,6 +165,16 @@ func take[T any](f *fields, p *T, at string) (v T) {
 	return *p
 }
 
+// text refuses a member that is given and is no line of text.
+func (f *fields) text(p *string, at string, limit int) {
+	if p == nil {
+		return
+	}
+	if err := payment.CheckText(*p, limit); err != nil {
+		*f = append(*f, payment.FieldError{Pointer: at, Code: "text_invalid", Message: err.Error()})
+	}
+}
+
 // merge adds the domain's verdict, less what follows from a missing member.
 func (f *fields) merge(err error) error {
 	if err == nil {

@@ -2,13 +2,10 @@ package api
 
 import (
 	"context"
-	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-json-experiment/json"
 
 	"payments/internal/idempotency"
 	"payments/internal/order"
@@ -43,8 +40,11 @@ func (q paymentRequest) order() (payment.Order, error) {
 		Amount: take(&f, q.Amount, "/amount"), Currency: take(&f, q.Currency, "/currency"),
 		PaymentMethod: take(&f, q.PaymentMethod, "/payment_method"),
 	}
-	if q.CaptureMethod != nil && *q.CaptureMethod != captureAutomatic {
-		f = append(f, payment.FieldError{Pointer: "/capture_method", Code: "capture_method_invalid", Message: "must be automatic"})
+	if q.CaptureMethod != nil {
+		d.CaptureMethod = *q.CaptureMethod
+		if d.CaptureMethod == "" { // for the domain it would be automatic
+			f = append(f, payment.FieldError{Pointer: "/capture_method", Code: "capture_method_invalid", Message: "must be automatic or manual"})
+		}
 	}
 	if q.Customer == nil {
 		take(&f, q.Customer, "/customer")
@@ -80,83 +80,41 @@ func (q paymentRequest) order() (payment.Order, error) {
 }
 
 func (s *server) createPayment(ctx context.Context, c *call) error {
-	merchantID, all := c.scope.Merchant()
-	if all || merchantID == "" {
-		return payment.Errorf(payment.CodeForbidden, "A payment is started by a merchant's API key.")
-	}
-	key, err := idempotency.ParseKey(c.r.Header.Values("Idempotency-Key"))
-	if err != nil {
-		return err
-	}
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
 	var q paymentRequest
-	if err := decode(body, &q); err != nil {
+	request, err := c.keyed(&q)
+	if err != nil {
 		return err
 	}
 	o, err := q.order()
 	if err != nil {
 		return err
 	}
-	fingerprint, err := idempotency.Fingerprint(c.r.Method, c.r.URL.Path, body)
-	if err != nil {
-		return err
-	}
-	request := idempotency.Request{MerchantID: merchantID, Key: key, Fingerprint: fingerprint}
 	placing, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	resp, replayed, err := s.Orders.Place(placing, request, o, s.renderPlaced)
+	resp, replayed, err := s.Orders.Place(placing, request, o, func(p order.Placed) (idempotency.Response, error) {
+		return s.seal(p.PaymentID, "/v1/payments/"+p.PaymentID, placedResource(p))
+	})
 	if err != nil {
 		return err
 	}
-	for name, value := range resp.Header {
-		c.w.Header().Set(name, value)
+	if settled, ok := s.outcome(ctx, c, resp.ResourceID, payment.Status.Settled); ok {
+		tellReplay(c, resp, replayed)
+		return s.ok(ctx, c, settled)
 	}
-	if replayed {
-		c.w.Header().Set("Idempotent-Replayed", "true")
-	}
-	if c.wait > 0 {
-		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
-		if settled, ok := s.outcome(ctx, c, resp.ResourceID); ok {
-			return s.ok(ctx, c, settled)
-		}
-	}
-	shown, err := s.Cipher.Decrypt(resp.Body, storedAnswer(resp.ResourceID))
-	if err != nil {
-		return fmt.Errorf("open stored answer: %w", err)
-	}
-	c.w.WriteHeader(resp.Status)
-	_, _ = c.w.Write(shown) // an error here is the client's connection
-	return nil
+	return s.unseal(c, resp, replayed)
 }
 
-// renderPlaced seals the answer: it shows the customer's address, which lies
-// nowhere in the database in the clear.
-func (s *server) renderPlaced(p order.Placed) (idempotency.Response, error) {
-	body, err := json.Marshal(placedResource(p))
-	if err != nil {
-		return idempotency.Response{}, fmt.Errorf("encode payment: %w", err)
+// outcome waits, as long as was preferred, until the payment's status is what is
+// waited for. What was asked is committed by now: whatever goes wrong here, the
+// answer without an outcome is still true.
+func (s *server) outcome(ctx context.Context, c *call, paymentID string, done func(payment.Status) bool) (paymentResource, bool) {
+	if c.wait == 0 {
+		return paymentResource{}, false
 	}
-	sealed, err := s.Cipher.Encrypt(body, storedAnswer(p.PaymentID))
-	if err != nil {
-		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
-	}
-	return idempotency.Response{
-		ResourceID: p.PaymentID, Status: http.StatusAccepted, Body: sealed,
-		Header: map[string]string{"Location": "/v1/payments/" + p.PaymentID, "Content-Type": "application/json"},
-	}, nil
-}
-
-func storedAnswer(paymentID string) []byte { return []byte("idempotency_response|" + paymentID) }
-
-// outcome waits for the settled payment as long as was preferred. The payment is
-// committed by now: whatever goes wrong here, the stored answer is still true.
-func (s *server) outcome(ctx context.Context, c *call, paymentID string) (paymentResource, bool) {
+	c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
 	waiting, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	p, settled, err := s.Payments.WaitSettled(waiting, c.scope, paymentID)
+	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, done)
 	if err == nil && settled {
 		var r paymentResource
 		if r, err = s.viewResource(p); err == nil {

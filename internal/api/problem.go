@@ -39,6 +39,10 @@ var problems = map[payment.Code]struct {
 	codeBodyTimeout:                {http.StatusRequestTimeout, "The body did not come in time"},
 	payment.CodeOrderAlreadyPaid:   {http.StatusConflict, "The order is already paid"},
 	payment.CodeOrderInProgress:    {http.StatusConflict, "The order is already being paid"},
+	payment.CodeActionNotAllowed:   {http.StatusConflict, "The payment's state does not allow this"},
+	payment.CodeRefundExceeds:      {http.StatusConflict, "The refund is larger than what is left"},
+	payment.CodeSagaState:          {http.StatusConflict, "The saga's state does not allow this"},
+	payment.CodeSecondOperator:     {http.StatusConflict, "Another operator has to approve"},
 	payment.CodeKeyInUse:           {http.StatusConflict, "The idempotency key is in use"},
 	codeBodyTooLarge:               {http.StatusRequestEntityTooLarge, "The body is too large"},
 	codeContentType:                {http.StatusUnsupportedMediaType, "The content type is not supported"},
@@ -64,6 +68,8 @@ type problemDocument struct {
 	Code      payment.Code         `json:"code"`
 	RequestID string               `json:"request_id"`
 	Errors    []payment.FieldError `json:"errors,omitempty"`
+	// Allowed is an empty list, and not missing, where the state allows nothing.
+	Allowed []string `json:"allowed_actions,omitzero"`
 }
 
 // refuse answers err. What is no refusal of ours is logged here, once, and
@@ -104,7 +110,7 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 	s.write(ctx, w, kind.status, "application/problem+json", problemDocument{
 		Type:  "/problems/" + string(e.Code),
 		Title: kind.title, Status: kind.status, Detail: e.Message, Code: e.Code,
-		RequestID: w.requestID, Errors: e.Fields[:min(len(e.Fields), maxFieldErrors)],
+		RequestID: w.requestID, Errors: e.Fields[:min(len(e.Fields), maxFieldErrors)], Allowed: e.Allowed,
 	})
 }
 

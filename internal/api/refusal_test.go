@@ -68,7 +68,7 @@ func TestBadInputLeavesNoRow(t *testing.T) {
 		"email":                 {with(t, `ada@example.com`, "s3cret"), "validation_failed", "/customer/email email_invalid"},
 		"empty email":           {with(t, `ada@example.com`, ""), "validation_failed", "/customer/email email_invalid"},
 		"card number":           {with(t, `pm_card_visa`, "4111111111111111"), "validation_failed", "/payment_method payment_method_invalid"},
-		"manual capture":        {with(t, `{"amount"`, `{"capture_method": "manual", "amount"`), "validation_failed", "/capture_method capture_method_invalid"},
+		"no capture method":     {with(t, `{"amount"`, `{"capture_method": "fax", "amount"`), "validation_failed", "/capture_method capture_method_invalid"},
 		"truncated":             {good[:len(good)-1], "json_invalid", " json_invalid"},
 		"truncated in a number": {`{"amount": 49`, "json_invalid", " json_invalid"},
 		"trailing bytes":        {good + " x", "json_invalid", " json_invalid"},

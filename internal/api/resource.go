@@ -12,21 +12,21 @@ import (
 // paymentResource is a payment as clients see it: the same members whether it
 // was just placed or read from the read model. Amounts are in minor units.
 type paymentResource struct {
-	ID               string           `json:"id"`
-	Object           string           `json:"object"`
-	Status           payment.Status   `json:"status"`
-	Amount           int64            `json:"amount"`
-	Currency         string           `json:"currency"`
-	CurrencyExponent int              `json:"currency_exponent"`
-	AmountCaptured   int64            `json:"amount_captured"`
-	AmountRefunded   int64            `json:"amount_refunded"`
-	PaymentMethod    string           `json:"payment_method"`
-	CaptureMethod    string           `json:"capture_method"`
-	Customer         customerResource `json:"customer"`
-	Order            orderResource    `json:"order"`
-	Failure          *payment.Failure `json:"failure"`
-	CreatedAt        time.Time        `json:"created_at"`
-	UpdatedAt        time.Time        `json:"updated_at"`
+	ID               string                `json:"id"`
+	Object           string                `json:"object"`
+	Status           payment.Status        `json:"status"`
+	Amount           int64                 `json:"amount"`
+	Currency         string                `json:"currency"`
+	CurrencyExponent int                   `json:"currency_exponent"`
+	AmountCaptured   int64                 `json:"amount_captured"`
+	AmountRefunded   int64                 `json:"amount_refunded"`
+	PaymentMethod    string                `json:"payment_method"`
+	CaptureMethod    payment.CaptureMethod `json:"capture_method"`
+	Customer         customerResource      `json:"customer"`
+	Order            orderResource         `json:"order"`
+	Failure          *payment.Failure      `json:"failure"`
+	CreatedAt        time.Time             `json:"created_at"`
+	UpdatedAt        time.Time             `json:"updated_at"`
 }
 
 type customerResource struct {
@@ -41,8 +41,7 @@ type orderResource struct {
 }
 
 const (
-	objectPayment    = "payment"
-	captureAutomatic = "automatic"
+	objectPayment = "payment"
 )
 
 // list is a page, or all there is. NextCursor is null without more.
@@ -60,7 +59,7 @@ func placedResource(p order.Placed) paymentResource {
 	r := paymentResource{
 		ID: p.PaymentID, Object: objectPayment, Status: payment.StatusProcessing,
 		Amount: o.Total().Amount(), Currency: o.Total().Currency().String(), CurrencyExponent: o.Total().Currency().Exponent(),
-		PaymentMethod: o.PaymentMethod(), CaptureMethod: captureAutomatic,
+		PaymentMethod: o.PaymentMethod(), CaptureMethod: o.CaptureMethod(),
 		Customer:  customerResource{Reference: o.CustomerReference()},
 		Order:     orderResource{ID: p.OrderID, Reference: o.Reference()},
 		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.CreatedAt),
@@ -83,7 +82,7 @@ func (s *server) viewResource(p readmodel.Payment) (paymentResource, error) {
 		ID: p.ID, Object: objectPayment, Status: p.Status,
 		Amount: p.Amount, Currency: p.Currency, CurrencyExponent: currency.Exponent(),
 		AmountCaptured: p.AmountCaptured, AmountRefunded: p.AmountRefunded,
-		PaymentMethod: p.PaymentMethod, CaptureMethod: captureAutomatic,
+		PaymentMethod: p.PaymentMethod, CaptureMethod: p.CaptureMethod,
 		Customer:  customerResource{Reference: p.CustomerReference},
 		Order:     orderResource{ID: p.OrderID, Reference: p.OrderReference, Lines: p.Lines},
 		Failure:   p.Failure,
@@ -113,6 +112,27 @@ type entryResource struct {
 	Status     payment.Status        `json:"status"`
 	Failure    *payment.Failure      `json:"failure"`
 	Attempts   []payment.AttemptData `json:"attempts"`
+}
+
+type refundResource struct {
+	ID          string               `json:"id"`
+	Object      string               `json:"object"`
+	Payment     string               `json:"payment"`
+	Amount      int64                `json:"amount"`
+	Currency    string               `json:"currency"`
+	Reason      *string              `json:"reason"`
+	Status      payment.RefundStatus `json:"status"`
+	FailureCode *string              `json:"failure_code"`
+	CreatedAt   time.Time            `json:"created_at"`
+	UpdatedAt   time.Time            `json:"updated_at"`
+}
+
+// given is null for what was not.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }
 
 type stockResource struct {

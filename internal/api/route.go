@@ -35,6 +35,13 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, handle: s.getPayment},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, handle: s.getTimeline},
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
+		{method: http.MethodPost, pattern: "/v1/payments/{id}/cancel", action: access.PaymentsCancel, hides: true, waits: true, handle: s.cancelPayment},
+		{method: http.MethodPost, pattern: "/v1/payments/{id}/capture", action: access.PaymentsCapture, hides: true, waits: true, handle: s.capturePayment},
+		{method: http.MethodPost, pattern: "/v1/payments/{id}/refunds", action: access.RefundsCreate, hides: true, handle: s.createRefund},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/refunds", action: access.RefundsList, hides: true, handle: s.listRefunds},
+		{method: http.MethodGet, pattern: "/v1/ops/sagas", action: access.SagasRead, parameters: sagaParameters(), handle: s.listSagas},
+		{method: http.MethodGet, pattern: "/v1/ops/sagas/{id}", action: access.SagasRead, hides: true, handle: s.getSaga},
+		{method: http.MethodPost, pattern: "/v1/ops/sagas/{id}/{act}", action: access.SagasOperate, hides: true, handle: s.actOnSaga},
 		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
@@ -51,6 +58,7 @@ func (s *server) routes() []route {
 type call struct {
 	w     *recorder
 	r     *http.Request
+	keyID string // of the caller's API key
 	scope access.Scope
 	keyID string // of who calls
 	query url.Values

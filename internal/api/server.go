@@ -37,6 +37,12 @@ type Orders interface {
 	// Stock lists the merchant's stock, or everybody's when merchantID is empty.
 	Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error)
 	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)
+	Cancel(ctx context.Context, merchantID, paymentID string) error
+	Capture(ctx context.Context, merchantID, paymentID string) error
+	// Refund is to refunds what Place is to payments.
+	Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
+		render func(order.Refunding) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
+	Operations() order.Operations
 }
 
 // Payments is the read side.
@@ -44,7 +50,8 @@ type Payments interface {
 	Get(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, error)
 	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
-	WaitSettled(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, bool, error)
+	WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (readmodel.Payment, bool, error)
+	Refunds(ctx context.Context, scope access.Scope, paymentID string) ([]readmodel.Refund, error)
 }
 
 // ProviderWebhooks takes what a payment provider signed. Its refusals are

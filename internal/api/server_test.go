@@ -98,14 +98,14 @@ func TestADeadDatabaseIs503(t *testing.T) {
 
 func TestADeadReadModelDoesNotTakeAPaymentBack(t *testing.T) {
 	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler)}}
-	if _, ok := s.outcome(t.Context(), &call{w: &recorder{}, wait: time.Second}, "pay_1"); ok {
+	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "pay_1", payment.Status.Settled); ok {
 		t.Error("an outcome out of nothing")
 	}
 }
 
 type failing struct{ Payments }
 
-func (failing) WaitSettled(context.Context, access.Scope, string) (readmodel.Payment, bool, error) {
+func (failing) WaitFor(context.Context, access.Scope, string, func(payment.Status) bool) (readmodel.Payment, bool, error) {
 	return readmodel.Payment{}, false, errors.New("gone")
 }
 

@@ -10,11 +10,13 @@ import (
 
 // What operators see and do; the words are the engine's.
 type (
-	SagaFilter  = saga.Filter
-	SagaSummary = saga.Summary
-	SagaFile    = saga.File
-	By          = saga.By
-	Verdict     = saga.Outcome
+	SagaFilter    = saga.Filter
+	SagaState     = saga.State
+	SagaSummary   = saga.Summary
+	SagaRejection = saga.Rejection
+	SagaFile      = saga.File
+	By            = saga.By
+	Verdict       = saga.Outcome
 )
 
 // The verdicts that two operators can agree on, and the states to list by.
@@ -27,6 +29,9 @@ const (
 func SagaStates() []string {
 	return []string{string(saga.Running), string(saga.Compensating), string(saga.Completed), string(saga.Compensated), string(saga.Parked)}
 }
+
+// SagaNames lists the definitions by name.
+func SagaNames() []string { return []string{sagaAutomatic, sagaManual, sagaRefund, sagaOrphan} }
 
 // Operations is what operators can do with sagas. Errors: CodeNotFound;
 // CodeSagaState when the saga does not stand where the act makes sense;

@@ -26,6 +26,9 @@ func validText(s string, limit int) error {
 	return nil
 }
 
+// CheckText refuses what is not 1 to limit characters of text on one line.
+func CheckText(s string, limit int) error { return validText(s, limit) }
+
 // validToken is 1 to limit ASCII letters, digits, dots, underscores and hyphens,
 // beginning with a letter or digit.
 func validToken(s string, limit int) error {

@@ -26,6 +26,7 @@ type Payment struct {
 	AmountRefunded          int64
 	Currency                string
 	PaymentMethod           string
+	CaptureMethod           payment.CaptureMethod
 	CustomerReference       string
 	CustomerEmailCiphertext []byte // nil when the client gave no address
 	OrderReference          string
@@ -45,13 +46,13 @@ func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
 
 const selectPayment = `
 	SELECT merchant_id, payment_id, order_id, sequence, status, amount, amount_captured, amount_refunded, currency,
-		payment_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure,
+		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure,
 		created_at, updated_at
 	FROM payment_view `
 
 func scanPayment(row pgx.CollectableRow) (p Payment, err error) {
 	err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured,
-		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
+		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.CaptureMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
 		&p.OrderReference, &p.Lines, &p.Failure, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err

@@ -38,15 +38,15 @@ func (q *Queries) Get(ctx context.Context, scope access.Scope, id string) (Payme
 	return p, nil
 }
 
-// WaitSettled waits for the payment's outcome until ctx ends, or thirty seconds.
-// Without one by then it answers false and what is known: the row, or a zero
-// Payment when none is projected yet.
-func (q *Queries) WaitSettled(ctx context.Context, scope access.Scope, id string) (Payment, bool, error) {
-	p, _, err := q.poll(ctx, scope, id, maxWait, func(p Payment) bool { return p.Status.Settled() })
+// WaitFor waits until the payment's status is what is waited for, until ctx ends,
+// or thirty seconds. If it is not by then it answers false and what is known: the
+// row, or a zero Payment when none is projected yet.
+func (q *Queries) WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (Payment, bool, error) {
+	p, found, err := q.poll(ctx, scope, id, maxWait, func(p Payment) bool { return done(p.Status) })
 	if err != nil && ctx.Err() == nil {
 		return Payment{}, false, err
 	}
-	return p, p.Status.Settled(), nil
+	return p, found && done(p.Status), nil
 }
 
 // poll reads, with growing pauses, until the row is there and done, or the wait

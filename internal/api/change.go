@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+
+	"payments/internal/idempotency"
+	"payments/internal/order"
+	"payments/internal/payment"
+)
+
+func (s *server) cancelPayment(ctx context.Context, c *call) error {
+	return s.change(ctx, c, s.Orders.Cancel)
+}
+
+func (s *server) capturePayment(ctx context.Context, c *call) error {
+	return s.change(ctx, c, s.Orders.Capture)
+}
+
+// change asks for something that the saga does: 202 with the payment as it is read
+// by now, or 200 with its outcome where that was waited for.
+func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) error) error {
+	if err := c.noBody(); err != nil {
+		return err
+	}
+	merchantID, _ := c.scope.Merchant()
+	id := chi.URLParam(c.r, "id")
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := do(asking, merchantID, id); err != nil {
+		return err
+	}
+	over := func(status payment.Status) bool { return status.Terminal() || status == payment.StatusRequiresReview }
+	if ended, ok := s.outcome(ctx, c, id, over); ok {
+		return s.ok(ctx, c, ended)
+	}
+	p, err := s.Payments.Get(ctx, c.scope, id)
+	if err != nil {
+		return err
+	}
+	r, err := s.viewResource(p)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Location", "/v1/payments/"+id)
+	s.write(ctx, c.w, http.StatusAccepted, "application/json", r)
+	return nil
+}
+
+// noBody takes none, or an empty object.
+func (c *call) noBody() error {
+	if c.r.ContentLength == 0 {
+		return nil
+	}
+	body, err := c.body()
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return decode(body, &struct{}{})
+}
+
+type refundRequest struct {
+	Amount *int64  `json:"amount"` // all that is left if missing
+	Reason *string `json:"reason"` // optional
+}
+
+func (s *server) createRefund(ctx context.Context, c *call) error {
+	var q refundRequest
+	request, err := c.keyed(&q)
+	if err != nil {
+		return err
+	}
+	reason := ""
+	if q.Reason != nil {
+		if reason = *q.Reason; reason == "" { // for the domain it would be none
+			return invalid("/reason", "text_invalid", "must not be empty")
+		}
+	}
+	wanted, err := payment.NewRefund(q.Amount, reason)
+	if err != nil {
+		return err
+	}
+	id := chi.URLParam(c.r, "id")
+	resp, replayed, err := s.Orders.Refund(ctx, request, id, wanted, func(r order.Refunding) (idempotency.Response, error) {
+		return s.seal(r.ID, "/v1/payments/"+r.PaymentID+"/refunds", refundResource{
+			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
+			Status: payment.RefundPending, CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.CreatedAt),
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return s.unseal(c, resp, replayed)
+}
+
+func (s *server) listRefunds(ctx context.Context, c *call) error {
+	refunds, err := s.Payments.Refunds(ctx, c.scope, chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	items := make([]refundResource, len(refunds))
+	for i, r := range refunds {
+		items[i] = refundResource{
+			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
+			Status: r.Status, FailureCode: given(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
+		}
+	}
+	return s.ok(ctx, c, newList(items))
+}

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+
+	"payments/internal/idempotency"
+	"payments/internal/payment"
+)
+
+// keyed reads a request that creates something: its key, and its body into v.
+func (c *call) keyed(v any) (idempotency.Request, error) {
+	merchantID, all := c.scope.Merchant()
+	if all || merchantID == "" {
+		return idempotency.Request{}, payment.Errorf(payment.CodeForbidden, "This is done with a merchant's API key.")
+	}
+	key, err := idempotency.ParseKey(c.r.Header.Values("Idempotency-Key"))
+	if err != nil {
+		return idempotency.Request{}, err
+	}
+	body, err := c.body()
+	if err != nil {
+		return idempotency.Request{}, err
+	}
+	if err := decode(body, v); err != nil {
+		return idempotency.Request{}, err
+	}
+	fingerprint, err := idempotency.Fingerprint(c.r.Method, c.r.URL.Path, body)
+	return idempotency.Request{MerchantID: merchantID, Key: key, Fingerprint: fingerprint}, err
+}
+
+// seal makes the answer to keep, encrypted: a payment's shows the customer's
+// address, which lies nowhere in the database in the clear.
+func (s *server) seal(id, location string, v any) (idempotency.Response, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
+	}
+	sealed, err := s.Cipher.Encrypt(body, storedAnswer(id))
+	if err != nil {
+		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
+	}
+	return idempotency.Response{
+		ResourceID: id, Status: http.StatusAccepted, Body: sealed,
+		Header: map[string]string{"Location": location, "Content-Type": "application/json"},
+	}, nil
+}
+
+func storedAnswer(id string) []byte { return []byte("idempotency_response|" + id) }
+
+// unseal gives the kept answer.
+func (s *server) unseal(c *call, resp idempotency.Response, replayed bool) error {
+	shown, err := s.Cipher.Decrypt(resp.Body, storedAnswer(resp.ResourceID))
+	if err != nil {
+		return fmt.Errorf("open stored answer: %w", err)
+	}
+	tellReplay(c, resp, replayed)
+	c.w.WriteHeader(resp.Status)
+	_, _ = c.w.Write(shown) // an error here is the client's connection
+	return nil
+}
+
+func tellReplay(c *call, resp idempotency.Response, replayed bool) {
+	for name, value := range resp.Header {
+		c.w.Header().Set(name, value)
+	}
+	if replayed {
+		c.w.Header().Set("Idempotent-Replayed", "true")
+	}
+}
