@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -9,12 +10,15 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"payments/internal/audit"
 	"payments/internal/devstack/devtest"
@@ -288,10 +292,53 @@ func (w *world) ledger(paymentID string) (operations []string) {
 	return operations
 }
 
+// schemas are those of docs/events, by type.
+var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
+	compiled, c := map[string]*jsonschema.Schema{}, jsonschema.NewCompiler()
+	c.AssertFormat()
+	for _, kind := range payment.EventTypes {
+		s, err := c.Compile("../../docs/events/" + string(kind) + ".v1.json")
+		if err != nil {
+			return nil, err
+		}
+		compiled[string(kind)] = s
+	}
+	return compiled, nil
+})
+
+// told holds every event that was written to its schema.
+func (w *world) told() {
+	w.t.Helper()
+	known, err := schemas()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	rows, err := w.pool.Query(w.t.Context(), `
+		SELECT (SELECT h->>1 FROM jsonb_array_elements(headers) h WHERE h->>0 = 'ce_type'), payload FROM outbox`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var kind string
+	var payload []byte
+	if _, err := pgx.ForEachRow(rows, []any{&kind, &payload}, func() error {
+		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(payload))
+		if err != nil {
+			return err
+		}
+		if err := known[kind].Validate(value); err != nil {
+			w.t.Errorf("%s: %v in %s", kind, err, payload)
+		}
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // audited fails for each violated invariant but those of the pipeline, which does
 // not run here.
 func (w *world) audited() {
 	w.t.Helper()
+	w.told()
 	findings, err := audit.Audit{Write: w.pool, Read: w.pool, Ledger: w.bank + "/v1/operations", Client: client}.Run(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
