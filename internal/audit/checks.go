@@ -74,9 +74,27 @@ var checks = []check{
 				OR r.page_snapshot IS NOT NULL AND pg_visible_in_snapshot(o.xid, r.page_snapshot) AND o.position <= r.page_position)`,
 	},
 	{
+		2, "the refunds of a payment add up and never exceed its capture", `SELECT count(*) FROM refunds`, `
+		SELECT 'payment ' || p.id || ' has ' || p.amount_refunded || ' refunded, ' || p.amount_refunding || ' under way, '
+			|| p.amount_captured || ' captured; its refunds say ' || r.done || ', ' || r.pending
+		FROM payments p LEFT JOIN LATERAL (
+			SELECT coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0) AS done,
+				coalesce(sum(amount) FILTER (WHERE status = 'pending'), 0) AS pending
+			FROM refunds WHERE merchant_id = p.merchant_id AND payment_id = p.id) r ON true
+		WHERE $1::bool IS NOT NULL AND (p.amount_refunded <> r.done OR p.amount_refunding <> r.pending
+			OR p.amount_refunded + p.amount_refunding > p.amount_captured)`,
+	},
+	{
+		// Not due are those that wait for a person: parked, or paused by an operator. The
+		// search for a late hold and a capture that is awaited are settled as they are.
 		9, "no saga is stranded", `SELECT count(*) FROM sagas`, `
 		SELECT 'saga ' || id || ' is ' || state || ' at ' || step || ', due since ' || due_at FROM sagas
-		WHERE due_at IS NOT NULL AND ($1::bool OR due_at < now() - interval '1 minute')
+		WHERE due_at IS NOT NULL AND paused_at IS NULL
+			AND ($1::bool AND NOT awaiting AND definition <> 'orphan_void' OR due_at < now() - interval '1 minute')
+		UNION ALL
+		SELECT 'refund ' || r.id || ' is ' || r.status || ' and its saga ' || coalesce(s.state, 'missing') FROM refunds r
+		LEFT JOIN sagas s ON s.merchant_id = r.merchant_id AND s.definition = 'refund' AND s.subject = r.id
+		WHERE (r.status = 'pending') <> (s.state IS NOT NULL AND s.state NOT IN ('completed', 'compensated'))
 		UNION ALL
 		SELECT 'saga ' || s.id || ' is ' || s.state || ' and its order ' || o.status FROM sagas s
 		JOIN orders o ON o.merchant_id = s.merchant_id AND o.id = s.subject

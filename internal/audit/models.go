@@ -16,48 +16,69 @@ type state struct {
 	Status              string
 	Currency            string
 	Amount, Captured    int64
+	Refunded            int64
 	FailureCode         string
 }
 
-type identified struct {
-	ID string
+// written is a payment of the write model, with what the read model does not tell.
+type written struct {
 	state
+	Refunding int64 // of refunds under way
+	// Searching says that a saga is looking for a hold that came after the order had
+	// turned back, to void it.
+	Searching bool
 }
 
-func readPayments(ctx context.Context, tx pgx.Tx) (map[string]state, error) {
+func readPayments(ctx context.Context, tx pgx.Tx) (map[string]written, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.merchant_id, p.order_id, o.sequence, p.status, p.currency, p.amount, p.amount_captured, coalesce(p.failure_code, '')
+		SELECT p.id, p.merchant_id, p.order_id, o.sequence, p.status, p.currency, p.amount, p.amount_captured, p.amount_refunded,
+			coalesce(p.failure_code, ''), p.amount_refunding, p.status IN ('failed', 'canceled') AND EXISTS (
+				SELECT FROM sagas s WHERE s.merchant_id = p.merchant_id AND s.definition = 'orphan_void'
+					AND s.subject IN (p.id, p.id || '/notified') AND s.state NOT IN ('completed', 'compensated'))
 		FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id`)
-	return collect(rows, err, "write model")
+	if err != nil {
+		return nil, fmt.Errorf("read the write model: %w", err)
+	}
+	payments := map[string]written{}
+	var id string
+	var w written
+	if _, err := pgx.ForEachRow(rows, append(w.state.into(&id), &w.Refunding, &w.Searching), func() error {
+		payments[id] = w
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read the write model: %w", err)
+	}
+	return payments, nil
+}
+
+// into is where a row is read to, in the order of the columns of both models.
+func (s *state) into(id *string) []any {
+	return []any{
+		id, &s.MerchantID, &s.OrderID, &s.Sequence, &s.Status, &s.Currency, &s.Amount, &s.Captured, &s.Refunded, &s.FailureCode,
+	}
 }
 
 // views reads the read model, with the number of events each row was told.
 func (a Audit) views(ctx context.Context) (map[string]state, error) {
 	rows, err := a.Read.Query(ctx, `
-		SELECT v.payment_id, v.merchant_id, v.order_id, v.sequence, v.status, v.currency, v.amount, v.amount_captured,
+		SELECT v.payment_id, v.merchant_id, v.order_id, v.sequence, v.status, v.currency, v.amount, v.amount_captured, v.amount_refunded,
 			coalesce(v.failure->>'code', '') FROM payment_view v`)
-	return collect(rows, err, "read model")
-}
-
-func collect(rows pgx.Rows, err error, model string) (map[string]state, error) {
 	if err != nil {
-		return nil, fmt.Errorf("read the %s: %w", model, err)
+		return nil, fmt.Errorf("read the read model: %w", err)
 	}
-	states := map[string]state{}
-	var i identified
-	_, err = pgx.ForEachRow(rows, []any{
-		&i.ID, &i.MerchantID, &i.OrderID, &i.Sequence, &i.Status, &i.Currency, &i.Amount, &i.Captured, &i.FailureCode,
-	}, func() error {
-		states[i.ID] = i.state
+	views := map[string]state{}
+	var id string
+	var v state
+	if _, err := pgx.ForEachRow(rows, v.into(&id), func() error {
+		views[id] = v
 		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the %s: %w", model, err)
+	}); err != nil {
+		return nil, fmt.Errorf("read the read model: %w", err)
 	}
-	return states, nil
+	return views, nil
 }
 
-func compareViews(payments, views map[string]state, settled bool) Finding {
+func compareViews(payments map[string]written, views map[string]state, settled bool) Finding {
 	f := Finding{Invariant: 8, Name: "a read-model row equals the write model", Counted: int64(len(views))}
 	for id, v := range views {
 		p, ok := payments[id]
@@ -66,8 +87,8 @@ func compareViews(payments, views map[string]state, settled bool) Finding {
 			f.violate("%s is in the read model only", id)
 		case v.Sequence > p.Sequence:
 			f.violate("%s is at %d in the read model, at %d in the write model", id, v.Sequence, p.Sequence)
-		case v.Sequence == p.Sequence && v != p:
-			f.violate("%s differs at sequence %d: %+v is written, %+v is read", id, v.Sequence, p, v)
+		case v.Sequence == p.Sequence && v != p.state:
+			f.violate("%s differs at sequence %d: %+v is written, %+v is read", id, v.Sequence, p.state, v)
 		case settled && v.Sequence < p.Sequence:
 			f.violate("%s is at %d of %d in the read model", id, v.Sequence, p.Sequence)
 		}
