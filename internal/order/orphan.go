@@ -94,9 +94,12 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	if err != nil {
 		return fmt.Errorf("read the notified payment: %w", err)
 	}
-	sagaID, ours := saga.OfKey(n.Key)
-	if !found || !ours {
+	if !found {
 		return nil
+	}
+	sagaID, ours := saga.OfKey(n.Key)
+	if !ours {
+		return saga.HurryOf(ctx, tx, d.MerchantID, d.OrderID, sagaAutomatic, sagaManual)
 	}
 	if err := saga.Hurry(ctx, tx, d.MerchantID, sagaID); err != nil {
 		return err

@@ -133,3 +133,17 @@ func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id string) error {
 	}
 	return nil
 }
+
+// HurryOf is Hurry for who knows a subject and its possible definitions.
+func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definitions ...string) error {
+	var id string
+	err := tx.QueryRow(ctx, `SELECT id FROM sagas WHERE merchant_id = $1 AND definition = ANY ($2) AND subject = $3`,
+		merchantID, definitions, subject).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("hurry saga: %w", err)
+	}
+	return Hurry(ctx, tx, merchantID, id)
+}
