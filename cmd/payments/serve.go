@@ -107,7 +107,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Concurrency: s.SagaConcurrency, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{
 			Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause(5 * time.Second),
-			UndoBackoff: retryPause(30 * time.Second), Shut: func() time.Duration { return retryPause(5 * time.Second)(10) },
+			UndoBackoff: retryPause(30 * time.Second), Shut: func() time.Duration { return retryPause(2 * time.Second)(10) },
 		},
 	})
 	if err != nil {

@@ -7,15 +7,14 @@ import (
 )
 
 // circuit opens after tripAfter unknown outcomes in a row: while the other system
-// is away, sagas wait instead of trying, and after a pause a few are let through.
+// is away, sagas wait instead of trying. After a pause one call at a time asks
+// whether it is back, and its first answer of any kind closes the circuit: more
+// could not be asked for, since some outcomes are always unknown.
 type circuit struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 }
 
-const (
-	tripAfter = 20
-	tryAgain  = 5 // calls that are let through after the pause
-)
+const tripAfter = 20
 
 type unclear struct{}
 
@@ -23,14 +22,18 @@ func (unclear) Error() string { return "the outcome is unknown" }
 
 func newCircuit(pause time.Duration, changed func(open bool)) circuit {
 	return circuit{gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name: "provider", MaxRequests: tryAgain, Timeout: pause,
+		Name: "provider", MaxRequests: 1, Timeout: pause,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 		OnStateChange: func(_ string, _, to gobreaker.State) { changed(to == gobreaker.StateOpen) },
 	})}
 }
 
-// open is only a hint: allow decides.
-func (c circuit) open() bool { return c.breaker.State() == gobreaker.StateOpen }
+// open is only a hint: allow decides. A circuit whose one asking call is under way
+// is as good as open.
+func (c circuit) open() bool {
+	state := c.breaker.State()
+	return state == gobreaker.StateOpen || state == gobreaker.StateHalfOpen && c.breaker.Counts().Requests > 0
+}
 
 // allow is false when no call may be made now; else done has to be told its verdict.
 func (c circuit) allow() (done func(Verdict), ok bool) {
