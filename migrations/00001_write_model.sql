@@ -273,7 +273,7 @@ CREATE TABLE saga_actions (
     number      int NOT NULL CHECK (number >= 1),
     action      text NOT NULL CHECK (action IN ('retry', 'resolve', 'pause', 'resume', 'cancel', 'propose', 'approve', 'withdraw')),
     operator    text NOT NULL CHECK (char_length(operator) BETWEEN 1 AND 64),
-    reason      text NOT NULL CHECK (char_length(reason) BETWEEN 1 AND 500),
+    reason      text NOT NULL CHECK (char_length(reason) BETWEEN 1 AND 1000),
     step        text NOT NULL,
     -- Of a proposal, and repeated by its approval.
     verdict     jsonb,

@@ -22,7 +22,7 @@ func (s *server) capturePayment(ctx context.Context, c *call) error {
 // change asks for something that the saga does: 202 with the payment as it is read
 // by now, or 200 with its outcome where that was waited for.
 func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) error) error {
-	if err := c.noBody(); err != nil {
+	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
 	merchantID, _ := c.scope.Merchant()
@@ -47,18 +47,6 @@ func (s *server) change(ctx context.Context, c *call, do func(ctx context.Contex
 	c.w.Header().Set("Location", "/v1/payments/"+id)
 	s.write(ctx, c.w, http.StatusAccepted, "application/json", r)
 	return nil
-}
-
-// noBody takes none, or an empty object.
-func (c *call) noBody() error {
-	if c.r.ContentLength == 0 {
-		return nil
-	}
-	body, err := c.body()
-	if err != nil || len(body) == 0 {
-		return err
-	}
-	return decode(body, &struct{}{})
 }
 
 type refundRequest struct {

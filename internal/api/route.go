@@ -60,7 +60,6 @@ type call struct {
 	r     *http.Request
 	keyID string // of the caller's API key
 	scope access.Scope
-	keyID string // of who calls
 	query url.Values
 	wait  time.Duration // preferred; 0 without
 }

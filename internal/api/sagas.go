@@ -206,20 +206,14 @@ type actRequest struct {
 	} `json:"verdict"`
 }
 
-const maxReason = 500 // characters
-
 // actOnSaga keeps the API key's id as the operator: two keys are two operators.
 func (s *server) actOnSaga(ctx context.Context, c *call) error {
 	act := chi.URLParam(c.r, "act")
 	if !slices.Contains(order.Acts(), act) {
 		return payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")
 	}
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
 	var q actRequest
-	if err := decode(body, &q); err != nil {
+	if err := c.decode(&q); err != nil {
 		return err
 	}
 	by, verdict, err := q.read(c.keyID, act)

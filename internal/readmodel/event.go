@@ -59,6 +59,9 @@ func (e event) check() error {
 	if c := e.data.Captured; c != nil && (c.Amount < 1 || c.Amount > payment.MaxAmount) {
 		return errors.New("the data's captured.amount is out of range")
 	}
+	if r := e.data.Refund; r != nil && (!payment.ValidID(payment.PrefixRefund, r.ID) || r.Amount < 1 || r.Amount > payment.MaxAmount) {
+		return errors.New("the data's refund has no valid id and amount")
+	}
 	if (e.kind == payment.EventOrderPlaced) != (e.sequence == 1) {
 		return fmt.Errorf("%s cannot have sequence %d", e.kind, e.sequence)
 	}
@@ -71,7 +74,7 @@ func (e event) check() error {
 	}
 	draft := payment.Draft{
 		Amount: p.Amount, Currency: p.Currency, PaymentMethod: p.PaymentMethod,
-		CustomerReference: p.Customer.Reference, OrderReference: p.Reference,
+		CustomerReference: p.Customer.Reference, OrderReference: p.Reference, CaptureMethod: string(p.CaptureMethod),
 	}
 	for _, l := range p.Lines {
 		draft.Lines = append(draft.Lines, payment.DraftLine(l))

@@ -177,7 +177,8 @@ func (w *world) contents() []string {
 	var all []string
 	if err := w.pool.QueryRow(w.t.Context(), `
 		SELECT array_agg(line ORDER BY line) FROM (
-			SELECT v::text AS line FROM payment_view v UNION ALL SELECT t::text FROM payment_timeline t) l`).Scan(&all); err != nil {
+			SELECT v::text AS line FROM payment_view v UNION ALL SELECT t::text FROM payment_timeline t
+			UNION ALL SELECT r::text FROM refund_view r) l`).Scan(&all); err != nil {
 		w.t.Fatal(err)
 	}
 	return all

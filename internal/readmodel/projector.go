@@ -69,6 +69,7 @@ type viewRow struct {
 	Status     string              `json:"status"`
 	Failure    *payment.Failure    `json:"failure"`
 	Captured   int64               `json:"amount_captured"`
+	Refunded   int64               `json:"amount_refunded"`
 	UpdatedAt  time.Time           `json:"updated_at"`
 	Placed     *payment.PlacedData `json:"placed,omitempty"`
 	CreatedAt  time.Time           `json:"created_at"`
@@ -104,6 +105,9 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 	if e.data.Captured != nil {
 		r.Captured = e.data.Captured.Amount
 	}
+	if refund := e.data.Refund; refund != nil && refund.Status == payment.RefundSucceeded {
+		r.Refunded += refund.Amount
+	}
 	return true, nil
 }
 
@@ -115,7 +119,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 		merchants[i], payments[i] = e.data.MerchantID, e.data.PaymentID
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.updated_at
+		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.amount_refunded, v.updated_at
 		FROM payment_view v
 		WHERE (v.merchant_id, v.payment_id) IN (SELECT m, p FROM unnest($1::text[], $2::text[]) AS e (m, p))
 		ORDER BY v.merchant_id, v.payment_id FOR UPDATE`, merchants, payments)
@@ -124,7 +128,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 	}
 	locked, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*viewRow, error) {
 		r := &viewRow{}
-		return r, row.Scan(&r.MerchantID, &r.PaymentID, &r.OrderID, &r.Sequence, &r.Status, &r.Failure, &r.Captured, &r.UpdatedAt)
+		return r, row.Scan(&r.MerchantID, &r.PaymentID, &r.OrderID, &r.Sequence, &r.Status, &r.Failure, &r.Captured, &r.Refunded, &r.UpdatedAt)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read rows: %w", err)
@@ -137,20 +141,20 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 }
 
 const insertRows = `
-	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured,
-		payment_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, created_at, updated_at)
-	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured,
-		placed->>'payment_method', placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'),
+	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
+		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, created_at, updated_at)
+	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured, amount_refunded,
+		placed->>'payment_method', coalesce(placed->>'capture_method', 'automatic'), placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'),
 		placed->>'reference', (placed->'lines')::jsonb, failure, created_at, updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, order_id text, sequence bigint, status text,
-		amount_captured bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
+		amount_captured bigint, amount_refunded bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
 	ON CONFLICT (merchant_id, payment_id) DO NOTHING`
 
 const updateRows = `
 	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure,
-		amount_captured = r.amount_captured, updated_at = r.updated_at
+		amount_captured = r.amount_captured, amount_refunded = r.amount_refunded, updated_at = r.updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, sequence bigint, status text,
-		amount_captured bigint, failure jsonb, updated_at timestamptz)
+		amount_captured bigint, amount_refunded bigint, failure jsonb, updated_at timestamptz)
 	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
 
 // insertTimeline keeps the data as it came, with members that only a later
@@ -205,6 +209,7 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, events []eve
 	}
 	if err := errors.Join(
 		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))), queue(&b, insertTimeline, timeline, nil),
+		queue(&b, upsertRefunds, refundsOf(events), nil),
 	); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func TestAPaymentsRowFollowsItsEvents(t *testing.T) {
 	got := w.get(won)
 	same(t, "succeeded", got, Payment{
 		MerchantID: won.ids.MerchantID, ID: won.ids.PaymentID, OrderID: won.ids.OrderID, Sequence: 5,
-		Status: payment.StatusSucceeded, Amount: 4998, AmountCaptured: 4998, Currency: "EUR", PaymentMethod: "pm_card_visa",
+		Status: payment.StatusSucceeded, Amount: 4998, AmountCaptured: 4998, Currency: "EUR", PaymentMethod: "pm_card_visa", CaptureMethod: payment.CaptureAutomatic,
 		CustomerReference: "cust-42", CustomerEmailCiphertext: []byte("sealed"), OrderReference: "A-1001",
 		Lines:     []payment.LineData{{SKU: "TSHIRT-M", Quantity: 2, UnitAmount: 2499}},
 		CreatedAt: time.Date(2026, 3, 1, 12, 0, 1, 0, time.UTC), UpdatedAt: time.Date(2026, 3, 1, 12, 0, 5, 0, time.UTC),

@@ -31,7 +31,7 @@ func (q *Queries) Refunds(ctx context.Context, scope access.Scope, paymentID str
 	}
 	rows, err := q.pool.Query(ctx, `
 		SELECT refund_id, payment_id, amount, $3::text, coalesce(reason, ''), status, coalesce(failure_code, ''), created_at, updated_at
-		FROM refund_view WHERE merchant_id = $1 AND payment_id = $2 ORDER BY refund_id`, p.MerchantID, p.ID, p.Currency)
+		FROM refund_view WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, refund_id`, p.MerchantID, p.ID, p.Currency)
 	if err != nil {
 		return nil, fmt.Errorf("read refunds: %w", err)
 	}
@@ -43,4 +43,48 @@ func (q *Queries) Refunds(ctx context.Context, scope access.Scope, paymentID str
 		refunds[i].CreatedAt, refunds[i].UpdatedAt = refunds[i].CreatedAt.UTC(), refunds[i].UpdatedAt.UTC()
 	}
 	return refunds, nil
+}
+
+// upsertRefunds keeps what the first event told of the refund and moves on what
+// the newest does.
+const upsertRefunds = `
+	INSERT INTO refund_view AS v (merchant_id, payment_id, refund_id, amount, reason, status, failure_code, created_at, updated_at)
+	SELECT merchant_id, payment_id, refund_id, amount, nullif(reason, ''), status, nullif(failure_code, ''), created_at, updated_at
+	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, refund_id text, amount bigint, reason text,
+		status text, failure_code text, created_at timestamptz, updated_at timestamptz)
+	ON CONFLICT (merchant_id, payment_id, refund_id) DO UPDATE SET
+		status = excluded.status, failure_code = excluded.failure_code, updated_at = excluded.updated_at`
+
+type refundRow struct {
+	MerchantID  string               `json:"merchant_id"`
+	PaymentID   string               `json:"payment_id"`
+	RefundID    string               `json:"refund_id"`
+	Amount      int64                `json:"amount"`
+	Reason      string               `json:"reason"`
+	Status      payment.RefundStatus `json:"status"`
+	FailureCode string               `json:"failure_code"`
+	CreatedAt   time.Time            `json:"created_at"`
+	UpdatedAt   time.Time            `json:"updated_at"`
+}
+
+// refundsOf is each refund that the events, each of which moved its payment, tell
+// of, as the last of them tells it.
+func refundsOf(events []event) []*refundRow {
+	var rows []*refundRow
+	byID := map[string]*refundRow{}
+	for _, e := range events {
+		r := e.data.Refund
+		if !e.known || r == nil {
+			continue
+		}
+		row := byID[r.ID]
+		if row == nil {
+			row = &refundRow{
+				MerchantID: e.data.MerchantID, PaymentID: e.data.PaymentID, RefundID: r.ID, Amount: r.Amount, Reason: r.Reason, CreatedAt: e.at,
+			}
+			rows, byID[r.ID] = append(rows, row), row
+		}
+		row.Status, row.FailureCode, row.UpdatedAt = r.Status, r.FailureCode, e.at
+	}
+	return rows
 }
