@@ -31,7 +31,7 @@ func TestTheCircuitClosesWithTheFirstAnswer(t *testing.T) {
 			t.Fatal("it did not open")
 		}
 		for range 3 { // the provider stays away
-			time.Sleep(time.Second + 1)
+			<-time.After(time.Second + 1)
 			if c.open() {
 				t.Fatal("nothing asks for the provider after the pause")
 			}
@@ -44,7 +44,7 @@ func TestTheCircuitClosesWithTheFirstAnswer(t *testing.T) {
 				t.Error("it closed without an answer")
 			}
 		}
-		time.Sleep(time.Second + 1)
+		<-time.After(time.Second + 1)
 		call()(Rejected) // an answer, if no consent
 		if c.open() {
 			t.Error("it stays open after an answer")
