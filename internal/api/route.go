@@ -12,6 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"payments/internal/access"
+	"payments/internal/order"
 	"payments/internal/payment"
 )
 
@@ -100,7 +101,7 @@ func (s *server) serve(rt route) http.Handler {
 		if rt.waits {
 			c.wait = preferredWait(r.Header.Values("Prefer"))
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+c.wait)
+		ctx, cancel := context.WithTimeout(order.WithTrace(r.Context(), s.traceparent(r)), requestTimeout+c.wait)
 		defer cancel()
 		if r.Body != http.NoBody {
 			// Cleared once the body is read; until then it bounds the draining of a refused one, too.

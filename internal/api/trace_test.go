@@ -1,0 +1,46 @@
+package api
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var wellFormed = regexp.MustCompile(`^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$`)
+
+func TestTheTraceOfARequestGoesOnInItsSagaAndItsEvents(t *testing.T) {
+	w := newWorld(t)
+	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	for name, c := range map[string]struct {
+		header string
+		goesOn bool
+	}{
+		"none": {}, "given": {"00-" + trace + "-" + parent + "-01", true}, "a later version": {"cc-" + trace + "-" + parent + "-01-what", true},
+		"version ff": {"ff-" + trace + "-" + parent + "-01", false}, "no trace": {"00-" + strings.Repeat("0", 32) + "-" + parent + "-01", false},
+		"no parent": {"00-" + trace + "-" + strings.Repeat("0", 16) + "-01", false}, "capitals": {"00-" + strings.ToUpper(trace) + "-" + parent + "-01", false},
+		"too long": {"00-" + trace + "-" + parent + "-01-x", false}, "too short": {"00-" + trace + "-" + parent, false}, "noise": {"hello", false},
+	} {
+		headers := key(strings.ReplaceAll(name, " ", "-"))
+		if c.header != "" {
+			headers = append(headers, "Traceparent", c.header)
+		}
+		a := w.post(w.merchant, strings.Replace(good, "A-1001", name, 1), headers...)
+		if a.status != 202 {
+			t.Fatalf("%s: %d %s", name, a.status, a.body)
+		}
+		var saga, event string
+		if err := w.pool.QueryRow(t.Context(), `
+			SELECT s.traceparent, (SELECT h->>1 FROM jsonb_array_elements(o.headers) h WHERE h->>0 = 'traceparent')
+			FROM sagas s JOIN outbox o ON o.key = s.subject WHERE s.subject = $1`, a.at(t, "order.id")).Scan(&saga, &event); err != nil {
+			t.Fatal(err)
+		}
+		parts := wellFormed.FindStringSubmatch(saga)
+		if parts == nil || saga != event || parts[2] == parent {
+			t.Errorf("%s: the saga has %q, its event %q", name, saga, event)
+			continue
+		}
+		if (parts[1] == trace) != c.goesOn || (parts[3] == "01") != c.goesOn {
+			t.Errorf("%s: the trace goes on as %q", name, saga)
+		}
+	}
+}
