@@ -109,6 +109,7 @@ func TestAlertRules(t *testing.T) {
 	readYAML(t, "../deploy/prometheus/alerts.yml", &f)
 	known := registeredMetrics(t)
 	seen := map[string]bool{}
+	runbooks := map[string]bool{"README.md": true}
 	for _, g := range f.Groups {
 		for _, r := range g.Rules {
 			if r.Alert == "" || seen[r.Alert] {
@@ -130,10 +131,39 @@ func TestAlertRules(t *testing.T) {
 					t.Errorf("alert %s: its description has no %q", r.Alert, part)
 				}
 			}
+			runbooks[r.Alert+".md"] = true
+			checkRunbook(t, r.Alert, r.Annotations["runbook"])
 		}
 	}
 	if len(seen) == 0 {
 		t.Error("there are no rules")
+	}
+	files, err := os.ReadDir("../docs/runbooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !runbooks[file.Name()] {
+			t.Errorf("docs/runbooks/%s is of no alert", file.Name())
+		}
+	}
+}
+
+// checkRunbook holds an alert to its page, which says what its description says, at length.
+func checkRunbook(t *testing.T, alert, path string) {
+	t.Helper()
+	if want := "docs/runbooks/" + alert + ".md"; path != want {
+		t.Errorf("alert %s: its runbook is %q, want %s", alert, path, want)
+		return
+	}
+	page, err := os.ReadFile("../" + path)
+	if err != nil {
+		t.Errorf("alert %s: %v", alert, err)
+	}
+	for _, part := range []string{"# " + alert + "\n", "\n## Meaning\n", "\n## Look\n", "\n## Do\n"} {
+		if !strings.Contains(string(page), part) {
+			t.Errorf("%s has no line %q", path, strings.TrimSpace(part))
+		}
 	}
 }
 
