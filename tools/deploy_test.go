@@ -159,6 +159,7 @@ func checkRunbook(t *testing.T, alert, path string) {
 	page, err := os.ReadFile("../" + path)
 	if err != nil {
 		t.Errorf("alert %s: %v", alert, err)
+		return
 	}
 	for _, part := range []string{"# " + alert + "\n", "\n## Meaning\n", "\n## Look\n", "\n## Do\n"} {
 		if !strings.Contains(string(page), part) {

@@ -37,7 +37,7 @@ func read(t *testing.T, path string) string {
 }
 
 var (
-	fenced = regexp.MustCompile("(?ms)^```.*?^```")
+	fenced = regexp.MustCompile("(?ms)^ *```.*?\n *```$")
 	link   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 )
 
