@@ -48,7 +48,6 @@ type service struct {
 	orders   *order.Service
 	worker   *saga.Worker
 	inbox    *inbox.Inbox // of the projector
-	// oldestUnpublished is 0 in a process without the relay's role.
 	oldestUnpublished func(context.Context) (time.Duration, error)
 
 	group      *errgroup.Group
@@ -95,7 +94,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if s.inbox, err = newInbox(s.read, s.Config, s.log, s.registry); err != nil {
 		return err
 	}
-	s.oldestUnpublished = func(context.Context) (time.Duration, error) { return 0, nil }
+	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.registry)
 	s.orders = order.New(order.Config{
 		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Provider: s.bank, Due: func() { s.worker.Wake() },
@@ -188,6 +187,9 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	if err := s.serveAdmin(working); err != nil {
 		return err
 	}
+	if err := s.keepOutbox(working); err != nil {
+		return err
+	}
 	if s.Roles.Has(config.RoleSaga) {
 		s.loop(working, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
 		s.loop(working, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
@@ -267,28 +269,41 @@ func (s *service) ensureTopic(ctx context.Context) error {
 	return nil
 }
 
+// relay publishes this process's share of the outbox: as many shards as the topic
+// has partitions, so that a partition that refuses holds up no other.
 func (s *service) relay(ctx context.Context) error {
 	r, err := outbox.NewRelay(s.write, broker.NewPublisher(s.broker), outbox.RelayConfig{
-		Owner: owner(), Registerer: s.registry, Log: s.log,
+		Owner: owner(), Shards: s.KafkaPartitions, Registerer: s.registry, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
-	s.oldestUnpublished = r.OldestUnpublished
 	s.group.Go(func() error {
-		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 10 * time.Millisecond, Monitor: s.monitor, Log: s.log,
+		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 5 * time.Millisecond, Monitor: s.monitor, Log: s.log,
 			Turn: func(ctx context.Context) (bool, error) {
 				if err := s.ensureTopic(ctx); err != nil {
 					return false, err
 				}
 				return r.Turn(ctx)
 			}})
-		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 		defer cancel()
 		if rerr := r.Release(give); rerr != nil {
 			s.log.WarnContext(give, "the relay's lease ends by itself", "error", rerr)
 		}
 		return err
 	})
+	return nil
+}
+
+// keepOutbox runs in every role: whoever fills partitions also makes them.
+func (s *service) keepOutbox(ctx context.Context) error {
+	k, err := outbox.NewKeeper(s.write, outbox.KeeperConfig{
+		Size: int64(s.Outbox.PartitionSize), Retention: s.Outbox.Retention, Registerer: s.registry, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.loop(ctx, "outbox_keeper", 5*time.Second, k.Turn, nil)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"slices"
 	"testing"
 	"time"
 
@@ -300,11 +301,11 @@ func (w *world) project(more ...inbox.Message) {
 		w.t.Fatal(err)
 	}
 	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m inbox.Message, err error) {
-		var headers [][2]string
+		var headers []string
 		err = row.Scan(&m.Key, &m.Value, &headers)
 		m.Headers = map[string]string{}
-		for _, h := range headers {
-			m.Headers[h[0]] = h[1]
+		for pair := range slices.Chunk(headers, 2) {
+			m.Headers[pair[0]] = pair[1]
 		}
 		return m, err
 	})

@@ -24,8 +24,9 @@ type Config struct {
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
 	KafkaBrokers       []string
-	KafkaPartitions    int           // of a topic that has to be made
-	KafkaPrefix        string        // before the name of every topic and group; empty unless set
+	KafkaPartitions    int    // of a topic that has to be made
+	KafkaPrefix        string // before the name of every topic and group; empty unless set
+	Outbox             Outbox
 	Provider           string        // simulator or stripe
 	ProviderURL        string        // simulator's; empty with stripe
 	StripeKey          string        // empty with simulator
@@ -62,6 +63,7 @@ func Load(lookup Lookup) (Config, error) {
 		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
 		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
 		KafkaPrefix:        r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
+		Outbox:             r.outbox(),
 		Provider:           r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
 		StripeURL:          r.httpURL("PAYMENTS_STRIPE_URL", optional),
 		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),

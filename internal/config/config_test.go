@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 	const db = "postgres://app:hunter2@db:5432/payments"
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
-		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Provider: "simulator", ProviderURL: "http://provider:8090",
+		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Provider: "simulator", ProviderURL: "http://provider:8090",
 		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
@@ -67,7 +67,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	env := complete(t)
 	maps.Copy(env, map[string]string{
 		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
-		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
+		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
 		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
@@ -79,7 +79,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
-		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
+		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -124,47 +125,98 @@ func (w *wire) ids() []string {
 // returns how many messages came and how many came again.
 func (w *wire) inSequence(t *testing.T) (first, again int) {
 	t.Helper()
-	last := map[string]int64{}
-	for _, m := range w.sent {
-		switch {
-		case m.Sequence <= last[m.Key]:
-			again++
-		case m.Sequence == last[m.Key]+1:
-			last[m.Key]++
-			first++
-		default:
-			t.Fatalf("key %s: %d was delivered after %d", m.Key, m.Sequence, last[m.Key])
-		}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first, again, inverted := count(w.sent)
+	if inverted != 0 {
+		t.Errorf("%d messages were delivered before one of their key that precedes them", inverted)
 	}
 	return first, again
 }
 
+// count tells apart the first deliveries, the repetitions, and the messages that
+// came before one of their key that precedes them.
+func count(sent []outbox.Message) (first, again, inverted int) {
+	type one struct {
+		key string
+		n   int64
+	}
+	seen := map[one]bool{}
+	for _, m := range sent {
+		switch {
+		case seen[one{m.Key, m.Sequence}]:
+			again++
+			continue
+		case m.Sequence > 1 && !seen[one{m.Key, m.Sequence - 1}]:
+			inverted++
+		}
+		first++
+		seen[one{m.Key, m.Sequence}] = true
+	}
+	return first, again, inverted
+}
+
+// relay waits for all that it has handed out and writes a checkpoint every turn,
+// unless c says otherwise.
 func relay(t *testing.T, pool *pgxpool.Pool, p outbox.Publisher, c outbox.RelayConfig) (*outbox.Relay, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	c.Registerer, c.Log = reg, slog.New(slog.DiscardHandler)
+	if c.Checkpoint == 0 {
+		c.Checkpoint = time.Nanosecond
+	}
+	if c.Patience == 0 {
+		c.Patience = time.Minute
+	}
+	if c.Lease == 0 {
+		c.Lease = time.Minute
+	}
 	r, err := outbox.NewRelay(pool, p, c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = r.Release(context.WithoutCancel(t.Context())) }) // gives its connection back
 	return r, reg
 }
 
+// turn publishes all that the turn has read.
 func turn(t *testing.T, r *outbox.Relay) (again bool) {
 	t.Helper()
 	again, err := r.Turn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Idle(t.Context())
 	return again
 }
 
-// expire lets the lease run out.
+// settle turns until there is no more, and once more for the checkpoint.
+func settle(t *testing.T, r *outbox.Relay) {
+	t.Helper()
+	for turn(t, r) {
+	}
+	turn(t, r)
+}
+
+// expire lets every relay's lease run out.
 func expire(t *testing.T, owner *pgxpool.Pool) {
 	t.Helper()
-	if _, err := owner.Exec(t.Context(), `UPDATE outbox_relays SET lease_until = now() - interval '1 s'`); err != nil {
-		t.Fatal(err)
+	execute(t, owner, `UPDATE outbox_relays SET lease_until = clock_timestamp() - interval '1 s'`)
+}
+
+func execute(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
 	}
+}
+
+func query[T any](t *testing.T, pool *pgxpool.Pool, sql string, args ...any) (v T) {
+	t.Helper()
+	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
 }
 
 func same(t *testing.T, what string, got []string, want ...string) {
@@ -174,17 +226,26 @@ func same(t *testing.T, what string, got []string, want ...string) {
 	}
 }
 
-func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
+func metric(t *testing.T, reg *prometheus.Registry, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var values []string
+			for _, l := range m.GetLabel() {
+				values = append(values, l.GetValue())
+			}
+			if slices.Equal(values, labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
 		}
 	}
-	t.Fatalf("no metric %s", name)
+	t.Fatalf("no metric %s%v", name, labels)
 	return 0
 }

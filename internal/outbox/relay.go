@@ -13,26 +13,31 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ErrFenced means that another relay has taken over: nothing was written.
-var ErrFenced = errors.New("another relay has taken over")
-
 // A Publisher sends messages in order per key. Nil means that all are
 // acknowledged; on an error nothing of a key after its failed message was sent.
-// What was under way when ctx ended may still arrive.
+// What was under way when ctx ended may still arrive. Shards publish side by side.
 type Publisher interface {
 	Publish(ctx context.Context, msgs []Message) error
 }
 
 // RelayConfig needs a Registerer and a Log.
 type RelayConfig struct {
-	// Name of the row in outbox_relays. Default "main".
-	Name string
 	// Owner tells this relay from all others, living or dead. Default random.
 	Owner string
-	// Batch is how many messages at most are published at once. Default 1000.
+	// Shards is how many there are, the same for every relay of the outbox: the
+	// number of partitions that Publisher sends to, or a divisor of it. Default 1.
+	Shards int
+	// Batch is how many messages at most are read at once. Default 5000.
 	Batch int
-	// Lease is the longest time that a dead relay holds the others up. Default 5 s.
+	// Lease is the longest time that a dead relay keeps its shards from the others; they look six times as
+	// often. Default 3 s.
 	Lease time.Duration
+	// Checkpoint is the time between two of them while there is something to
+	// publish: what was sent since the last one is sent again after a crash. Default 50 ms.
+	Checkpoint time.Duration
+	// Patience is how long a turn waits for a shard before it goes on with the
+	// others. Default 100 ms.
+	Patience time.Duration
 	// Measure is the time between two looks at the oldest unpublished message. Default 1 s.
 	Measure time.Duration
 	// Now measures how long ago the lease was asked for; whether it holds is
@@ -42,133 +47,171 @@ type RelayConfig struct {
 	Log        *slog.Logger
 }
 
-// Relay publishes while it owns the lease of its name, and measures always.
-type Relay struct {
-	RelayConfig
-	pool      *pgxpool.Pool
-	publisher Publisher
-
-	published prometheus.Counter
-	leader    prometheus.Gauge
-	oldest    prometheus.Gauge
-
-	mu       sync.Mutex
-	row      bool // the relay's row is known to exist
-	leading  bool
-	epoch    int64
-	leaseEnd time.Time // by Now, counted from before the lease was asked for
-	cursor   cursor
-	measured time.Time
-}
-
-// cursor is how far publishing has come. While a window is larger than a batch,
-// page is the snapshot that ends it, and its rows up to position are published.
-type cursor struct {
-	done     string // pg_snapshot
-	page     *string
-	position int64
-}
-
-// NewRelay registers payments_outbox_published_total, payments_relay_leader and
-// payments_outbox_oldest_unpublished_seconds.
-func NewRelay(pool *pgxpool.Pool, publisher Publisher, c RelayConfig) (*Relay, error) {
-	if pool == nil || publisher == nil || c.Registerer == nil || c.Log == nil {
-		return nil, errors.New("a relay needs a pool, a publisher, a registerer and a logger")
+func (c *RelayConfig) complete() error {
+	if c.Registerer == nil || c.Log == nil {
+		return errors.New("a relay needs a registerer and a logger")
 	}
-	if c.Batch < 0 || c.Lease < 0 || c.Measure < 0 {
-		return nil, errors.New("a relay's batch, lease and measuring interval cannot be negative")
+	if c.Shards < 0 || c.Batch < 0 {
+		return errors.New("a relay's shards and batch cannot be negative")
 	}
-	if c.Name == "" {
-		c.Name = "main"
+	for _, d := range []struct {
+		value     *time.Duration
+		otherwise time.Duration
+	}{
+		{&c.Lease, 3 * time.Second}, {&c.Checkpoint, 50 * time.Millisecond},
+		{&c.Patience, 100 * time.Millisecond}, {&c.Measure, time.Second},
+	} {
+		if *d.value < 0 {
+			return errors.New("a relay's durations cannot be negative")
+		}
+		if *d.value == 0 {
+			*d.value = d.otherwise
+		}
 	}
 	if c.Owner == "" {
 		c.Owner = rand.Text()
 	}
+	if c.Shards == 0 {
+		c.Shards = 1
+	}
 	if c.Batch == 0 {
-		c.Batch = 1000
-	}
-	if c.Lease == 0 {
-		c.Lease = 5 * time.Second
-	}
-	if c.Measure == 0 {
-		c.Measure = time.Second
+		c.Batch = 5000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	r := &Relay{
-		RelayConfig: c, pool: pool, publisher: publisher,
-		published: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "payments_outbox_published_total", Help: "Messages that the broker has acknowledged, repetitions included.",
-		}),
-		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "payments_relay_leader", Help: "1 while this process owns the relay's lease.",
-		}),
-		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "payments_outbox_oldest_unpublished_seconds", Help: "Age of the oldest committed message that is not published.",
-		}),
-	}
-	for _, metric := range []prometheus.Collector{r.published, r.leader, r.oldest} {
-		if err := c.Registerer.Register(metric); err != nil {
-			return nil, fmt.Errorf("register relay %s: %w", c.Name, err)
-		}
-	}
-	return r, nil
+	return nil
 }
 
-// Turn publishes the next batch if this relay owns the lease or can have it;
-// again means that the batch was full. An error leaves the cursor where it was.
+// Relay publishes the shards that it owns, and measures always.
+type Relay struct {
+	RelayConfig
+	pool      *pgxpool.Pool
+	publisher Publisher
+	metrics   *metrics
+	outcomes  *outcomes
+
+	mu           sync.Mutex
+	conn         *pgxpool.Conn // nil until joined
+	beaten       time.Time
+	leaseEnd     time.Time // by Now, counted from before the lease was asked for
+	shards       map[int32]*shard
+	closed       []closedPartition
+	checkpointed time.Time
+	measured     time.Time
+	told         time.Time
+}
+
+// NewRelay registers the relay's metrics.
+func NewRelay(pool *pgxpool.Pool, publisher Publisher, c RelayConfig) (*Relay, error) {
+	if pool == nil || publisher == nil {
+		return nil, errors.New("a relay needs a pool and a publisher")
+	}
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register relay %s: %w", c.Owner, err)
+	}
+	m.wanted.Set(float64(c.Shards))
+	return &Relay{
+		RelayConfig: c, pool: pool, publisher: publisher, metrics: m,
+		outcomes: &outcomes{wake: make(chan struct{}, 1)}, shards: map[int32]*shard{},
+	}, nil
+}
+
+// Turn takes part in sharing the shards out, and publishes what has become visible of
+// those that are this relay's; again means that there is more. One shard's trouble
+// is counted and tried again without holding up the others, and is an error when
+// no shard is without. After an error of the database nothing in memory is
+// believed: the next turn begins at the checkpoints.
 func (r *Relay) Turn(ctx context.Context) (again bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	again, err = r.turn(ctx)
+	if err != nil {
+		r.leave(ctx)
+	} else {
+		err = r.trouble()
+	}
 	if now := r.Now(); now.Sub(r.measured) >= r.Measure {
 		r.measured = now
-		age, merr := r.OldestUnpublished(ctx)
-		if merr == nil {
-			r.oldest.Set(age.Seconds())
-		}
-		err = errors.Join(err, merr)
+		err = errors.Join(err, r.measure(ctx))
 	}
 	return again, err
 }
 
-func (r *Relay) turn(ctx context.Context) (bool, error) {
-	switch {
-	case !r.leading:
-		if err := r.acquire(ctx); err != nil || !r.leading {
-			return false, err
-		}
-	case r.left() < r.Lease/2:
-		if err := r.checkpoint(ctx); err != nil {
+func (r *Relay) turn(ctx context.Context) (again bool, err error) {
+	if r.conn == nil {
+		if err := r.join(ctx); err != nil {
 			return false, err
 		}
 	}
-	w, err := r.read(ctx)
+	if r.Now().Sub(r.beaten) >= r.Lease/6 {
+		if err := r.beat(ctx); err != nil {
+			return false, err
+		}
+	}
+	r.collect(ctx)
+	if len(r.shards) == 0 {
+		return false, nil
+	}
+	now, err := r.look(ctx)
 	if err != nil {
 		return false, err
 	}
-	if len(w.messages) == 0 {
-		r.cursor = w.next // nothing was published since, so that this can wait for the next checkpoint
-		return false, nil
+	for _, g := range r.groups() {
+		more, err := r.advance(ctx, g, now)
+		if err != nil {
+			return false, err
+		}
+		again = again || more
 	}
-	if err := r.publish(ctx, w.messages); err != nil {
-		return false, err
-	}
-	r.cursor = w.next
-	// What is published is written down even while the process is stopping.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Lease)
-	defer cancel()
-	return w.full, r.checkpoint(ctx)
+	r.await(ctx, again)
+	return again, r.checkpoint(ctx, false)
 }
 
-// publish ends before the lease does, so that its successor begins alone.
-func (r *Relay) publish(ctx context.Context, msgs []Message) error {
-	ctx, cancel := context.WithTimeout(ctx, r.left()-r.Lease/10)
-	defer cancel()
-	if err := r.publisher.Publish(ctx, msgs); err != nil {
-		return fmt.Errorf("publish %d messages: %w", len(msgs), err)
+// await waits until each shard is idle or, when there is more to hand out, can take
+// another batch. Shards that are slow are left to themselves after a while.
+func (r *Relay) await(ctx context.Context, more bool) {
+	limit := 0
+	if more {
+		limit = depth - 1
 	}
-	r.published.Add(float64(len(msgs)))
-	return nil
+	timer := time.NewTimer(r.Patience)
+	defer timer.Stop()
+	for r.collect(ctx); r.busy(limit); r.collect(ctx) {
+		select {
+		case <-r.outcomes.wake:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+func (r *Relay) busy(limit int) bool {
+	for _, s := range r.shards {
+		if s.outstanding > limit {
+			return true
+		}
+	}
+	return false
+}
+
+// trouble is an error when each of the shards fails.
+func (r *Relay) trouble() error {
+	var failing int
+	var last error
+	for _, s := range r.shards {
+		if s.err != nil {
+			failing++
+			last = fmt.Errorf("shard %d: %w", s.id, s.err)
+		}
+	}
+	r.metrics.failing.Set(float64(failing))
+	if failing == 0 || failing < len(r.shards) {
+		return nil
+	}
+	return fmt.Errorf("none of %d shards can publish: %w", failing, last)
 }

@@ -3,84 +3,188 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
-type window struct {
-	messages []Message
-	next     cursor // once the messages are published
-	full     bool
+// sight is one look at the database, shared by all shards of a turn.
+type sight struct {
+	snapshot string
+	// last is a position beyond which the snapshot sees nothing: it was read after
+	// the snapshot was taken.
+	last int64
 }
 
-// firstPage reads, in one statement and so by one snapshot, that snapshot and
-// what it sees beyond done: the transactions that began after done, and those
-// that were running then. Index outbox_xid serves both; "+ 0" keeps the planner
-// from walking the primary key through all that was ever published.
-const firstPage = `
-	SELECT s.snapshot, w.position, w.merchant_id, w.id, w.topic, w.key, w.sequence, w.headers, w.payload
-	FROM (SELECT pg_current_snapshot()::text AS snapshot) s
-	LEFT JOIN LATERAL (
-		SELECT * FROM (
-			SELECT * FROM outbox WHERE xid >= pg_snapshot_xmax($1::pg_snapshot)
-			UNION ALL
-			SELECT * FROM outbox WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot)))
-		) both_branches
-		ORDER BY position + 0
-		LIMIT $2
-	) w ON true
-	ORDER BY w.position`
-
-// nextPage goes on inside the window by the primary key.
-const nextPage = `
-	SELECT $3::text, position, merchant_id, id, topic, key, sequence, headers, payload
-	FROM outbox
-	WHERE position > $4
-		AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot)
-	ORDER BY position
-	LIMIT $2`
-
-func (r *Relay) read(ctx context.Context) (window, error) {
-	query, args := firstPage, []any{r.cursor.done, r.Batch}
-	if r.cursor.page != nil {
-		query, args = nextPage, append(args, *r.cursor.page, r.cursor.position)
-	}
-	rows, err := r.pool.Query(ctx, query, args...)
+func (r *Relay) look(ctx context.Context) (s sight, err error) {
+	err = r.conn.QueryRow(ctx, `
+		SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('outbox_position'), 0)`).Scan(&s.snapshot, &s.last)
 	if err != nil {
-		return window{}, fmt.Errorf("read outbox: %w", err)
+		err = fmt.Errorf("take a snapshot: %w", err)
 	}
-	var w window
-	var snapshot string
-	var last int64
-	var position, sequence *int64
-	var merchant, id, topic, key *string
-	var headers, payload []byte
+	return s, err
+}
+
+// group is the shards that go on from the same cursor; it is one while all is well.
+type group struct {
+	cursor cursor
+	shards []*shard
+	ids    []int32
+}
+
+func (r *Relay) groups() []*group {
+	now := r.Now()
+	if !now.Before(r.leaseEnd) {
+		return nil
+	}
+	var groups []*group
+	by := map[cursor]*group{}
+	for _, s := range r.shards {
+		if !s.ready(now) {
+			continue
+		}
+		g := by[s.read]
+		if g == nil {
+			g = &group{cursor: s.read}
+			by[s.read] = g
+			groups = append(groups, g)
+		}
+		g.shards, g.ids = append(g.shards, s), append(g.ids, s.id)
+	}
+	return groups
+}
+
+// advance hands the group what lies between its cursor and now, or the next piece
+// of that; more tells that there is another one.
+func (r *Relay) advance(ctx context.Context, g *group, now sight) (more bool, err error) {
+	c := g.cursor
+	var next cursor
+	var read [][]Message
+	if c.page == "" {
+		if c.done == now.snapshot {
+			return false, nil
+		}
+		whole, messages, err := r.readWindow(ctx, g, now)
+		if err != nil {
+			return false, err
+		}
+		if whole {
+			next, read = cursor{done: now.snapshot}, messages
+		} else {
+			c.page, c.position, c.end = now.snapshot, r.low(c.done)-1, now.last
+		}
+	}
+	if c.page != "" {
+		if next, read, err = r.readPage(ctx, g, c); err != nil {
+			return false, err
+		}
+		more = true
+	}
+	for _, s := range g.shards {
+		r.hand(ctx, s, read[s.id], next)
+	}
+	return more, nil
+}
+
+const columns = `position, merchant_id, id, topic, key, key_hash, sequence, headers, payload`
+
+// readWindow reads what the snapshot sees and the cursor does not: the transactions
+// that began after the cursor, and those that were running then, both by index outbox_xid.
+// More than a batch is not the whole of it, and is not given. position >= $3 lets
+// the planner leave the partitions out that the cursor has passed.
+func (r *Relay) readWindow(ctx context.Context, g *group, now sight) (whole bool, messages [][]Message, err error) {
+	rows, err := r.conn.Query(ctx, `
+		SELECT `+columns+` FROM (
+			(SELECT `+columns+` FROM outbox
+			WHERE xid >= pg_snapshot_xmax($1::pg_snapshot) AND xid < pg_snapshot_xmax($2::pg_snapshot)
+				AND pg_visible_in_snapshot(xid, $2::pg_snapshot) AND position >= $3 AND key_hash % $4::int = ANY ($5::int[])
+			LIMIT $6)
+			UNION ALL
+			(SELECT `+columns+` FROM outbox
+			WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot)))
+				AND pg_visible_in_snapshot(xid, $2::pg_snapshot) AND position >= $3 AND key_hash % $4::int = ANY ($5::int[])
+			LIMIT $6)
+		) both_branches
+		ORDER BY position`,
+		g.cursor.done, now.snapshot, r.low(g.cursor.done), r.Shards, g.ids, r.Batch+1)
+	messages, n, _, err := r.collectRows(rows, err)
+	if n > r.Batch {
+		return false, nil, err
+	}
+	return true, messages, err
+}
+
+// stride is how far a page looks for its batch of messages: where other shards'
+// or published ones lie thick, a statement still comes to an end.
+const stride = 16
+
+// readPage goes on inside a window that is larger than a batch, by the primary key.
+func (r *Relay) readPage(ctx context.Context, g *group, c cursor) (next cursor, messages [][]Message, err error) {
+	upTo := min(c.position+int64(stride*r.Batch), c.end)
+	rows, err := r.conn.Query(ctx, `
+		SELECT `+columns+` FROM outbox
+		WHERE position > $3 AND position <= $4 AND pg_visible_in_snapshot(xid, $2::pg_snapshot)
+			AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot) AND key_hash % $5::int = ANY ($6::int[])
+		ORDER BY position
+		LIMIT $7`,
+		c.done, c.page, c.position, upTo, r.Shards, g.ids, r.Batch)
+	messages, n, last, err := r.collectRows(rows, err)
+	switch {
+	case n == r.Batch:
+		next = cursor{c.done, c.page, last, c.end}
+	case upTo < c.end:
+		next = cursor{c.done, c.page, upTo, c.end}
+	default:
+		next = cursor{done: c.page}
+	}
+	return next, messages, err
+}
+
+// collectRows sorts the rows out to their shards.
+func (r *Relay) collectRows(rows pgx.Rows, err error) (messages [][]Message, n int, last int64, err2 error) {
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("read outbox: %w", err)
+	}
+	messages = make([][]Message, r.Shards)
+	var m Message
+	var hash int32
+	var headers pgtype.UndecodedBytes
 	_, err = pgx.ForEachRow(rows,
-		[]any{&snapshot, &position, &merchant, &id, &topic, &key, &sequence, &headers, &payload}, func() error {
-			if position == nil {
-				return nil // nothing new: the snapshot alone
+		[]any{&last, &m.MerchantID, &m.ID, &m.Topic, &m.Key, &hash, &m.Sequence, &headers, &m.Payload}, func() (err error) {
+			if m.Headers, err = decodeHeaders(headers); err != nil {
+				return fmt.Errorf("at position %d: %w", last, err)
 			}
-			h, err := decodeHeaders(headers)
-			if err != nil {
-				return fmt.Errorf("at position %d: %w", *position, err)
-			}
-			last = *position
-			w.messages = append(w.messages, Message{
-				MerchantID: *merchant, ID: *id, Topic: *topic, Key: *key, Sequence: *sequence, Headers: h, Payload: payload,
-			})
+			of := int(hash) % r.Shards
+			messages[of] = append(messages[of], m)
+			m.Payload = nil
+			n++
 			return nil
 		})
 	if err != nil {
-		return window{}, fmt.Errorf("read outbox: %w", err)
+		return nil, 0, 0, fmt.Errorf("read outbox: %w", err)
 	}
-	if r.cursor.page != nil {
-		snapshot = *r.cursor.page // an empty page has no row to tell it
+	return messages, n, last, nil
+}
+
+// closedPartition holds no row that a snapshot with xmin of at least xid does not see.
+type closedPartition struct {
+	xid  uint64
+	high int64
+}
+
+// low is a position below which the snapshot leaves nothing unseen.
+func (r *Relay) low(snapshot string) int64 {
+	first, _, _ := strings.Cut(snapshot, ":") // xmin:xmax:xip,…
+	xmin, err := strconv.ParseUint(first, 10, 64)
+	if err != nil {
+		return 0 // reads more than it has to
 	}
-	w.full = len(w.messages) == r.Batch
-	if w.full {
-		w.next = cursor{done: r.cursor.done, page: &snapshot, position: last}
-	} else {
-		w.next = cursor{done: snapshot}
+	for _, p := range r.closed {
+		if p.xid <= xmin {
+			return p.high
+		}
 	}
-	return w, nil
+	return 0
 }

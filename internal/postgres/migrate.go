@@ -53,7 +53,10 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + role,
 		"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO " + role,
 		// What has happened stays: events and answers cannot be rewritten by the service.
-		"REVOKE UPDATE, DELETE ON outbox FROM " + role,
+		"REVOKE UPDATE, DELETE ON outbox, outbox_checkpoints FROM " + role,
+		// What bounds retention is written by its functions alone.
+		"REVOKE INSERT, UPDATE, DELETE ON outbox_partitions, outbox_dropped FROM " + role,
+		"GRANT EXECUTE ON FUNCTION outbox_extend, outbox_retire TO " + role,
 		"REVOKE UPDATE ON idempotency_keys FROM " + role,
 		"REVOKE DELETE ON orders, order_lines, payments, sagas, saga_attempts, merchants, api_keys FROM " + role,
 	} {

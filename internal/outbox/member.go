@@ -1,0 +1,291 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// firstSight is a cursor that has seen nothing: no transaction is older than xid 3.
+const firstSight = "1:1:"
+
+// forget bounds how long a relay that ended without a word stands in outbox_relays.
+const forget = time.Minute
+
+// join takes a connection for as long as cursors are held in memory. A crash of the
+// server takes every connection with it, and gives out anew the transaction ids that
+// had written nothing: a cursor in memory would take those for published. What is in the
+// checkpoints is older than the crash, and names none of them. For the
+// same reason a pooler between must keep the session.
+func (r *Relay) join(ctx context.Context) error {
+	conn, err := r.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect the relay: %w", err)
+	}
+	r.conn, r.beaten = conn, time.Time{}
+	if _, err := conn.Exec(ctx, `DELETE FROM outbox_relays WHERE lease_until < clock_timestamp() - $1::interval`, forget); err != nil {
+		return fmt.Errorf("forget dead relays: %w", err)
+	}
+	var shards int
+	if err := conn.QueryRow(ctx, `SELECT count(*) FROM outbox_shards`).Scan(&shards); err != nil {
+		return fmt.Errorf("count shards: %w", err)
+	}
+	if shards != r.Shards {
+		return r.divide(ctx)
+	}
+	return nil
+}
+
+// divide gives the outbox another number of shards, each beginning where the one that
+// is furthest behind has come to: what the others are ahead is sent again. It
+// is refused while a relay lives.
+func (r *Relay) divide(ctx context.Context) error {
+	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `LOCK TABLE outbox_shards IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return fmt.Errorf("lock the shards: %w", err)
+		}
+		var shards, alive int
+		err := tx.QueryRow(ctx, `
+			SELECT (SELECT count(*) FROM outbox_shards), count(*)
+			FROM outbox_relays WHERE lease_until > clock_timestamp() AND owner <> $1`, r.Owner).Scan(&shards, &alive)
+		switch {
+		case err != nil:
+			return fmt.Errorf("count shards: %w", err)
+		case shards == r.Shards:
+			return nil // another relay was faster
+		case alive > 0:
+			return fmt.Errorf("the outbox has %d shards in %d living relays and is to have %d: stop those first", shards, alive, r.Shards)
+		}
+		// Of two snapshots the earlier has the smaller bounds, or more that was running between the same.
+		_, err = tx.Exec(ctx, `
+			WITH first AS (
+				SELECT coalesce(min(done::text), $2) AS done FROM (
+					SELECT done FROM outbox_cursors
+					ORDER BY pg_snapshot_xmin(done) NULLS FIRST, pg_snapshot_xmax(done), (SELECT count(*) FROM pg_snapshot_xip(done)) DESC
+					LIMIT 1) c
+			), next AS (
+				SELECT coalesce(max(epoch), 0) + 1 AS epoch FROM outbox_shards
+			), gone AS (
+				DELETE FROM outbox_shards WHERE shard >= $1
+			), divided AS (
+				INSERT INTO outbox_shards (shard, epoch) SELECT shard, epoch FROM generate_series(0, $1 - 1) shard, next
+				ON CONFLICT (shard) DO UPDATE SET owner = NULL, epoch = excluded.epoch
+				RETURNING shard, epoch
+			)
+			INSERT INTO outbox_checkpoints (shard, epoch, done) SELECT shard, epoch, done::pg_snapshot FROM divided, first`,
+			r.Shards, firstSight)
+		if err != nil {
+			return fmt.Errorf("divide the outbox into %d shards: %w", r.Shards, err)
+		}
+		return nil
+	})
+}
+
+// standing is one shard as outbox_shards has it.
+type standing struct {
+	shard      int32
+	epoch      int64
+	mine, free bool
+}
+
+// beat renews the lease and moves towards this relay's fair share: the shards by
+// the number of living relays, one more for those that joined first. Who has too
+// many gives some back, who has too few takes free ones.
+func (r *Relay) beat(ctx context.Context) error {
+	now := r.Now()
+	if _, err := r.conn.Exec(ctx, `
+		INSERT INTO outbox_relays (owner, lease_until) VALUES ($1, clock_timestamp() + $2::interval)
+		ON CONFLICT (owner) DO UPDATE SET lease_until = excluded.lease_until`, r.Owner, r.Lease); err != nil {
+		return fmt.Errorf("renew the lease of relay %s: %w", r.Owner, err)
+	}
+	r.beaten, r.leaseEnd = now, now.Add(r.Lease)
+	if err := r.readClosed(ctx); err != nil {
+		return err
+	}
+	standings, quota, err := r.standings(ctx)
+	if err != nil {
+		return err
+	}
+	var have int
+	var wanted []int32
+	for _, st := range standings {
+		s := r.shards[st.shard]
+		switch {
+		case s != nil && (!st.mine || st.epoch != s.epoch):
+			r.lose(ctx, s, "taken over")
+		case s != nil && have >= quota:
+			s.releasing = true
+		case s != nil:
+			s.releasing = false
+			have++
+		case st.mine || st.free:
+			wanted = append(wanted, st.shard)
+		}
+	}
+	if err := r.giveBack(ctx); err != nil {
+		return err
+	}
+	if n := min(quota-have, len(wanted)); n > 0 {
+		return r.claim(ctx, wanted[:n])
+	}
+	return nil
+}
+
+func (r *Relay) standings(ctx context.Context) (all []standing, quota int, err error) {
+	rows, err := r.conn.Query(ctx, `
+		WITH alive AS MATERIALIZED (
+			SELECT owner, row_number() OVER (ORDER BY joined_at, owner) - 1 AS place, count(*) OVER () AS relays
+			FROM outbox_relays WHERE lease_until > clock_timestamp()
+		)
+		SELECT s.shard, s.epoch, coalesce(s.owner = $1, false), a.owner IS NULL,
+			count(*) OVER () / me.relays + (me.place < count(*) OVER () % me.relays)::int
+		FROM outbox_shards s JOIN alive me ON me.owner = $1 LEFT JOIN alive a ON a.owner = s.owner
+		ORDER BY s.shard`, r.Owner)
+	if err != nil {
+		return nil, 0, fmt.Errorf("look at the shards: %w", err)
+	}
+	var s standing
+	if _, err = pgx.ForEachRow(rows, []any{&s.shard, &s.epoch, &s.mine, &s.free, &quota}, func() error {
+		all = append(all, s)
+		return nil
+	}); err != nil {
+		return nil, 0, fmt.Errorf("look at the shards: %w", err)
+	}
+	return all, quota, nil
+}
+
+func (r *Relay) readClosed(ctx context.Context) error {
+	rows, err := r.conn.Query(ctx, `
+		SELECT closed_xid::text::bigint, high FROM outbox_partitions
+		WHERE parent = 'outbox' AND closed_xid IS NOT NULL ORDER BY high DESC`)
+	if err != nil {
+		return fmt.Errorf("read the closed partitions: %w", err)
+	}
+	r.closed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p closedPartition, err error) {
+		return p, row.Scan(&p.xid, &p.high)
+	})
+	if err != nil {
+		return fmt.Errorf("read the closed partitions: %w", err)
+	}
+	return nil
+}
+
+// claim takes shards whose owner is gone, each under a new epoch, and goes on where
+// their checkpoints say. It is no error that another was faster.
+func (r *Relay) claim(ctx context.Context, wanted []int32) error {
+	rows, err := r.conn.Query(ctx, `
+		UPDATE outbox_shards s SET owner = $1, epoch = s.epoch + 1
+		FROM (SELECT shard FROM outbox_shards WHERE shard = ANY ($2) ORDER BY shard FOR UPDATE SKIP LOCKED) f
+		WHERE s.shard = f.shard AND (s.owner IS NULL OR s.owner = $1 OR NOT EXISTS (
+			SELECT FROM outbox_relays r WHERE r.owner = s.owner AND r.lease_until > clock_timestamp()))
+		RETURNING s.shard, s.epoch`, r.Owner, wanted)
+	if err != nil {
+		return fmt.Errorf("claim shards: %w", err)
+	}
+	epochs := map[int32]int64{}
+	var id int32
+	var epoch int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &epoch}, func() error {
+		epochs[id] = epoch
+		return nil
+	}); err != nil {
+		return fmt.Errorf("claim shards: %w", err)
+	}
+	if len(epochs) == 0 {
+		return nil
+	}
+	// A statement of its own: the last owner may have written a checkpoint until the claim was committed.
+	rows, err = r.conn.Query(ctx, `
+		SELECT shard, done::text, coalesce(page_snapshot::text, ''), page_position, page_end FROM outbox_cursors WHERE shard = ANY ($1)`,
+		wanted)
+	if err != nil {
+		return fmt.Errorf("read the claimed shards' checkpoints: %w", err)
+	}
+	var c cursor
+	if _, err := pgx.ForEachRow(rows, []any{&id, &c.done, &c.page, &c.position, &c.end}, func() error {
+		if epoch, ok := epochs[id]; ok {
+			r.shards[id] = newShard(id, epoch, c, r.Now())
+			r.metrics.claims.Inc()
+			r.Log.InfoContext(ctx, "shard claimed", "shard", id, "owner", r.Owner, "epoch", epoch)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read the claimed shards' checkpoints: %w", err)
+	}
+	r.metrics.owned.Set(float64(len(r.shards)))
+	return nil
+}
+
+func (r *Relay) lose(ctx context.Context, s *shard, why string) {
+	delete(r.shards, s.id)
+	r.metrics.owned.Set(float64(len(r.shards)))
+	r.Log.InfoContext(ctx, "shard given up", "shard", s.id, "owner", r.Owner, "epoch", s.epoch, "why", why)
+}
+
+// giveBack frees the shards that are to be released and have nothing under way.
+func (r *Relay) giveBack(ctx context.Context) error {
+	var ids []int32
+	var epochs []int64
+	for _, s := range r.shards {
+		if s.releasing && s.outstanding == 0 {
+			ids, epochs = append(ids, s.id), append(epochs, s.epoch)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := r.checkpoint(ctx, true); err != nil {
+		return err
+	}
+	if _, err := r.conn.Exec(ctx, `
+		UPDATE outbox_shards s SET owner = NULL FROM unnest($2::int[], $3::bigint[]) AS g (shard, epoch)
+		WHERE s.shard = g.shard AND s.epoch = g.epoch AND s.owner = $1`, r.Owner, ids, epochs); err != nil {
+		return fmt.Errorf("give shards back: %w", err)
+	}
+	for _, id := range ids {
+		if s := r.shards[id]; s != nil { // else the checkpoint was refused
+			r.lose(ctx, s, "given back")
+		}
+	}
+	return nil
+}
+
+// Release finishes what is under way, writes the cursors and gives the shards back,
+// so that other relays can go on at once. The relay may turn again later.
+func (r *Relay) Release(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil {
+		return nil
+	}
+	defer r.leave(ctx)
+	for _, s := range r.shards {
+		s.releasing = true
+	}
+	for r.collect(ctx); r.busy(0); r.collect(ctx) {
+		select {
+		case <-r.outcomes.wake:
+		case <-ctx.Done():
+			return fmt.Errorf("give shards back: %w", ctx.Err())
+		}
+	}
+	err := r.giveBack(ctx)
+	if _, derr := r.conn.Exec(ctx, `DELETE FROM outbox_relays WHERE owner = $1`, r.Owner); derr != nil {
+		err = errors.Join(err, fmt.Errorf("end the lease of relay %s: %w", r.Owner, derr))
+	}
+	return err
+}
+
+// leave believes nothing any more that is in memory.
+func (r *Relay) leave(ctx context.Context) {
+	if r.conn != nil {
+		r.conn.Release()
+		r.conn = nil
+	}
+	for _, s := range r.shards {
+		r.lose(ctx, s, "relay leaves")
+	}
+}
