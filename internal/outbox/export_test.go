@@ -46,3 +46,6 @@ func (r *Relay) Kill(ctx context.Context) {
 	defer r.mu.Unlock()
 	r.leave(ctx)
 }
+
+// Low is where the first shard's next window begins.
+func (r *Relay) Low() int64 { return r.low(r.shards[0].done.done) }

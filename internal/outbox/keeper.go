@@ -23,8 +23,9 @@ const (
 type KeeperConfig struct {
 	// Size of a partition in messages. Default 1,000,000.
 	Size int64
-	// Ahead is how many empty partitions stand ready: together they have to last for
-	// as long as every keeper may be away. Default 2.
+	// Ahead is how many empty partitions stand ready. Together they have to last for as
+	// long as every keeper may be away, and as long as a transaction may be open: one that
+	// has appended does not see partitions that are made after that. Default 2.
 	Ahead int
 	// Retention is how long a full partition is kept at least. Default 7 days.
 	Retention  time.Duration
