@@ -38,16 +38,16 @@ import (
 // service is one process: the parts that its roles share.
 type service struct {
 	config.Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	monitor  *loop.Monitor
-	write    *pgxpool.Pool
-	read     *pgxpool.Pool
-	broker   *broker.Client
-	bank     provider.Provider
-	orders   *order.Service
-	worker   *saga.Worker
-	inbox    *inbox.Inbox // of the projector
+	log               *slog.Logger
+	registry          *prometheus.Registry
+	monitor           *loop.Monitor
+	write             *pgxpool.Pool
+	read              *pgxpool.Pool
+	broker            *broker.Client
+	bank              provider.Provider
+	orders            *order.Service
+	worker            *saga.Worker
+	inbox             *inbox.Inbox // of the projector
 	oldestUnpublished func(context.Context) (time.Duration, error)
 
 	group      *errgroup.Group
@@ -84,7 +84,11 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{Prefix: s.KafkaPrefix}); err != nil {
+	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{
+		Prefix:            s.KafkaPrefix,
+		ReplicationFactor: s.Kafka.ReplicationFactor, MinInSync: s.Kafka.MinInSync, Retention: s.Kafka.Retention,
+		TLS: s.Kafka.TLS, SASL: broker.SASL{Mechanism: s.Kafka.SASLMechanism, Username: s.Kafka.Username, Password: s.Kafka.Password},
+	}); err != nil {
 		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
 	}
 	bank, err := s.newProvider()
@@ -257,13 +261,21 @@ func (s *service) listen(ctx context.Context, variable, addr string, server *htt
 	return nil
 }
 
-// ensureTopic makes the topic before the first use of it.
+// ensureTopic makes the topic before the first use of it, and refuses one that cannot
+// keep what is promised.
 func (s *service) ensureTopic(ctx context.Context) error {
 	if s.topicReady.Load() {
 		return nil
 	}
 	if err := s.broker.EnsureTopic(ctx, payment.Topic, s.KafkaPartitions); err != nil {
 		return err
+	}
+	warnings, err := s.broker.CheckTopic(ctx, payment.Topic)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		s.log.WarnContext(ctx, "topic is weaker than it should be", "warning", w)
 	}
 	s.topicReady.Store(true)
 	return nil

@@ -18,3 +18,5 @@ RESET log_min_error_statement;
 ALTER DATABASE payments OWNER TO payments_owner;
 REVOKE CONNECT ON DATABASE payments FROM PUBLIC;
 GRANT CONNECT ON DATABASE payments TO payments_app;
+-- To see whose transaction holds back cleaning and retention: other roles' sessions are hidden else.
+GRANT pg_read_all_stats TO payments_app;

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
 )
 
 const (
@@ -21,7 +23,8 @@ const (
 	pingTimeout = 2 * time.Second
 )
 
-// Config of a client. The zero value is good for a single broker.
+// Config of a client. The zero value is good for a single broker that asks for no
+// password.
 type Config struct {
 	// Prefix is put before the name of every topic and group at the broker, so that
 	// several installations can share a cluster. What goes in and out of this package
@@ -29,6 +32,15 @@ type Config struct {
 	Prefix string
 	// ReplicationFactor of topics that EnsureTopic makes. Default 1.
 	ReplicationFactor int
+	// MinInSync is how many replicas have to have a record before it is acknowledged,
+	// in topics that EnsureTopic makes. Default the broker's.
+	MinInSync int
+	// Retention of topics that EnsureTopic makes. Default the broker's.
+	Retention time.Duration
+	// TLS encrypts every connection; the brokers' names are checked. Default none.
+	TLS *tls.Config
+	// SASL says who we are. Default nobody.
+	SASL SASL
 	// Dial opens each connection to a broker. Default TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -44,6 +56,7 @@ type Client struct {
 	client      *kafka.Client
 	transport   *kafka.Transport
 	connections *connections
+	mechanism   sasl.Mechanism
 	stop        context.CancelFunc
 }
 
@@ -61,8 +74,12 @@ func NewClient(brokers []string, c Config) (*Client, error) {
 	if !prefixes.MatchString(c.Prefix) {
 		return nil, errors.New("a prefix of topics and groups has at most 100 letters, digits, '.', '_' and '-'")
 	}
-	if c.ReplicationFactor < 0 {
-		return nil, fmt.Errorf("a replication factor of %d is negative", c.ReplicationFactor)
+	if c.ReplicationFactor < 0 || c.MinInSync < 0 || c.Retention < 0 {
+		return nil, errors.New("a replication factor, a minimum of in-sync replicas and a retention cannot be negative")
+	}
+	mechanism, err := c.SASL.mechanism()
+	if err != nil {
+		return nil, err
 	}
 	if c.ReplicationFactor == 0 {
 		c.ReplicationFactor = 1
@@ -74,10 +91,10 @@ func NewClient(brokers []string, c Config) (*Client, error) {
 	ctx, stop := context.WithCancel(context.Background()) //nolint:forbidigo // what the transport runs lives until Close
 	transport := &kafka.Transport{
 		ClientID: clientID, Dial: conns.dialContext, DialTimeout: dialTimeout, MetadataTTL: metadataTTL,
-		Context: ctx,
+		Context: ctx, TLS: c.TLS, SASL: mechanism,
 	}
 	return &Client{
-		brokers: brokers, config: c, transport: transport, connections: conns, stop: stop,
+		brokers: brokers, config: c, transport: transport, connections: conns, mechanism: mechanism, stop: stop,
 		client: &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport, Timeout: requestTimeout},
 	}, nil
 }

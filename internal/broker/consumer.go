@@ -97,7 +97,7 @@ func (k *consumer) run(ctx context.Context) error {
 	conns := newConnections(k.client.config.Dial)
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: k.client.prefixed(k.Group), Topics: []string{k.client.prefixed(k.Topic)}, Brokers: k.client.brokers,
-		Dialer:         &kafka.Dialer{ClientID: clientID, DialFunc: conns.dialContext, Timeout: dialTimeout},
+		Dialer:         k.client.dialer(conns),
 		SessionTimeout: sessionTimeout, HeartbeatInterval: heartbeat, RebalanceTimeout: rebalanceTimeout,
 		JoinGroupBackoff: joinBackoff, Timeout: groupTimeout, WatchPartitionChanges: true,
 		StartOffset: kafka.FirstOffset,

@@ -20,18 +20,19 @@ const (
 
 // Publisher is the outbox's: a key goes to the partition that the Java client's
 // default partitioner gives it, every in-sync replica acknowledges, each
-// partition has one request under way, and stops at its first error.
+// partition has one request under way, and stops at its first error. Shards share it.
 type Publisher struct {
 	client     *Client
 	mu         sync.Mutex
 	partitions map[string][]int
+	lanes      map[place]chan struct{}
 }
 
 var _ outbox.Publisher = (*Publisher)(nil)
 
 // NewPublisher shares the client's connections.
 func NewPublisher(c *Client) *Publisher {
-	return &Publisher{client: c, partitions: map[string][]int{}}
+	return &Publisher{client: c, partitions: map[string][]int{}, lanes: map[place]chan struct{}{}}
 }
 
 type place struct {
@@ -41,15 +42,13 @@ type place struct {
 
 // Publish sends the partitions' shares side by side and waits for all of them.
 func (p *Publisher) Publish(ctx context.Context, msgs []outbox.Message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	shares := map[place][]kafka.Record{}
 	for _, m := range msgs {
-		partition, err := p.partition(ctx, m)
+		all, err := p.all(ctx, m.Topic)
 		if err != nil {
 			return err
 		}
-		at := place{m.Topic, partition}
+		at := place{m.Topic, kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(m.Key)}, all...)}
 		shares[at] = append(shares[at], record(m))
 	}
 	var wg sync.WaitGroup
@@ -66,27 +65,58 @@ func (p *Publisher) Publish(ctx context.Context, msgs []outbox.Message) error {
 	}
 	wg.Wait()
 	if len(errs) > 0 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		clear(p.partitions) // the cluster may have changed
 	}
 	return errors.Join(errs...)
 }
 
-func (p *Publisher) partition(ctx context.Context, m outbox.Message) (int, error) {
-	all, ok := p.partitions[m.Topic]
-	if !ok {
-		n, err := p.client.partitions(ctx, m.Topic)
-		if err != nil {
-			return 0, err
-		}
-		for i := range n {
-			all = append(all, i)
-		}
-		p.partitions[m.Topic] = all
+// all partitions of the topic, from 0.
+func (p *Publisher) all(ctx context.Context, topic string) ([]int, error) {
+	p.mu.Lock()
+	known := p.partitions[topic]
+	p.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
-	return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(m.Key)}, all...), nil
+	n, err := p.client.partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.partitions[topic] = all
+	return all, nil
+}
+
+// enter waits until no other request to the partition is under way.
+func (p *Publisher) enter(ctx context.Context, at place) (leave func(), err error) {
+	p.mu.Lock()
+	lane := p.lanes[at]
+	if lane == nil {
+		lane = make(chan struct{}, 1)
+		p.lanes[at] = lane
+	}
+	p.mu.Unlock()
+	select {
+	case lane <- struct{}{}:
+		return func() { <-lane }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record) error {
+	leave, err := p.enter(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	for len(records) > 0 {
 		n := request(records)
 		res, err := p.client.client.Produce(ctx, &kafka.ProduceRequest{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -43,8 +44,15 @@ func (c *Client) EnsureTopic(ctx context.Context, topic string, partitions int) 
 }
 
 func (c *Client) createTopic(ctx context.Context, topic string, partitions int) error {
+	var entries []kafka.ConfigEntry
+	if c.config.MinInSync > 0 {
+		entries = append(entries, kafka.ConfigEntry{ConfigName: minInSync, ConfigValue: strconv.Itoa(c.config.MinInSync)})
+	}
+	if c.config.Retention > 0 {
+		entries = append(entries, kafka.ConfigEntry{ConfigName: retention, ConfigValue: strconv.FormatInt(c.config.Retention.Milliseconds(), 10)})
+	}
 	created, err := c.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
-		Topic: c.prefixed(topic), NumPartitions: partitions, ReplicationFactor: c.config.ReplicationFactor,
+		Topic: c.prefixed(topic), NumPartitions: partitions, ReplicationFactor: c.config.ReplicationFactor, ConfigEntries: entries,
 	}}})
 	if err == nil {
 		err = created.Errors[c.prefixed(topic)]

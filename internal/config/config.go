@@ -24,6 +24,7 @@ type Config struct {
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
 	KafkaBrokers       []string
+	Kafka              Kafka
 	KafkaPartitions    int    // of a topic that has to be made
 	KafkaPrefix        string // before the name of every topic and group; empty unless set
 	Outbox             Outbox
@@ -61,6 +62,7 @@ func Load(lookup Lookup) (Config, error) {
 		MigrateDatabaseURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
 		ReadDatabaseURL:    r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
 		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
+		Kafka:              r.kafka(),
 		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
 		KafkaPrefix:        r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
 		Outbox:             r.outbox(),

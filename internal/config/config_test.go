@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 	const db = "postgres://app:hunter2@db:5432/payments"
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
-		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Provider: "simulator", ProviderURL: "http://provider:8090",
+		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Provider: "simulator", ProviderURL: "http://provider:8090",
 		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
@@ -126,11 +126,24 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_KAFKA_PARTITIONS", "0", "PAYMENTS_KAFKA_PARTITIONS must be a whole number from 1 to 1000"},
 		{"PAYMENTS_KAFKA_PREFIX", "a:" + s3cret, "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
 		{"PAYMENTS_KAFKA_PREFIX", strings.Repeat("p", 101), "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
+		{"PAYMENTS_KAFKA_TLS", "yes", "PAYMENTS_KAFKA_TLS must be on or off"},
+		{"PAYMENTS_KAFKA_TLS_CA", "/" + s3cret, "PAYMENTS_KAFKA_TLS_CA must name a readable file"},
+		{"PAYMENTS_KAFKA_TLS_CERT", s3cret, "PAYMENTS_KAFKA_TLS_CERT and PAYMENTS_KAFKA_TLS_KEY are needed together"},
+		{"PAYMENTS_KAFKA_SASL_MECHANISM", s3cret, "PAYMENTS_KAFKA_SASL_MECHANISM must be PLAIN"},
+		{"PAYMENTS_KAFKA_SASL_MECHANISM", "PLAIN", "PAYMENTS_KAFKA_SASL_MECHANISM PLAIN sends the password as it is"},
+		{"PAYMENTS_KAFKA_SASL_USERNAME", "", "PAYMENTS_KAFKA_SASL_USERNAME is required with"},
+		{"PAYMENTS_KAFKA_SASL_PASSWORD", "", "PAYMENTS_KAFKA_SASL_PASSWORD is required with"},
+		{"PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS", "2", "PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS must not be above"},
+		{"PAYMENTS_OUTBOX_PARTITION_SIZE", "10", "PAYMENTS_OUTBOX_PARTITION_SIZE must be a whole number"},
+		{"PAYMENTS_OUTBOX_RETENTION", "1s", "PAYMENTS_OUTBOX_RETENTION must be a duration"},
 		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
 		{"PAYMENTS_LOG_LEVEL", s3cret, "PAYMENTS_LOG_LEVEL must be debug, info, warn or error"},
 		{"PAYMENTS_LOG_FORMAT", s3cret, "PAYMENTS_LOG_FORMAT must be json or text"},
 	} {
 		env := complete(t)
+		maps.Copy(env, map[string]string{
+			"PAYMENTS_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256", "PAYMENTS_KAFKA_SASL_USERNAME": "u", "PAYMENTS_KAFKA_SASL_PASSWORD": s3cret,
+		})
 		env[test.name] = test.value
 		_, err := Load(from(env))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), test.name+" ") ||

@@ -2,6 +2,7 @@ package devstack
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +27,15 @@ type BrokerConfig struct {
 	// Sync survives a crash of the machine: fsync after every batch. Without it only a
 	// crash of the process is survived.
 	Sync bool
-	Log  *slog.Logger
+	// TLS, when set, is spoken on every connection.
+	TLS *tls.Config
+	// Users, when there are any, are the only ones who may connect.
+	Users []BrokerUser
+	Log   *slog.Logger
 }
+
+// BrokerUser has a Mechanism of SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+type BrokerUser struct{ Mechanism, Name, Password string }
 
 // Broker is one Kafka node on 127.0.0.1 inside this process.
 type Broker struct {
@@ -69,6 +77,12 @@ func StartBroker(ctx context.Context, config BrokerConfig) (*Broker, error) {
 	}
 	if port != 0 {
 		options = append(options, kfake.Ports(port))
+	}
+	if config.TLS != nil {
+		options = append(options, kfake.TLS(config.TLS))
+	}
+	for _, u := range config.Users {
+		options = append(options, kfake.EnableSASL(), kfake.Superuser(u.Mechanism, u.Name, u.Password))
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the broker: %w", err), b.lock.Close())

@@ -105,6 +105,8 @@ func (p *Postgres) Provision(ctx context.Context, database string) error {
 	for _, s := range []struct{ exists, name, create string }{
 		{"SELECT 1 FROM pg_roles WHERE rolname = $1", OwnerRole, "CREATE ROLE " + OwnerRole + " LOGIN PASSWORD " + secret},
 		{"SELECT 1 FROM pg_roles WHERE rolname = $1", ServiceRole, "CREATE ROLE " + ServiceRole + " LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD " + secret},
+		// To see whose transaction holds back cleaning and retention.
+		{"SELECT 1 FROM pg_auth_members WHERE member = $1::text::regrole AND roleid = 'pg_read_all_stats'::regrole", ServiceRole, "GRANT pg_read_all_stats TO " + ServiceRole},
 		{"SELECT 1 FROM pg_database WHERE datname = $1", database, "CREATE DATABASE " + pgx.Identifier{database}.Sanitize() + " OWNER " + OwnerRole},
 	} {
 		found, err := conn.Exec(ctx, s.exists, s.name)

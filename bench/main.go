@@ -1,0 +1,96 @@
+// Command bench puts the outbox beside what others use, on one machine and in one
+// run: a Postgres and a Kafka-protocol broker are started, every contender gets the
+// same events in a fresh database and topic, and a table is printed.
+//
+//	drained/s   a backlog of -events in the table is published: from the relay's
+//	            start until the broker has all of it
+//	p50, p99    from a commit's return to a consumer's receipt, while writers append
+//	            -rate events a second
+//	lost, twice, inverted
+//	            of the events of that second part: never received, received again, and
+//	            received before an event of the same key that precedes them
+//
+// Broker, relay, writers and consumer share the machine's cores with Postgres, so
+// that the numbers are of the whole path, and the faster a contender the more it is
+// held up by what is beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+)
+
+type options struct {
+	events  int
+	rate    int
+	perTx   int
+	seconds int
+	hold    time.Duration
+	only    string
+	profile string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&o.events, "events", 300_000, "events of the backlog")
+	flags.IntVar(&o.rate, "rate", 2000, "events a second while latency is measured")
+	flags.IntVar(&o.perTx, "per-tx", 4, "events that a writer commits together")
+	flags.IntVar(&o.seconds, "seconds", 20, "how long latency is measured")
+	flags.DurationVar(&o.hold, "hold", 0, "how long the open transaction has been open, under load, before it is measured")
+	flags.StringVar(&o.only, "only", "", "contenders, by a comma: ours, ours-open-tx, flag-update, flag-update-open-tx, watermill")
+	flags.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of this process there")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	s, err := startStack(ctx, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	fmt.Fprintf(out, "%-20s %10s %8s %8s %8s %6s %6s %8s\n", "", "drained/s", "p50 ms", "p99 ms", "events", "lost", "twice", "inverted")
+	for _, c := range contenders() {
+		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), c.name) {
+			continue
+		}
+		r, err := measure(ctx, s, c, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		fmt.Fprintf(out, "%-20s %10.0f %8.1f %8.1f %8d %6d %6d %8d\n", c.name, r.drained, ms(r.p50), ms(r.p99), r.events, r.lost, r.twice, r.inverted)
+	}
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
