@@ -50,17 +50,24 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
 		$(BIN)/gotestsum --format testname -- -race -count=1 -timeout 60m -run 'Killed|Away' ./test/...
 
+.PHONY: bench
+bench: ## Drain and latency of the outbox beside what others use, as a table: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
+	cd bench && go run . $(BENCHFLAGS)
+
 .PHONY: lint
-lint: $(BIN)/golangci-lint ## Check the code, the import direction and that both go.mod files are tidy
+lint: $(BIN)/golangci-lint ## Check the code, the import direction and that every go.mod file is tidy
 	$(BIN)/golangci-lint run ./...
 	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd bench && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
+	cd bench && go mod tidy -diff
 
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code
 	$(BIN)/golangci-lint fmt ./...
 	cd tools && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+	cd bench && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
 
 .PHONY: kafka-up
 kafka-up: ## Start a real Apache Kafka on this machine (needs Java 17 and Maven)

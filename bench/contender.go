@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
-
 	"payments/internal/broker"
 	"payments/internal/loop"
 	"payments/internal/outbox"

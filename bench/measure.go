@@ -67,10 +67,7 @@ func measure(ctx context.Context, s *stack, c contender, o options) (r result, e
 	if _, err := p.owner.Exec(ctx, `ANALYZE`); err != nil {
 		return r, err
 	}
-	if r, err = latencyAfterDrain(ctx, p, c, o); err != nil {
-		return r, err
-	}
-	return r, nil
+	return drainAndLatency(ctx, p, c, o)
 }
 
 // open holds a transaction id and a snapshot, as a report or a forgotten session does.
@@ -86,7 +83,7 @@ func open(ctx context.Context, p *place) (pgx.Tx, error) {
 	return tx, err
 }
 
-func latencyAfterDrain(ctx context.Context, p *place, c contender, o options) (r result, err error) {
+func drainAndLatency(ctx context.Context, p *place, c contender, o options) (r result, err error) {
 	before, err := p.end(ctx)
 	if err != nil {
 		return r, err
@@ -111,8 +108,14 @@ func latencyAfterDrain(ctx context.Context, p *place, c contender, o options) (r
 	if err := <-relayed; err != nil && ctx.Err() != nil {
 		return r, err
 	}
-	if n < int64(o.events) {
-		return r, nil // its latency would be the backlog's
+	if n < int64(o.events) { // what is left of the backlog would be in its way
+		if p, err = p.stack.place(ctx); err != nil {
+			return r, err
+		}
+		defer p.close()
+		if err := c.prepare(ctx, p); err != nil {
+			return r, err
+		}
 	}
 	l, err := latency(ctx, p, c, o, time.Duration(o.seconds)*time.Second)
 	l.drained = r.drained
@@ -183,7 +186,9 @@ func latency(ctx context.Context, p *place, c contender, o options, during time.
 		time.Sleep(10 * time.Millisecond)
 	}
 	stop()
-	<-relayed
+	if err := <-relayed; err != nil {
+		return r, err
+	}
 	cancel()
 	<-consuming
 	var took []time.Duration

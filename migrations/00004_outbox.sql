@@ -224,7 +224,8 @@ DECLARE
     i int := 0;
 BEGIN
     WHILE n - i >= 4 LOOP
-        k := get_byte(data, i)::bigint | get_byte(data, i + 1)::bigint << 8 | get_byte(data, i + 2)::bigint << 16 | get_byte(data, i + 3)::bigint << 24;
+        k := get_byte(data, i)::bigint | (get_byte(data, i + 1)::bigint << 8) | (get_byte(data, i + 2)::bigint << 16)
+            | (get_byte(data, i + 3)::bigint << 24);
         k := k * m & mask;
         k := k # (k >> 24);
         k := k * m & mask;

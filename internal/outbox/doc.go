@@ -1,9 +1,10 @@
 // Package outbox keeps the promise that what was committed is published, at
 // least once and in sequence, and that nothing else is. Append writes messages
-// in the transaction of the change that they tell of; a Relay reads what became
-// visible and hands it to a Publisher.
+// in the transaction of the change that they tell of; Relays share the outbox's
+// shards, read what became visible and hand it to a Publisher; a Keeper makes
+// partitions ahead and drops what every shard has passed.
 //
-// The relay keeps no position but a snapshot: done, whose visible rows are all
+// A shard keeps no position but a snapshot: done, whose visible rows are all
 // published. A window is what one later snapshot sees and done does not, and
 // after it that later snapshot is done. Why this is right:
 //
@@ -17,20 +18,34 @@
 //     row, so its next message is appended only after the last one's commit:
 //     whatever snapshot sees the later sees the earlier too, and in one window
 //     position, drawn under the lock, has them in order. Append without that
-//     lock, or an identity sequence with CACHE above 1, breaks this.
+//     lock, or a sequence with CACHE above 1, breaks this.
 //   - Nothing is sent twice but after a fault: a crash between publishing and
-//     the checkpoint, a lease that was lost, a publisher's error. The same rows
+//     the checkpoint, a shard that was lost, a publisher's error. The same rows
 //     are then read again from the last checkpoint, so that the first delivery
-//     of each is still in sequence.
+//     of each is still in sequence, even while two relays believe to own a shard.
 //
-// One relay of a name publishes at a time: it holds a lease by the database's
-// clock, publishes only until shortly before the lease's end, and writes its
-// checkpoint under its epoch, so that one that was overtaken is refused.
+// A key's shard is the remainder of its hash. Each shard is one relay's at a time, by
+// the relay's lease and the shard's epoch, measured by the database's clock: the
+// owner publishes only until shortly before the lease's end, and writes its
+// checkpoint under its epoch, so that one that was overtaken is refused. Shards are shared fairly
+// by however many relays live. A shard that cannot publish holds up no other.
+// docs/decisions/outbox-reading.md compares this with what else was possible.
 //
 // Snapshots name transactions of one database cluster: rows that were dumped and
-// restored into another must have been published before, or be appended anew.
+// restored into another must have been published before, or be appended anew. For
+// the same reason a relay holds one session, which a pooler must not share out.
 //
-// The package carries bytes and knows no payment and no broker. It imports no
-// other package of the service (postgres in its tests), so that it can be lifted
-// out and used elsewhere.
+// # Elsewhere
+//
+// The package carries bytes and knows no payment and no broker, and imports no other package of
+// the service but in its tests. To use it in another service, take the folder, the outbox's part of
+// migrations/00004_outbox.sql with the grants of internal/postgres.Migrate, and implement Publisher (internal/broker does for Kafka). Then:
+//
+//   - give each aggregate a row with a sequence; draw the next under its lock and
+//     Append in the same transaction, on connections with synchronous_commit on;
+//   - run a Relay's Turn in a loop of a few milliseconds wherever messages may be
+//     sent from, at once again when it says so, and Release it at the end;
+//   - run a Keeper's Turn every few seconds in every process that appends.
+//
+// example_test.go does it for a library's loans.
 package outbox

@@ -249,3 +249,8 @@ func metric(t *testing.T, reg *prometheus.Registry, name string, labels ...strin
 	t.Fatalf("no metric %s%v", name, labels)
 	return 0
 }
+
+func sorted(ids []string) []string {
+	slices.Sort(ids)
+	return ids
+}
