@@ -220,7 +220,8 @@ func (w *world) settled() {
 		err := w.scan(`
 			SELECT (SELECT count(*) FROM sagas WHERE due_at IS NOT NULL),
 				(SELECT count(*) FROM outbox o WHERE NOT EXISTS (
-					SELECT FROM outbox_relays r WHERE pg_visible_in_snapshot(o.xid, r.done))),
+					SELECT FROM outbox_cursors c WHERE c.shard = o.key_hash % (SELECT count(*)::int FROM outbox_shards)
+						AND pg_visible_in_snapshot(o.xid, c.done))),
 				(SELECT count(*) FROM outbox o WHERE NOT EXISTS (
 					SELECT FROM payment_timeline t WHERE t.merchant_id = o.merchant_id AND t.event_id = o.id))`,
 			nil, &sagas, &unpublished, &unapplied)

@@ -94,10 +94,12 @@ func (m *Message) validate() error {
 
 func text(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
+// escape is for what stands in quotes in an array literal.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // encodeHeaders writes a Postgres array literal, names and values in turn, which
 // keeps their order and repeated names.
 func encodeHeaders(headers []Header) string {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	var b strings.Builder
 	b.WriteByte('{')
 	for i, h := range headers {
