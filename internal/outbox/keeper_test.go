@@ -189,14 +189,17 @@ func TestReadingAWindowPassesClosedPartitions(t *testing.T) {
 	pool, _ := smallPartitions(t)
 	k, _ := keeper(t, pool)
 	keep(t, k)
-	r, _ := relay(t, pool, &wire{}, outbox.RelayConfig{})
-	for range 5 * small {
+	w := &wire{}
+	r, _ := relay(t, pool, w, outbox.RelayConfig{})
+	for n := range 5 * small {
 		commit(t, pool, "a")
 		keep(t, k)
+		r.Beat()
+		settle(t, r)
+		if first, again := w.inSequence(t); first != n+1 || again != 0 {
+			t.Fatalf("%d of %d messages were published, %d twice", first, n+1, again)
+		}
 	}
-	settle(t, r)
-	r.Beat()
-	settle(t, r)
 	if low, last := r.Low(), query[int64](t, pool, `SELECT max(position) FROM outbox`); low <= last-small {
 		t.Errorf("a window begins at position %d of %d", low, last)
 	}

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -181,6 +182,36 @@ func TestOneShardsTroubleHoldsNoOther(t *testing.T) {
 	if got := metric(t, reg, "payments_outbox_oldest_unpublished_seconds"); got != 0 {
 		t.Errorf("the oldest unpublished is %v s old, want 0", got)
 	}
+}
+
+// Batches are handed out ahead: one that stands behind a failed one must not be sent
+// before that one is.
+func TestWhatStandsBehindAFailedBatchIsNotSent(t *testing.T) {
+	pool, _ := database(t)
+	w := &wire{}
+	r, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 1, Patience: time.Millisecond})
+	handed := make(chan struct{})
+	var once sync.Once
+	w.before = func([]outbox.Message) (err error) {
+		once.Do(func() {
+			<-handed
+			err = errors.New("away")
+		})
+		return err
+	}
+	commit(t, pool, "a", "a", "a")
+	for range 2 {
+		if _, err := r.Turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(handed)
+	await(t, "all three are published", func() bool {
+		_, _ = r.Turn(t.Context()) // the only shard is in trouble
+		r.Idle(t.Context())
+		return len(w.ids()) >= 3
+	})
+	same(t, "on the wire", w.ids(), "a-1", "a-2", "a-3")
 }
 
 // A partition's leader that answers nothing is left alone with its batch.
