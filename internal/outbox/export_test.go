@@ -31,7 +31,7 @@ func (r *Relay) Flush(ctx context.Context) error {
 }
 
 // Disconnect cuts the relay's connection.
-func (r *Relay) Disconnect() { _ = r.conn.Conn().PgConn().Conn().Close() }
+func (r *Relay) Disconnect() { _ = r.conn.PgConn().Conn().Close() }
 
 // Busy tells whether anything is being published.
 func (r *Relay) Busy() bool {

@@ -21,11 +21,17 @@ const forget = time.Minute
 // checkpoints is older than the crash, and names none of them. For the
 // same reason a pooler between must keep the session.
 func (r *Relay) join(ctx context.Context) error {
-	conn, err := r.pool.Acquire(ctx)
+	pooled, err := r.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect the relay: %w", err)
 	}
+	conn := pooled.Hijack() // its settings are not for others
 	r.conn, r.beaten = conn, time.Time{}
+	// A partition that was empty when the plan was made is soon no longer. Small tables
+	// are scanned anyway, at a cost that is taken for a reason to compile.
+	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET jit = off`); err != nil {
+		return fmt.Errorf("prepare the relay's connection: %w", err)
+	}
 	if _, err := conn.Exec(ctx, `DELETE FROM outbox_relays WHERE lease_until < clock_timestamp() - $1::interval`, forget); err != nil {
 		return fmt.Errorf("forget dead relays: %w", err)
 	}
@@ -282,7 +288,9 @@ func (r *Relay) Release(ctx context.Context) error {
 // leave believes nothing any more that is in memory.
 func (r *Relay) leave(ctx context.Context) {
 	if r.conn != nil {
-		r.conn.Release()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = r.conn.Close(ctx) // it is given up, however it fares
 		r.conn = nil
 	}
 	for _, s := range r.shards {

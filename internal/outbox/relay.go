@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -92,7 +93,7 @@ type Relay struct {
 	outcomes  *outcomes
 
 	mu           sync.Mutex
-	conn         *pgxpool.Conn // nil until joined
+	conn         *pgx.Conn // nil until joined
 	beaten       time.Time
 	leaseEnd     time.Time // by Now, counted from before the lease was asked for
 	shards       map[int32]*shard
