@@ -44,19 +44,6 @@ func OldestUnpublished(ctx context.Context, pool *pgxpool.Pool) (time.Duration, 
 	return time.Duration(seconds * float64(time.Second)), nil
 }
 
-// Newest is the message committed last, as far as positions tell, and its age by
-// the database's clock. The id is empty when there is none.
-func Newest(ctx context.Context, pool *pgxpool.Pool) (id string, age time.Duration, err error) {
-	var seconds float64
-	err = pool.QueryRow(ctx, `
-		SELECT id, greatest(extract(epoch FROM clock_timestamp() - created_at), 0)::float8
-		FROM outbox ORDER BY position DESC LIMIT 1`).Scan(&id, &seconds)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return "", 0, fmt.Errorf("look for the newest message: %w", err)
-	}
-	return id, time.Duration(seconds * float64(time.Second)), nil
-}
-
 // Holder is what keeps the database from removing dead rows, and the relays from
 // passing a partition.
 type Holder struct {
