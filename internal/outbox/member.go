@@ -260,11 +260,18 @@ func (r *Relay) giveBack(ctx context.Context) error {
 }
 
 // Release finishes what is under way, writes the cursors and gives the shards back,
-// so that other relays can go on at once. The relay may turn again later.
+// so that other relays can go on at once. After a turn that ended in an error, or
+// with its context, the cursors are those of the last checkpoint. The relay may turn again later.
 func (r *Relay) Release(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn == nil {
+		_, err := r.pool.Exec(ctx, `
+			WITH gone AS (DELETE FROM outbox_relays WHERE owner = $1)
+			UPDATE outbox_shards SET owner = NULL WHERE owner = $1`, r.Owner)
+		if err != nil {
+			return fmt.Errorf("end the lease of relay %s: %w", r.Owner, err)
+		}
 		return nil
 	}
 	defer r.leave(ctx)

@@ -1,6 +1,8 @@
 package outbox_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -69,6 +71,24 @@ func TestRelaysShareFairlyWhoeverComesOrGoes(t *testing.T) {
 	// And comes back from a stop: it finds out by itself.
 	look(t, d, a, d)
 	shares("after it has come back", []*outbox.Relay{a, d}, 4, 4)
+}
+
+// The service is told to stop in the middle of a turn.
+func TestARelayThatWasCutOffGivesItsShardsBack(t *testing.T) {
+	pool, _ := database(t)
+	r, _ := relay(t, pool, &wire{}, outbox.RelayConfig{Shards: 2})
+	turn(t, r)
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := r.Turn(stopped); !errors.Is(err, context.Canceled) {
+		t.Errorf("Turn = %v, want that its context has ended", err)
+	}
+	if err := r.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](t, pool, `SELECT (SELECT count(*) FROM outbox_relays) + (SELECT count(*) FROM outbox_shards WHERE owner IS NOT NULL)`); n != 0 {
+		t.Errorf("%d leases and shards are still its", n)
+	}
 }
 
 func TestAnotherNumberOfShardsIsTakenOnceNobodyUsesTheOldOne(t *testing.T) {
