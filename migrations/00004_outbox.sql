@@ -32,6 +32,13 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_xid ON outbox (xid, position);
 ALTER SEQUENCE outbox_position OWNED BY outbox.position;
 
+-- The first header of a name: for people and tests.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_header(headers text[], name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT headers[i + 1] FROM generate_series(1, cardinality(headers), 2) i WHERE headers[i] = name ORDER BY i LIMIT 1);
+-- +goose StatementEnd
+
 -- The partitions' own schema: what is granted on tables of public does not reach
 -- into them, so that the service writes and reads through the parent alone.
 CREATE SCHEMA outbox_parts;
@@ -295,6 +302,6 @@ INSERT INTO outbox_relays (name, done)
 SELECT 'main', coalesce(done, '1:1:') FROM outbox_cursors
 ORDER BY pg_snapshot_xmin(done) NULLS FIRST, pg_snapshot_xmax(done) LIMIT 1;
 DROP VIEW outbox_cursors;
-DROP FUNCTION outbox_extend, outbox_retire;
+DROP FUNCTION outbox_extend, outbox_retire, outbox_header;
 DROP TABLE outbox_partitioned, outbox_checkpoints, outbox_shards, outbox_member, outbox_dropped, outbox_partitions;
 DROP SCHEMA outbox_parts;

@@ -30,7 +30,7 @@ func TestTheTraceOfARequestGoesOnInItsSagaAndItsEvents(t *testing.T) {
 		}
 		var saga, event string
 		if err := w.pool.QueryRow(t.Context(), `
-			SELECT s.traceparent, (SELECT h->>1 FROM jsonb_array_elements(o.headers) h WHERE h->>0 = 'traceparent')
+			SELECT s.traceparent, outbox_header(o.headers, 'traceparent')
 			FROM sagas s JOIN outbox o ON o.key = s.subject WHERE s.subject = $1`, a.at(t, "order.id")).Scan(&saga, &event); err != nil {
 			t.Fatal(err)
 		}

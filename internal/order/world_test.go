@@ -230,7 +230,7 @@ func (w *world) sagaOf(paymentID string) string {
 func (w *world) events(paymentID string) (types []string) {
 	w.t.Helper()
 	return strings.Fields(one[string](w, `
-		SELECT coalesce(string_agg((SELECT h->>1 FROM jsonb_array_elements(o.headers) h WHERE h->>0 = 'ce_type'), ' ' ORDER BY o.sequence), '')
+		SELECT coalesce(string_agg(outbox_header(o.headers, 'ce_type'), ' ' ORDER BY o.sequence), '')
 		FROM outbox o JOIN payments p ON p.order_id = o.key WHERE p.id = $1`, paymentID))
 }
 
@@ -314,7 +314,7 @@ func (w *world) told() {
 		w.t.Fatal(err)
 	}
 	rows, err := w.pool.Query(w.t.Context(), `
-		SELECT (SELECT h->>1 FROM jsonb_array_elements(headers) h WHERE h->>0 = 'ce_type'), payload FROM outbox`)
+		SELECT outbox_header(headers, 'ce_type'), payload FROM outbox`)
 	if err != nil {
 		w.t.Fatal(err)
 	}
