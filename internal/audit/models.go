@@ -18,6 +18,8 @@ type state struct {
 	Amount, Captured    int64
 	Refunded            int64
 	FailureCode         string
+	CaptureMethod       string
+	Refunds             string // each with its amount and status, in the order of their ids
 }
 
 // written is a payment of the write model, with what the read model does not tell.
@@ -32,7 +34,9 @@ type written struct {
 func readPayments(ctx context.Context, tx pgx.Tx) (map[string]written, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT p.id, p.merchant_id, p.order_id, o.sequence, p.status, p.currency, p.amount, p.amount_captured, p.amount_refunded,
-			coalesce(p.failure_code, ''), p.amount_refunding, p.status IN ('failed', 'canceled') AND EXISTS (
+			coalesce(p.failure_code, ''), p.capture_method, (
+				SELECT coalesce(string_agg(id || ' ' || amount || ' ' || status, ', ' ORDER BY id COLLATE "C"), '') FROM refunds r
+				WHERE r.merchant_id = p.merchant_id AND r.payment_id = p.id), p.amount_refunding, p.status IN ('failed', 'canceled') AND EXISTS (
 				SELECT FROM sagas s WHERE s.merchant_id = p.merchant_id AND s.definition = 'orphan_void'
 					AND s.subject IN (p.id, p.id || '/notified') AND s.state NOT IN ('completed', 'compensated'))
 		FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id`)
@@ -54,7 +58,7 @@ func readPayments(ctx context.Context, tx pgx.Tx) (map[string]written, error) {
 // into is where a row is read to, in the order of the columns of both models.
 func (s *state) into(id *string) []any {
 	return []any{
-		id, &s.MerchantID, &s.OrderID, &s.Sequence, &s.Status, &s.Currency, &s.Amount, &s.Captured, &s.Refunded, &s.FailureCode,
+		id, &s.MerchantID, &s.OrderID, &s.Sequence, &s.Status, &s.Currency, &s.Amount, &s.Captured, &s.Refunded, &s.FailureCode, &s.CaptureMethod, &s.Refunds,
 	}
 }
 
@@ -62,7 +66,10 @@ func (s *state) into(id *string) []any {
 func (a Audit) views(ctx context.Context) (map[string]state, error) {
 	rows, err := a.Read.Query(ctx, `
 		SELECT v.payment_id, v.merchant_id, v.order_id, v.sequence, v.status, v.currency, v.amount, v.amount_captured, v.amount_refunded,
-			coalesce(v.failure->>'code', '') FROM payment_view v`)
+			coalesce(v.failure->>'code', ''), v.capture_method, (
+				SELECT coalesce(string_agg(refund_id || ' ' || amount || ' ' || status, ', ' ORDER BY refund_id COLLATE "C"), '') FROM refund_view r
+				WHERE r.merchant_id = v.merchant_id AND r.payment_id = v.payment_id)
+		FROM payment_view v`)
 	if err != nil {
 		return nil, fmt.Errorf("read the read model: %w", err)
 	}

@@ -105,7 +105,7 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 		return Refunding{}, err
 	}
 	e := d.event()
-	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
+	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending, CreatedAt: asked.CreatedAt}
 	return asked, s.emit(ctx, tx, nil, payment.EventRefundRequested, e)
 }
 

@@ -344,6 +344,9 @@ func (w *world) audited() {
 		w.t.Fatal(err)
 	}
 	for _, f := range findings {
+		if f.Invariant == 6 { // nothing publishes here
+			continue
+		}
 		for _, v := range f.Violations {
 			w.t.Errorf("invariant %d, %s: %s", f.Invariant, f.Name, v)
 		}

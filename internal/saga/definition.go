@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -34,9 +36,15 @@ type Request struct {
 	Data json.RawMessage
 }
 
-// digest is what an attempt keeps of its request.
+// digest is what an attempt keeps of its request: SHA-256 over the key and the
+// data in canonical form (RFC 8785), since Postgres gives the members back in
+// another order.
 func (r Request) digest() []byte {
-	sum := sha256.Sum256(append([]byte(r.Key+"\x00"), r.Data...))
+	data := jsontext.Value(bytes.Clone(r.Data))
+	if err := data.Canonicalize(); err != nil {
+		data = jsontext.Value(r.Data) // then it was not read from the database
+	}
+	sum := sha256.Sum256(append([]byte(r.Key+"\x00"), data...))
 	return sum[:]
 }
 
