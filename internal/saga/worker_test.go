@@ -225,3 +225,39 @@ func TestAStopGivesTheLeaseBackAtOnce(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 }
+
+// What a dead worker had sent may still be carried out: until the horizon is over,
+// finding nothing proves nothing, and nothing is sent again.
+func TestADeadWorkersRequestIsNotSentAgainBeforeTheHorizon(t *testing.T) {
+	pool := open(t)
+	b := &bank{answer: saga.Outcome{Verdict: saga.Succeeded}}
+	d := b.definition()
+	lookups := 0
+	d.Steps[0].Do.Call.Lookup = func(context.Context, saga.Request) saga.Outcome {
+		lookups++
+		return saga.Outcome{Verdict: saga.NotFound}
+	}
+	begin(t, pool, d)
+	next := func(crash func(point, step string) bool) *saga.Worker {
+		policy := quick()
+		policy.Horizon = time.Hour
+		w, err := saga.NewWorker(pool, saga.Config{
+			Definitions: []saga.Definition{d}, Owner: "w", CallTimeout: time.Second, Lease: 5 * time.Second, Concurrency: 1, Crash: crash,
+			Now: time.Now, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Policy: policy,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	turn(t, next(func(point, _ string) bool { return point == "called" }))
+	for range 3 {
+		if _, err := pool.Exec(t.Context(), `UPDATE sagas SET due_at = now()`); err != nil {
+			t.Fatal(err)
+		}
+		turn(t, next(nil))
+	}
+	if n := b.executed.Load(); n != 1 || lookups != 3 {
+		t.Errorf("executed %d times, looked up %d times", n, lookups)
+	}
+}
