@@ -16,7 +16,7 @@ import (
 	"payments/internal/postgres"
 )
 
-// held gives a worker, and a saga of two local steps that it has claimed.
+// held gives a worker and a saga that it has claimed: a local step, then a call.
 func held(t *testing.T) (*Worker, *Instance) {
 	t.Helper()
 	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
@@ -46,7 +46,8 @@ func held(t *testing.T) (*Worker, *Instance) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, w.claimed(t, "mine")
+	i := w.claimed(t, "mine")
+	return w, i
 }
 
 func (w *Worker) claimed(t *testing.T, owner string) *Instance {
