@@ -62,7 +62,7 @@ func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance
 	}
 	for i.live() && i.Wait == 0 {
 		if i.paused {
-			i.Wait = w.Policy.Shut()
+			i.position = i.hold(w.Policy.Shut())
 			return nil
 		}
 		now := i.now(w.Now())
@@ -102,7 +102,7 @@ func (w *Worker) intend(j *journal, i *Instance) error {
 		return nil
 	}
 	if w.circuit.open() {
-		i.Wait = w.Policy.Shut()
+		i.position = i.hold(w.Policy.Shut())
 		return nil
 	}
 	i.number++

@@ -42,13 +42,19 @@ func (w *Worker) commitAll(ctx context.Context, entries []*entry) {
 // tryCommit writes in one transaction, for each entry that is still this worker's:
 // the outcome of its call, every local step that follows, and the intent of the
 // next call. An entry that is another's gets ErrFenced.
-func (w *Worker) tryCommit(ctx context.Context, entries []*entry) error {
+func (w *Worker) tryCommit(ctx context.Context, entries []*entry) (err error) {
+	// A step that panics fails its own saga, not the process and so every other.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a step panicked: %v", p)
+		}
+	}()
 	began, merchantID := w.Now(), entries[0].saga.MerchantID
 	for _, e := range entries {
 		e.next, e.err = *e.saga, nil
 	}
 	var held []*entry
-	err := postgres.InTx(ctx, w.pool, func(tx pgx.Tx) (err error) {
+	err = postgres.InTx(ctx, w.pool, func(tx pgx.Tx) (err error) {
 		if held, err = lock(ctx, tx, merchantID, entries); err != nil || len(held) == 0 {
 			return err
 		}
@@ -97,8 +103,8 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry) error {
 
 // lock is the fence: it gives the entries whose epoch is still theirs, with their
 // rows locked until the commit, and what was asked of each saga meanwhile. The
-// number of attempts is part of it: a commit whose answer was lost may have taken
-// effect, and is not made a second time.
+// number of attempts and that it has not ended are part of it: a commit whose
+// answer was lost may have taken effect, and is not made a second time.
 func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (held []*entry, err error) {
 	byID := map[string]*entry{}
 	ids, epochs, numbers := make([]string, len(entries)), make([]int64, len(entries)), make([]int32, len(entries))
@@ -109,7 +115,7 @@ func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (
 		SELECT s.id, s.abort, s.signaled, s.paused_at IS NOT NULL
 		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
 			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
-		WHERE s.merchant_id = $1 ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers)
+		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers)
 	if err != nil {
 		return nil, fmt.Errorf("lock sagas: %w", err)
 	}

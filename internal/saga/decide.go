@@ -65,8 +65,7 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		}
 		return p.notFound(now, policy)
 	case notSent:
-		p.Intent, p.Wait = false, policy.Shut()
-		return p
+		return p.hold(policy.Shut())
 	default:
 		p.Tries++
 		p.Resolving, p.Attempted = true, true
@@ -79,6 +78,14 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		p.Wait = policy.pause(p.State, p.Tries)
 		return p
 	}
+}
+
+// hold waits before the call of Step. What was sent and not found is looked up anew
+// afterwards: it may have been carried out, and its key may have expired.
+func (p position) hold(wait time.Duration) position {
+	p.Resolving = p.Resolving || p.Attempted
+	p.Intent, p.Wait = p.Resolving, wait
+	return p
 }
 
 // notFound proves nothing while a request may be in flight. After that the same

@@ -85,6 +85,10 @@ func TestDecide(t *testing.T) {
 			position{State: Running, Step: "authorize", Intent: true}, Outcome{Verdict: notSent},
 			position{State: Running, Step: "authorize", Wait: time.Hour},
 		},
+		"what was sent before is resolved anew after a wait": {
+			position{State: Running, Step: "capture", Intent: true, Attempted: true}, Outcome{Verdict: notSent},
+			position{State: Running, Step: "capture", Intent: true, Attempted: true, Resolving: true, Wait: time.Hour},
+		},
 		"a wish to turn back goes with it": {
 			position{State: Running, Step: "reserve", Abort: why("")}, Outcome{Verdict: Succeeded}, position{State: Running, Step: "notify", Since: now, Abort: why("")},
 		},

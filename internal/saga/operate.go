@@ -66,11 +66,12 @@ func (d *Desk) act(ctx context.Context, by By, id, action string, verdict *Outco
 }
 
 // goOn makes the saga due. A parked one leaves that state; what was sent at its
-// step is looked up before anything else. One that a worker holds stays held.
+// step is looked up before anything else. One that a worker holds stays held, and
+// an intent that is not concluded stays one: who finds it waits out its horizon.
 func goOn(ctx context.Context, tx pgx.Tx, on actedOn, verdict *Outcome) error {
 	if _, err := tx.Exec(ctx, `
 		UPDATE sagas SET state = coalesce(parked_from, state), parked = NULL, parked_from = NULL, tries = 0, verdict = $3,
-			resolving = resolving OR attempted OR intent,
+			resolving = resolving OR CASE state WHEN 'parked' THEN attempted OR intent ELSE attempted AND NOT intent END,
 			due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
 		WHERE merchant_id = $1 AND id = $2`, on.merchantID, on.id, verdict); err != nil {
 		return fmt.Errorf("make saga due: %w", err)

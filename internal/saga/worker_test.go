@@ -76,13 +76,17 @@ func begin(t *testing.T, pool *pgxpool.Pool, d saga.Definition) {
 	}
 }
 
-func worker(t *testing.T, pool *pgxpool.Pool, owner string, d saga.Definition) *saga.Worker {
+func worker(t *testing.T, pool *pgxpool.Pool, owner string, d saga.Definition, changes ...func(*saga.Config)) *saga.Worker {
 	t.Helper()
-	w, err := saga.NewWorker(pool, saga.Config{
+	c := saga.Config{
 		Definitions: []saga.Definition{d}, Owner: owner, CallTimeout: time.Second, Lease: 5 * time.Second, Concurrency: 2,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		Policy: quick(),
-	})
+	}
+	for _, change := range changes {
+		change(&c)
+	}
+	w, err := saga.NewWorker(pool, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,6 +201,31 @@ func TestALocalStepThatFailsIsRolledBackAndTriedAgain(t *testing.T) {
 			}
 			if failures--; failures >= 0 {
 				return saga.Outcome{}, errors.New("not yet")
+			}
+			return saga.Outcome{Verdict: saga.Succeeded}, nil
+		}}}},
+	}
+	begin(t, pool, d)
+	w := worker(t, pool, "w", d)
+	for read(t, pool).State == "running" {
+		turn(t, w)
+	}
+	if r := read(t, pool); r.State != "completed" || r.Attempts != 1 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// A step that panics must not take the process, and so every other saga, with it.
+func TestALocalStepThatPanicsIsTriedAgain(t *testing.T) {
+	pool := open(t)
+	panics := 2
+	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
+	d := saga.Definition{
+		Name: "test", Version: 1, Completed: hook, Compensated: hook,
+		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
+		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: func(context.Context, pgx.Tx, *saga.Instance) (saga.Outcome, error) {
+			if panics--; panics >= 0 {
+				panic("not yet")
 			}
 			return saga.Outcome{Verdict: saga.Succeeded}, nil
 		}}}},
