@@ -146,6 +146,30 @@ func TestCancelAfterThePivotNamesWhatIsAllowed(t *testing.T) {
 	}
 }
 
+// A client that asks again, since the first answer was lost, is not told that the
+// payment can no longer be canceled while it is being.
+func TestACancelAskedAgainOnTheWayBackDoesNothing(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("pm_card_visa", payment.CaptureManual)
+	w.settle()
+	w.fault(`{"kind": "outage", "operation": "*", "seconds": 600}`)
+	w.change(func() error { return w.orders.Cancel(t.Context(), w.merchant, id) })
+	worker := w.worker()
+	for w.count(`SELECT count(*) FROM sagas WHERE state = 'compensating'`) == 0 {
+		if _, err := worker.Turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		worker.Drain()
+	}
+	w.change(func() error { return w.orders.Cancel(t.Context(), w.merchant, id) })
+	w.heal()
+	w.settle()
+	if s := w.status(id); s != "canceled" {
+		t.Errorf("the payment is %s", s)
+	}
+	w.audited()
+}
+
 // Whatever the instant of the cancellation, either it is refused and the payment
 // succeeds, or it is accepted and nothing is held or taken.
 func TestACancelAtAnyInstantIsKeptOrRefused(t *testing.T) {

@@ -104,15 +104,15 @@ func (s *Service) refund() saga.Definition {
 	return saga.Definition{
 		Name: sagaRefund, Version: 1,
 		Steps:     []saga.Step{{Kind: saga.Pivot, Do: saga.Action{Name: stepRefund, Call: s.call(provider.Refund, s.refunded)}}},
-		Completed: nothing, Compensated: nothing, Parked: s.parkRefund,
+		Completed: nothing, Compensated: s.refundTurnedBack, Parked: s.parkRefund,
 	}
 }
 
 // orphan looks for an authorization that was given after its order had turned
-// back, and voids it.
+// back, and voids it. Without it the hold would stay, so that it cannot be canceled.
 func (s *Service) orphan() saga.Definition {
 	return saga.Definition{
-		Name: sagaOrphan, Version: 1,
+		Name: sagaOrphan, Version: 1, Steadfast: true,
 		Steps: []saga.Step{
 			{Kind: saga.Compensatable, Do: saga.Action{Name: stepFind, Call: s.finding()}},
 			{Kind: saga.Retriable, Do: saga.Action{Name: stepVoidOrphan, Call: s.call(provider.Void, s.voided)}},

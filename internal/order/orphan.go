@@ -81,6 +81,9 @@ func (s *Service) age(key string) time.Duration {
 func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
 	var d sagaData
 	var status payment.Status
+	if !payment.ValidID(payment.PrefixPayment, n.Reference) {
+		return nil
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT merchant_id, order_id, id, amount, currency, payment_method, status FROM payments WHERE id = $1`, n.Reference)
 	if err != nil {
@@ -97,52 +100,58 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	if !found {
 		return nil
 	}
-	sagaID, ours := saga.OfKey(n.Key)
-	if !ours {
-		return saga.HurryOf(ctx, tx, d.MerchantID, d.OrderID, sagaAutomatic, sagaManual)
+	if sagaID, named := saga.OfKey(n.Key); named && payment.ValidID(payment.PrefixSaga, sagaID) {
+		err = saga.Hurry(ctx, tx, d.MerchantID, sagaID)
+	} else {
+		err = saga.HurryOf(ctx, tx, d.MerchantID, d.OrderID, sagaAutomatic, sagaManual)
 	}
-	if err := saga.Hurry(ctx, tx, d.MerchantID, sagaID); err != nil {
+	if err != nil {
 		return err
 	}
 	if n.Operation != provider.Authorization || n.Declined || status != payment.StatusFailed && status != payment.StatusCanceled {
 		return nil
 	}
-	return s.suspect(ctx, tx, d, n.Key)
+	return s.suspect(ctx, tx, d)
 }
 
 // suspect begins or hurries the search for a late authorization of a payment that
-// has turned back. Nothing is to be found for one whose authorization the saga
+// has turned back. It is the order's own request that is searched for, whatever the
+// notification names. Nothing is to be found for one whose authorization the saga
 // knew of: its own void took care of that.
-func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, key string) error {
+func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData) error {
+	var sagaID string
 	var known bool
 	if err := tx.QueryRow(ctx, `
-		SELECT authorization_reference IS NOT NULL FROM payments WHERE merchant_id = $1 AND id = $2`,
-		d.MerchantID, d.PaymentID).Scan(&known); err != nil {
+		SELECT s.id, p.authorization_reference IS NOT NULL
+		FROM payments p JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($3) AND s.subject = p.order_id
+		WHERE p.merchant_id = $1 AND p.id = $2`,
+		d.MerchantID, d.PaymentID, []string{sagaAutomatic, sagaManual}).Scan(&sagaID, &known); err != nil {
 		return fmt.Errorf("read the payment's authorization: %w", err)
 	}
 	if known {
 		return nil
 	}
 	var searching *string
-	var voided bool
+	var over bool
+	var searches int
+	// Their subjects are the payment's id, and the id with a number behind a slash, which comes before 0.
 	err := tx.QueryRow(ctx, `
-		SELECT min(id) FILTER (WHERE due_at IS NOT NULL), coalesce(bool_or(state = 'completed'), false) FROM sagas
-		WHERE merchant_id = $1 AND definition = $2 AND subject IN ($3, $3 || '/notified')`,
-		d.MerchantID, sagaOrphan, d.PaymentID).Scan(&searching, &voided)
-	if err != nil {
+		SELECT min(id) FILTER (WHERE due_at IS NOT NULL), coalesce(bool_or(state IN ('completed', 'parked')), false), count(*) FROM sagas
+		WHERE merchant_id = $1 AND definition = $2 AND subject >= $3 AND subject < $3 || '0'`,
+		d.MerchantID, sagaOrphan, d.PaymentID).Scan(&searching, &over, &searches)
+	switch {
+	case err != nil:
 		return fmt.Errorf("look for a search under way: %w", err)
-	}
-	if voided {
+	case over: // it is voided, or waits for a person
 		return nil
-	}
-	if searching != nil {
+	case searching != nil:
 		return saga.Hurry(ctx, tx, d.MerchantID, *searching)
 	}
-	d.AuthorizationKey = key
-	if err := s.beginOrphan(ctx, tx, d, d.PaymentID+"/notified", "", 0); !errors.Is(err, saga.ErrBegun) {
+	d.AuthorizationKey = saga.Key(sagaID, stepAuthorize)
+	if err := s.beginOrphan(ctx, tx, d, fmt.Sprintf("%s/%d", d.PaymentID, searches+1), "", 0); !errors.Is(err, saga.ErrBegun) {
 		return err
 	}
-	return nil // it has come to its end without finding anything, or waits for a person
+	return nil // another notification has begun it in this instant
 }
 
 // parkOrphan leaves the payment as it is: it has ended, and its hold has not.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"payments/internal/order"
+	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
 )
@@ -71,15 +73,7 @@ func (w *world) applied(id string) {
 func TestALateSuccessAfterRollbackIsVoidedOnNotification(t *testing.T) {
 	w := newWorld(t)
 	id := w.turnBackUnproven("1500")
-	key := w.sagaOf(id) + ":authorize_payment"
-	notify := func() {
-		err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
-			return w.orders.Notified(t.Context(), tx, provider.Notification{Reference: id, Key: key, Operation: provider.Authorization})
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	notify := func() { w.notify(id, w.sagaOf(id)+":authorize_payment") }
 	// A lie before it is true starts nothing that holds or takes anything.
 	notify()
 	worker := w.worker()
@@ -95,6 +89,77 @@ func TestALateSuccessAfterRollbackIsVoidedOnNotification(t *testing.T) {
 	w.drain()
 	w.voidedInTheEnd(id)
 	notify() // late and twice
+	w.drain()
+	w.voidedInTheEnd(id)
+}
+
+func (w *world) notify(id, key string) {
+	w.t.Helper()
+	err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+		return w.orders.Notified(w.t.Context(), tx, provider.Notification{Reference: id, Key: key, Operation: provider.Authorization})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// rejectedByHand is a payment that failed since two operators said that its
+// authorization was never given; the bank gives it afterwards.
+func (w *world) rejectedByHand(latency string) string {
+	w.t.Helper()
+	w.policy.KeyLifetime = 0
+	w.fault(`{"kind": "late_applied", "operation": "authorization", "latency_ms": ` + latency + `}`)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	w.policy.KeyLifetime = time.Hour
+	w.act(ada, w.sagaOf(id), "propose", order.Verdict{Verdict: order.VerdictRejected, Code: "never_given"}, "")
+	w.act(grace, w.sagaOf(id), "approve", order.Verdict{}, "")
+	w.settle()
+	if s := w.status(id); s != "failed" {
+		w.t.Fatalf("the payment is %s", s)
+	}
+	if got := w.ledger(id); got != nil {
+		w.t.Fatalf("the bank was not late: %v", got)
+	}
+	return id
+}
+
+func TestAnOperatorsWordThatNothingIsHeldIsWatched(t *testing.T) {
+	w := newWorld(t)
+	id := w.rejectedByHand("2000")
+	w.applied(id)
+	w.exec(`UPDATE sagas SET due_at = now() WHERE definition = 'orphan_void' AND due_at IS NOT NULL`)
+	w.drain()
+	w.voidedInTheEnd(id)
+}
+
+// A notification that names another key leads to no search for the wrong one, and
+// a search that ended in vain is followed by another.
+func TestAFalseNotificationDoesNotHideATrueOne(t *testing.T) {
+	w := newWorld(t)
+	id := w.turnBackUnproven("2000")
+	search := `UPDATE sagas SET state = 'compensated', due_at = NULL, owner = NULL WHERE definition = 'orphan_void'`
+	w.exec(search) // the watch of the saga itself is over
+	w.notify(id, "sag_x:authorize_payment")
+	w.exec(search) // and so is that of the first notification
+	w.notify(id, "sag_x:authorize_payment")
+	w.applied(id)
+	w.exec(`UPDATE sagas SET due_at = now() WHERE definition = 'orphan_void' AND due_at IS NOT NULL`)
+	worker := w.worker()
+	if _, err := worker.Turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	worker.Drain()
+	w.voidedInTheEnd(id)
+}
+
+// Without its search a late authorization would be held for ever.
+func TestASearchForALateAuthorizationCannotBeCanceled(t *testing.T) {
+	w := newWorld(t)
+	id := w.turnBackUnproven("1500")
+	w.act(ada, one[string](w, `SELECT id FROM sagas WHERE definition = 'orphan_void'`), "cancel", order.Verdict{}, payment.CodeSagaState)
+	w.applied(id)
+	w.exec(`UPDATE sagas SET due_at = now() WHERE definition = 'orphan_void'`)
 	w.drain()
 	w.voidedInTheEnd(id)
 }
@@ -119,7 +184,9 @@ func TestANotificationMakesResolveHappenSooner(t *testing.T) {
 	if s := w.status(id); s != "succeeded" {
 		t.Errorf("an hour before its next look: %s", s)
 	}
-	for _, stranger := range []provider.Notification{{Reference: "pay_x", Key: "sag_x:y"}, {Reference: id, Key: ""}, {}} {
+	for _, stranger := range []provider.Notification{
+		{Reference: "pay_x", Key: "sag_x:y"}, {Reference: id, Key: ""}, {}, {Reference: "\x00"}, {Reference: id, Key: "\xff\x00:y"},
+	} {
 		if err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return w.orders.Notified(t.Context(), tx, stranger) }); err != nil {
 			t.Errorf("%+v: %v", stranger, err)
 		}

@@ -142,6 +142,21 @@ func (s *Service) refunded(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *
 	return s.emit(ctx, tx, i, event, e)
 }
 
+// refundTurnedBack fails a refund that was canceled before it was sent; one that
+// the provider refused has been recorded.
+func (s *Service) refundTurnedBack(ctx context.Context, tx pgx.Tx, i *saga.Instance) error {
+	var pending bool
+	if err := tx.QueryRow(ctx, `SELECT status = 'pending' FROM refunds WHERE merchant_id = $1 AND id = $2`, i.MerchantID, i.Subject).
+		Scan(&pending); err != nil {
+		return fmt.Errorf("read refund: %w", err)
+	}
+	if !pending {
+		return nil
+	}
+	why := i.Rejected()
+	return recording(s.refunded)(ctx, tx, i, saga.Outcome{Verdict: saga.Rejected, Code: why.Code, Detail: why.Detail})
+}
+
 // parkRefund leaves the payment succeeded, as it is; the refund stays pending.
 func (s *Service) parkRefund(ctx context.Context, tx pgx.Tx, i *saga.Instance, why saga.Rejection) error {
 	d, err := decode(i.Data)

@@ -108,6 +108,34 @@ func TestARefusedRefundGivesItsAmountBack(t *testing.T) {
 	}
 }
 
+// An operator may cancel a refund that has not been sent: it fails, and what it
+// took is left to refund again.
+func TestACanceledRefundGivesItsAmountBack(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	refund, err := w.refund(t.Context(), id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.act(ada, one[string](w, `SELECT id FROM sagas WHERE subject = $1`, refund), "cancel", order.Verdict{}, "")
+	w.settle()
+	if got := one[string](w, `SELECT status || coalesce(' ' || failure_code, '') FROM refunds`); got != "failed canceled" {
+		t.Errorf("the refund is %s", got)
+	}
+	if refunded, refunding := w.amounts(id); refunded != 0 || refunding != 0 {
+		t.Errorf("%d refunded, %d under way", refunded, refunding)
+	}
+	if got, want := w.events(id)[5:], []string{"refund.requested", "refund.failed"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, err := w.refund(t.Context(), id, nil); err != nil {
+		t.Errorf("asked again: %v", err)
+	}
+	w.settle()
+	w.audited()
+}
+
 func TestWhatCannotBeRefunded(t *testing.T) {
 	w := newWorld(t)
 	much, none := int64(2*2499+1), int64(0)

@@ -56,13 +56,14 @@ type standing struct {
 	state               State
 	abortable, awaiting bool
 	aborted             bool
+	turnedFor           string // the code of what it turned back for, or ""
 }
 
 func lockSubject(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s standing, err error) {
 	err = tx.QueryRow(ctx, `
-		SELECT id, state, abortable, awaiting, abort IS NOT NULL FROM sagas
+		SELECT id, state, abortable, awaiting, abort IS NOT NULL, coalesce(rejection->>'code', '') FROM sagas
 		WHERE merchant_id = $1 AND definition = $2 AND subject = $3 FOR NO KEY UPDATE`,
-		merchantID, definition, subject).Scan(&s.id, &s.state, &s.abortable, &s.awaiting, &s.aborted)
+		merchantID, definition, subject).Scan(&s.id, &s.state, &s.abortable, &s.awaiting, &s.aborted, &s.turnedFor)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, ErrNoSaga
 	}
@@ -83,6 +84,8 @@ func Abort(ctx context.Context, tx pgx.Tx, merchantID, definition, subject strin
 		return err
 	case s.state == Parked:
 		return ErrParked
+	case (s.state == Compensating || s.state == Compensated) && s.turnedFor == why.Code:
+		return nil // asked before, and heeded
 	case s.state == Compensating || s.state == Compensated:
 		return ErrTurnedBack
 	case !s.abortable:

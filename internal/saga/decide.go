@@ -55,6 +55,7 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		if p.State == Compensating || d.Steps[index].Kind == Retriable {
 			return p.park(rejection)
 		}
+		rejection.Unproven = o.testified && p.Attempted
 		p.Rejection = rejection
 		return d.back(p, index, now)
 	case NotFound:
@@ -123,7 +124,7 @@ func (d Definition) enter(p position, index int, now time.Time) position {
 func (d Definition) abortable(p position) bool {
 	index, _, _ := d.find(p.Step)
 	kind := d.Steps[index].Kind
-	return p.State == Running && (kind == Compensatable || kind == Pivot && !p.Attempted && !p.Intent)
+	return p.State == Running && !d.Steadfast && (kind == Compensatable || kind == Pivot && !p.Attempted && !p.Intent)
 }
 
 // turn heeds an abort or the deadline once the outcome of what was sent is known.

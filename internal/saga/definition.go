@@ -104,7 +104,9 @@ type Definition struct {
 	Version int
 	// Deadline is how long after its beginning a saga turns back by itself, if it
 	// has come neither to its pivot nor to an awaiting step. 0 is never.
-	Deadline    time.Duration
+	Deadline time.Duration
+	// Steadfast sagas cannot be asked to turn back.
+	Steadfast   bool
 	Steps       []Step
 	Completed   func(context.Context, pgx.Tx, *Instance) error
 	Compensated func(context.Context, pgx.Tx, *Instance) error

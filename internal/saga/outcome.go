@@ -30,11 +30,13 @@ type Outcome struct {
 	// only looks. 0 leaves that to the policy.
 	Again time.Duration `json:"-"`
 
+	testified bool // by persons, whom the other system may yet belie
+
 	sent time.Time // when the request left at the latest; the zero time means now
 }
 
 // Rejection is why a saga turned back, or why it was parked. Unproven says that
-// the step it turned back from was sent and never found: if it is carried out
+// the step it turned back from was sent and never found, or found wanting by persons: if it is carried out
 // after all, nothing of this saga undoes it.
 type Rejection struct {
 	Step     string `json:"step"`

@@ -209,7 +209,7 @@ func (w *Worker) turn(ctx context.Context, i *Instance) (err error) {
 	case i.verdict != nil:
 		now := i.now(w.Now())
 		m = &made{call: callOperator, outcome: *i.verdict, began: now, ended: now}
-		i.verdict = nil
+		m.outcome.testified, i.verdict = true, nil
 	case i.Resolving || i.Intent:
 		if left := i.leased.Sub(w.Now()); left < w.CallTimeout+time.Second {
 			return fmt.Errorf("the lease ends in %v, too soon for a call", left)
