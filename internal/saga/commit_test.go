@@ -15,16 +15,14 @@ import (
 	"payments/internal/postgres"
 )
 
-// The answer to a commit may be lost. Made again, it must not have its effect
-// twice, though the saga turned back without an attempt.
-func TestACommitThatTookEffectIsNotMadeAgain(t *testing.T) {
+// committer is a worker and the one saga that it has claimed.
+func committer(t *testing.T, d Definition, ask func(tx pgx.Tx) error) (*Worker, Instance) {
+	t.Helper()
 	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	d, ended := definition(), 0
-	d.Compensated = func(context.Context, pgx.Tx, *Instance) error { ended++; return nil }
 	pause := func(int) time.Duration { return time.Millisecond }
 	w, err := NewWorker(pool, Config{
 		Definitions: []Definition{d}, Owner: "w", CallTimeout: time.Second, Lease: 5 * time.Second, Concurrency: 1, Now: time.Now,
@@ -38,24 +36,85 @@ func TestACommitThatTookEffectIsNotMadeAgain(t *testing.T) {
 		if err := d.Begin(t.Context(), tx, Begin{MerchantID: "mer_1", ID: "sag_1", Subject: "ord_1", Data: json.RawMessage(`{}`)}); err != nil {
 			return err
 		}
-		return Abort(t.Context(), tx, "mer_1", d.Name, "ord_1", Rejection{Code: "canceled"})
+		return ask(tx)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	claimed, err := claim(t.Context(), pool, "w", w.names, w.versions, w.Lease, 1, time.Now)
+	return w, w.claimOne(t)
+}
+
+func (w *Worker) claimOne(t *testing.T) Instance {
+	t.Helper()
+	claimed, err := claim(t.Context(), w.pool, w.Owner, w.names, w.versions, w.Lease, 1, time.Now)
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("claimed %d (%v)", len(claimed), err)
 	}
-	before := *claimed[0]
-	for n, want := range []error{nil, ErrFenced} {
-		i := before
-		e := &entry{saga: &i}
-		if err := w.tryCommit(t.Context(), []*entry{e}); err != nil || !errors.Is(e.err, want) {
-			t.Errorf("commit %d: %v, %v; want %v", n+1, err, e.err, want)
-		}
+	return *claimed[0]
+}
+
+// The answer to a commit may be lost. Made again, it must not have its effect
+// twice, though the saga turned back without an attempt.
+func TestACommitThatTookEffectIsNotMadeAgain(t *testing.T) {
+	effects := 0
+	counted := definition()
+	counted.Steps[0].Do.Local = func(context.Context, pgx.Tx, *Instance) (Outcome, error) {
+		effects++
+		return Outcome{Verdict: Succeeded}, nil
 	}
-	if ended != 1 {
-		t.Errorf("it ended %d times", ended)
+	counted.Steps[1].Do = Action{Name: "wait", Await: &Await{
+		Within: func(json.RawMessage) time.Duration { return time.Hour }, Lapse: Outcome{Verdict: Rejected},
+	}}
+	counted.Compensated = func(context.Context, pgx.Tx, *Instance) error { effects++; return nil }
+	for name, ask := range map[string]func(tx pgx.Tx) error{
+		"a step": func(pgx.Tx) error { return nil },
+		"an end": func(tx pgx.Tx) error {
+			return Abort(t.Context(), tx, "mer_1", counted.Name, "ord_1", Rejection{Code: "canceled"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			effects = 0
+			w, before := committer(t, counted, ask)
+			for n, want := range []error{nil, ErrFenced} {
+				i := before
+				e := &entry{saga: &i}
+				if err := w.tryCommit(t.Context(), []*entry{e}); err != nil || !errors.Is(e.err, want) {
+					t.Errorf("commit %d: %v, %v; want %v", n+1, err, e.err, want)
+				}
+			}
+			if effects != 1 {
+				t.Errorf("%d effects", effects)
+			}
+		})
+	}
+}
+
+// Another's claim is enough to stop a worker, though nothing was written since: it
+// neither commits nor gives back what it no longer holds.
+func TestAClaimByAnotherFencesEveryWrite(t *testing.T) {
+	w, stale := committer(t, definition(), func(pgx.Tx) error { return nil })
+	if _, err := w.pool.Exec(t.Context(), `UPDATE sagas SET due_at = now()`); err != nil {
+		t.Fatal(err)
+	}
+	held := w.claimOne(t)
+	row := func() (s string) {
+		if err := w.pool.QueryRow(t.Context(), `SELECT sagas::text FROM sagas`).Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := row()
+	e := &entry{saga: &stale}
+	if err := w.tryCommit(t.Context(), []*entry{e}); err != nil || !errors.Is(e.err, ErrFenced) {
+		t.Errorf("a stale commit: %v, %v", err, e.err)
+	}
+	if err := stale.giveBack(t.Context(), w.pool, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	if after := row(); after != before {
+		t.Errorf("it was %s\nand is %s", before, after)
+	}
+	if err := held.giveBack(t.Context(), w.pool, 0, false); err != nil || row() == before {
+		t.Errorf("its holder could not give it back (%v)", err)
 	}
 }

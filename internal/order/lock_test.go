@@ -1,0 +1,88 @@
+package order_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/saga"
+)
+
+// whileBlocked runs do beside a transaction that holds what hold locks; once do is
+// kept waiting by it, free must lock at once: do may not hold that yet, or two
+// transactions that keep the order of locks could deadlock.
+func (w *world) whileBlocked(hold, free string, do func() error) {
+	w.t.Helper()
+	tx, err := w.pool.Begin(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := tx.Exec(w.t.Context(), hold); err != nil {
+		w.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	for w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
+		select {
+		case err := <-done:
+			w.t.Fatalf("it did not wait for %s: %v", hold, err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if _, err := tx.Exec(w.t.Context(), free+" NOWAIT"); err != nil {
+		w.t.Errorf("while it waits for %s: %v", hold, err)
+	}
+	if err := tx.Rollback(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		w.t.Error(err)
+	}
+}
+
+func TestABasketsStockIsLockedInTheOrderOfItsSKUs(t *testing.T) {
+	w := newWorld(t)
+	for _, sku := range []string{"B", "A"} { // in the order of the disk
+		stock, err := payment.NewStock("", w.merchant, sku, startStock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.orders.SetStock(t.Context(), []payment.Stock{stock}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := w.placed("pm_card_visa", "")
+	w.exec(`INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)
+		SELECT merchant_id, order_id, n, sku, 1, 0 FROM payments, (VALUES (1, 'B'), (2, 'A')) AS l (n, sku) WHERE id = $1`, id)
+	data := one[[]byte](w, `SELECT data FROM sagas WHERE id = $1`, w.sagaOf(id))
+	w.whileBlocked(`SELECT FROM stock WHERE sku = 'A' FOR UPDATE`, `SELECT FROM stock WHERE sku = 'B' FOR UPDATE`, func() error {
+		return postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
+			return w.orders.Lock(t.Context(), tx, w.merchant, []saga.Turn{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}})
+		})
+	})
+}
+
+func TestARefundLocksItsOrderBeforeItsPayment(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	w.whileBlocked(`SELECT FROM orders FOR UPDATE`, `SELECT FROM payments FOR UPDATE`, func() error {
+		_, err := w.refund(t.Context(), id, nil)
+		return err
+	})
+}
+
+func TestTheDatabaseRefusesRefundsBeyondTheCapture(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	for _, column := range []string{"amount_refunding", "amount_refunded"} {
+		_, err := w.pool.Exec(t.Context(), `UPDATE payments SET `+column+` = amount_captured + 1 WHERE id = $1`, id)
+		if postgres.Constraint(err) != "payments_refunds_bounded" {
+			t.Errorf("%s: %v", column, err)
+		}
+	}
+}
