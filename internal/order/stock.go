@@ -128,7 +128,7 @@ func SetStock(ctx context.Context, pool *pgxpool.Pool, stock []payment.Stock) ([
 		rows, err := tx.Query(ctx, `
 			INSERT INTO stock AS s (merchant_id, sku, received, on_hand)
 			SELECT merchant_id, sku, on_hand, on_hand FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (merchant_id, sku, on_hand)
-			ORDER BY merchant_id, sku
+			ORDER BY merchant_id COLLATE "C", sku COLLATE "C" -- as the columns', whatever the database's
 			ON CONFLICT (merchant_id, sku) DO UPDATE SET on_hand = excluded.on_hand,
 				received = s.received + excluded.on_hand - s.on_hand, updated_at = now()
 			RETURNING merchant_id, sku, on_hand, reserved, sold`, merchants, skus, onHand)

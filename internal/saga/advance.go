@@ -105,9 +105,13 @@ func (w *Worker) intend(j *journal, i *Instance) error {
 		i.position = i.hold(w.Policy.Shut())
 		return nil
 	}
+	now := i.now(w.Now())
+	if !i.Attempted {
+		i.Since = now // the key's lifetime begins
+	}
 	i.number++
 	i.Intent = true
-	j.add(i, w.Owner, made{call: callExecute, digest: i.request().digest(), began: i.now(w.Now())})
+	j.add(i, w.Owner, made{call: callExecute, digest: i.request().digest(), began: now})
 	return nil
 }
 

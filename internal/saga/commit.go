@@ -106,24 +106,30 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry) (err error) {
 // number of attempts and that it has not ended are part of it: a commit whose
 // answer was lost may have taken effect, and is not made a second time.
 func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (held []*entry, err error) {
-	byID := map[string]*entry{}
+	// This worker may hold a saga twice: by a lease that has ended, and by its next claim.
+	type lease struct {
+		id    string
+		epoch int64
+	}
+	byLease := map[lease]*entry{}
 	ids, epochs, numbers := make([]string, len(entries)), make([]int64, len(entries)), make([]int32, len(entries))
 	for n, e := range entries {
-		byID[e.saga.ID], ids[n], epochs[n], numbers[n] = e, e.saga.ID, e.saga.epoch, int32(e.saga.number) //nolint:gosec // counted by ones
+		byLease[lease{e.saga.ID, e.saga.epoch}] = e
+		ids[n], epochs[n], numbers[n] = e.saga.ID, e.saga.epoch, int32(e.saga.number) //nolint:gosec // counted by ones
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT s.id, s.abort, s.signaled, s.paused_at IS NOT NULL
+		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused_at IS NOT NULL
 		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
 			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
 		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers)
 	if err != nil {
 		return nil, fmt.Errorf("lock sagas: %w", err)
 	}
-	var id string
+	var l lease
 	var abort *Rejection
 	var signaled, paused bool
-	_, err = pgx.ForEachRow(rows, []any{&id, &abort, &signaled, &paused}, func() error {
-		e := byID[id]
+	_, err = pgx.ForEachRow(rows, []any{&l.id, &l.epoch, &abort, &signaled, &paused}, func() error {
+		e := byLease[l]
 		e.next.Abort, e.next.Signaled, e.next.paused = abort, signaled, paused
 		abort = nil
 		held = append(held, e)

@@ -111,10 +111,26 @@ func TestAClaimByAnotherFencesEveryWrite(t *testing.T) {
 	if err := stale.giveBack(t.Context(), w.pool, 0, true); err != nil {
 		t.Fatal(err)
 	}
+	err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
+		return w.save(t.Context(), tx, "mer_1", []*entry{{saga: &stale, next: stale}})
+	})
+	if !errors.Is(err, ErrFenced) {
+		t.Errorf("a stale save: %v", err)
+	}
 	if after := row(); after != before {
 		t.Errorf("it was %s\nand is %s", before, after)
 	}
-	if err := held.giveBack(t.Context(), w.pool, 0, false); err != nil || row() == before {
-		t.Errorf("its holder could not give it back (%v)", err)
+	// Both may come into one commit of a process that was slow.
+	again, fresh := &entry{saga: &stale}, &entry{saga: &held}
+	if err := w.tryCommit(t.Context(), []*entry{fresh, again}); err != nil || fresh.err != nil || !errors.Is(again.err, ErrFenced) {
+		t.Errorf("in one commit: %v, %v and %v", err, fresh.err, again.err)
 	}
+}
+
+func TestAHolderGivesItsLeaseBack(t *testing.T) {
+	w, held := committer(t, definition(), func(pgx.Tx) error { return nil })
+	if err := held.giveBack(t.Context(), w.pool, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	w.claimOne(t)
 }

@@ -18,7 +18,7 @@ const (
 type position struct {
 	State     State
 	Step      string
-	Since     time.Time // when Step was entered
+	Since     time.Time // when Step was entered, or its request, and so its key, was first sent
 	Tries     int
 	Intent    bool // the call of Step may have been made
 	Attempted bool // a request of Step was sent, even if a lookup has since found nothing
@@ -64,7 +64,7 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 			p.Resolving, p.Wait = true, o.Again
 			return p
 		}
-		return p.notFound(now, policy)
+		return d.notFound(p, now, policy)
 	case notSent:
 		return p.hold(policy.Shut())
 	default:
@@ -90,15 +90,16 @@ func (p position) hold(wait time.Duration) position {
 }
 
 // notFound proves nothing while a request may be in flight. After that the same
-// request may be sent again, as long as its key is honored; not later.
-func (p position) notFound(now time.Time, policy Policy) position {
+// request may be sent again, as long as its key is honored; not later. A saga that
+// wants to turn back sends nothing again.
+func (d Definition) notFound(p position, now time.Time, policy Policy) position {
 	if left := p.InFlight.Sub(now); left > 0 {
 		p.Tries++
 		p.Wait = min(policy.pause(p.State, p.Tries), left)
 		return p
 	}
 	p.Resolving, p.Intent = false, false
-	if now.Sub(p.Since) > policy.KeyLifetime && p.Abort == nil {
+	if now.Sub(p.Since) > policy.KeyLifetime && d.turn(p, now).State == p.State {
 		return p.park(&Rejection{
 			Step: p.Step, Code: CodeUnresolved,
 			Detail: "The outcome stayed unknown for as long as the provider honors the key.",

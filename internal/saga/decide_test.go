@@ -77,6 +77,19 @@ func TestDecide(t *testing.T) {
 				Parked: &Rejection{Step: "capture", Code: "unresolved", Detail: "The outcome stayed unknown for as long as the provider honors the key."},
 			},
 		},
+		"after the key's lifetime a deadline that has passed turns it back": {
+			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Deadline: now.Add(-time.Hour), Intent: true, Attempted: true, Resolving: true},
+			Outcome{Verdict: NotFound},
+			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Deadline: now.Add(-time.Hour), Attempted: true},
+		},
+		"past its deadline and its key's lifetime a sent pivot is a person's": {
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Deadline: now.Add(-time.Hour), Intent: true, Attempted: true, Resolving: true},
+			Outcome{Verdict: NotFound},
+			position{
+				State: Parked, From: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Deadline: now.Add(-time.Hour), Attempted: true,
+				Parked: &Rejection{Step: "capture", Code: "unresolved", Detail: "The outcome stayed unknown for as long as the provider honors the key."},
+			},
+		},
 		"a compensation has its own pauses": {
 			position{State: Compensating, Step: "void", Intent: true}, Outcome{Verdict: Unknown},
 			position{State: Compensating, Step: "void", Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Minute},

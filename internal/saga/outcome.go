@@ -32,7 +32,7 @@ type Outcome struct {
 
 	testified bool // by persons, whom the other system may yet belie
 
-	sent time.Time // when the request left at the latest; the zero time means now
+	sent time.Time // when the call began; the zero time means now
 }
 
 // Rejection is why a saga turned back, or why it was parked. Unproven says that

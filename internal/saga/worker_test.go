@@ -188,6 +188,29 @@ func TestAnUnansweredRequestIsSentAgainUnderTheSameKeyOnlyAfterALookup(t *testin
 	}
 }
 
+// A saga that waited long before its first request, since the other system was
+// away, has all of the key's lifetime from then on.
+func TestAKeysLifetimeBeginsWithItsFirstRequest(t *testing.T) {
+	pool := open(t)
+	b := &bank{answer: saga.Outcome{Verdict: saga.Unknown, Code: "timeout"}}
+	d := b.definition()
+	d.Steps[0].Do.Call.Lookup = func(context.Context, saga.Request) saga.Outcome {
+		b.answer = saga.Outcome{Verdict: saga.Succeeded, Reference: "op_2"}
+		return saga.Outcome{Verdict: saga.NotFound}
+	}
+	begin(t, pool, d)
+	if _, err := pool.Exec(t.Context(), `UPDATE sagas SET step_since = now() - interval '2 hours'`); err != nil {
+		t.Fatal(err)
+	}
+	w := worker(t, pool, "w", d)
+	for read(t, pool).State == "running" {
+		turn(t, w)
+	}
+	if r := read(t, pool); r.State != "completed" || len(b.keys) != 2 {
+		t.Fatalf("%+v, sent %d times", r, len(b.keys))
+	}
+}
+
 func TestALocalStepThatFailsIsRolledBackAndTriedAgain(t *testing.T) {
 	pool := open(t)
 	failures := 3
