@@ -58,11 +58,34 @@ func TestABasketsStockIsLockedInTheOrderOfItsSKUs(t *testing.T) {
 	w.exec(`INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)
 		SELECT merchant_id, order_id, n, sku, 1, 0 FROM payments, (VALUES (1, 'B'), (2, 'A')) AS l (n, sku) WHERE id = $1`, id)
 	data := one[[]byte](w, `SELECT data FROM sagas WHERE id = $1`, w.sagaOf(id))
-	w.whileBlocked(`SELECT FROM stock WHERE sku = 'A' FOR UPDATE`, `SELECT FROM stock WHERE sku = 'B' FOR UPDATE`, func() error {
-		return postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
-			return w.orders.Lock(t.Context(), tx, w.merchant, []saga.Turn{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}})
+	w.whileBlocked(`SELECT FROM stock WHERE sku = 'A' FOR UPDATE`, `SELECT FROM stock WHERE sku = 'B' FOR UPDATE`,
+		w.lock([]saga.Turn{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}}))
+}
+
+func TestTheOrdersOfACommitAreLockedInTheOrderOfTheirIDs(t *testing.T) {
+	w := newWorld(t)
+	w.placed("pm_card_visa", "")
+	w.placed("pm_card_visa", "")
+	first, second := one[string](w, `SELECT min(id) FROM orders`), one[string](w, `SELECT max(id) FROM orders`)
+	var turns []saga.Turn
+	for _, id := range []string{second, first} {
+		turns = append(turns, saga.Turn{Saga: &saga.Instance{Data: one[[]byte](w, `SELECT data FROM sagas WHERE subject = $1`, id)}})
+	}
+	w.exec(`UPDATE orders SET updated_at = now() WHERE id = $1`, first) // behind the second on the disk
+	row := func(id string) string { return `SELECT FROM orders WHERE id = '` + id + `' FOR UPDATE` }
+	w.whileBlocked(row(first), row(second), w.lock(turns))
+}
+
+// lock takes a commit's locks, reading the tables in the order of the disk.
+func (w *world) lock(turns []saga.Turn) func() error {
+	return func() error {
+		return postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(w.t.Context(), `SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off`); err != nil {
+				return err
+			}
+			return w.orders.Lock(w.t.Context(), tx, w.merchant, turns)
 		})
-	})
+	}
 }
 
 func TestARefundLocksItsOrderBeforeItsPayment(t *testing.T) {
