@@ -41,7 +41,8 @@ func committer(t *testing.T, d Definition, ask func(tx pgx.Tx) error) (*Worker, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, w.claimOne(t)
+	claimed := w.claimOne(t)
+	return w, claimed
 }
 
 func (w *Worker) claimOne(t *testing.T) Instance {
