@@ -38,7 +38,7 @@ func readPayments(ctx context.Context, tx pgx.Tx) (map[string]written, error) {
 				SELECT coalesce(string_agg(id || ' ' || amount || ' ' || status, ', ' ORDER BY id COLLATE "C"), '') FROM refunds r
 				WHERE r.merchant_id = p.merchant_id AND r.payment_id = p.id), p.amount_refunding, p.status IN ('failed', 'canceled') AND EXISTS (
 				SELECT FROM sagas s WHERE s.merchant_id = p.merchant_id AND s.definition = 'orphan_void'
-					AND s.subject IN (p.id, p.id || '/notified') AND s.state NOT IN ('completed', 'compensated'))
+					AND s.subject >= p.id AND s.subject < p.id || '0' AND s.state NOT IN ('completed', 'compensated'))
 		FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id`)
 	if err != nil {
 		return nil, fmt.Errorf("read the write model: %w", err)
