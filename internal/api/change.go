@@ -21,7 +21,7 @@ func (s *server) capturePayment(ctx context.Context, c *call) error {
 
 // change asks for something that the saga does: 202 with the payment as it is read
 // by now, or 200 with its outcome where that was waited for.
-func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) error) error {
+func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) (int64, error)) error {
 	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
@@ -29,9 +29,11 @@ func (s *server) change(ctx context.Context, c *call, do func(ctx context.Contex
 	id := chi.URLParam(c.r, "id")
 	asking, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := do(asking, merchantID, id); err != nil {
+	sequence, err := do(asking, merchantID, id)
+	if err != nil {
 		return err
 	}
+	c.w.Header().Set(headerReadAfter, committed(merchantID, id, sequence))
 	over := func(status payment.Status) bool { return status.Terminal() || status == payment.StatusRequiresReview }
 	if ended, ok := s.outcome(ctx, c, id, over); ok {
 		return s.ok(ctx, c, ended)
@@ -72,7 +74,7 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 	}
 	id := chi.URLParam(c.r, "id")
 	resp, replayed, err := s.Orders.Refund(ctx, request, id, wanted, func(r order.Refunding) (idempotency.Response, error) {
-		return s.seal(r.ID, "/v1/payments/"+r.PaymentID+"/refunds", refundResource{
+		return s.seal(r.ID, "/v1/payments/"+r.PaymentID+"/refunds", committed(request.MerchantID, r.PaymentID, r.Sequence), refundResource{
 			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
 			Status: payment.RefundPending, CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.CreatedAt),
 		})

@@ -33,7 +33,7 @@ func (c *call) keyed(v any) (idempotency.Request, error) {
 
 // seal makes the answer to keep, encrypted: a payment's shows the customer's
 // address, which lies nowhere in the database in the clear.
-func (s *server) seal(id, location string, v any) (idempotency.Response, error) {
+func (s *server) seal(id, location, readAfter string, v any) (idempotency.Response, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
@@ -44,7 +44,7 @@ func (s *server) seal(id, location string, v any) (idempotency.Response, error) 
 	}
 	return idempotency.Response{
 		ResourceID: id, Status: http.StatusAccepted, Body: sealed,
-		Header: map[string]string{"Location": location, "Content-Type": "application/json"},
+		Header: map[string]string{"Location": location, "Content-Type": "application/json", headerReadAfter: readAfter},
 	}, nil
 }
 

@@ -92,7 +92,7 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	placing, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	resp, replayed, err := s.Orders.Place(placing, request, o, func(p order.Placed) (idempotency.Response, error) {
-		return s.seal(p.PaymentID, "/v1/payments/"+p.PaymentID, placedResource(p))
+		return s.seal(p.PaymentID, "/v1/payments/"+p.PaymentID, committed(p.MerchantID, p.PaymentID, 1), placedResource(p))
 	})
 	if err != nil {
 		return err

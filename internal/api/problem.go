@@ -31,6 +31,7 @@ var problems = map[payment.Code]struct {
 	codeJSONInvalid:                {http.StatusBadRequest, "The body is not JSON"},
 	payment.CodeKeyMissing:         {http.StatusBadRequest, "The idempotency key is missing"},
 	payment.CodeKeyInvalid:         {http.StatusBadRequest, "The idempotency key is not valid"},
+	payment.CodeReadAfterInvalid:   {http.StatusBadRequest, "The read-after token is not valid"},
 	payment.CodeSignatureInvalid:   {http.StatusBadRequest, "The signature is not valid"},
 	payment.CodeUnauthenticated:    {http.StatusUnauthorized, "The API key is missing or not valid"},
 	payment.CodeForbidden:          {http.StatusForbidden, "Not permitted"},
@@ -49,6 +50,7 @@ var problems = map[payment.Code]struct {
 	payment.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request"},
 	payment.CodeInternal:           {http.StatusInternalServerError, "Internal error"},
 	payment.CodeServiceUnavailable: {http.StatusServiceUnavailable, "Temporarily unavailable"},
+	payment.CodeReadAfterTimeout:   {http.StatusServiceUnavailable, "Not readable yet"},
 }
 
 const maxFieldErrors = 100
@@ -104,7 +106,7 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 	switch e.Code { //nolint:exhaustive // the others have no header of their own
 	case payment.CodeUnauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case payment.CodeServiceUnavailable, payment.CodeKeyInUse:
+	case payment.CodeServiceUnavailable, payment.CodeReadAfterTimeout, payment.CodeKeyInUse:
 		w.Header().Set("Retry-After", "1")
 	}
 	s.write(ctx, w, kind.status, "application/problem+json", problemDocument{

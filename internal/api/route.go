@@ -26,20 +26,21 @@ type route struct {
 	hides           bool     // names an object: a refusal must not tell whether it exists
 	signed          bool     // the signature of its body takes the place of key and action
 	waits           bool     // honors Prefer: wait
+	readsAfter      bool     // honors Read-After
 	handle          func(ctx context.Context, c *call) error
 }
 
 func (s *server) routes() []route {
 	return []route{
 		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, handle: s.createPayment},
-		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, handle: s.listPayments},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, handle: s.getPayment},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, handle: s.getTimeline},
+		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, readsAfter: true, handle: s.getPayment},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.getTimeline},
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/cancel", action: access.PaymentsCancel, hides: true, waits: true, handle: s.cancelPayment},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/capture", action: access.PaymentsCapture, hides: true, waits: true, handle: s.capturePayment},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/refunds", action: access.RefundsCreate, hides: true, handle: s.createRefund},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}/refunds", action: access.RefundsList, hides: true, handle: s.listRefunds},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/refunds", action: access.RefundsList, hides: true, readsAfter: true, handle: s.listRefunds},
 		{method: http.MethodGet, pattern: "/v1/ops/sagas", action: access.SagasRead, parameters: sagaParameters(), handle: s.listSagas},
 		{method: http.MethodGet, pattern: "/v1/ops/sagas/{id}", action: access.SagasRead, hides: true, handle: s.getSaga},
 		{method: http.MethodPost, pattern: "/v1/ops/sagas/{id}/{act}", action: access.SagasOperate, hides: true, handle: s.actOnSaga},
@@ -113,6 +114,9 @@ func (s *server) serve(rt route) http.Handler {
 		}
 		if err == nil {
 			err = c.readQuery(rt)
+		}
+		if err == nil && rt.readsAfter {
+			err = s.readAfter(ctx, c)
 		}
 		if err == nil {
 			err = rt.handle(ctx, c)

@@ -37,8 +37,9 @@ type Orders interface {
 	// Stock lists the merchant's stock, or everybody's when merchantID is empty.
 	Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error)
 	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)
-	Cancel(ctx context.Context, merchantID, paymentID string) error
-	Capture(ctx context.Context, merchantID, paymentID string) error
+	// The sequence of Cancel and Capture is what a read after it has to have seen.
+	Cancel(ctx context.Context, merchantID, paymentID string) (sequence int64, err error)
+	Capture(ctx context.Context, merchantID, paymentID string) (sequence int64, err error)
 	// Refund is to refunds what Place is to payments.
 	Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
 		render func(order.Refunding) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
@@ -52,6 +53,7 @@ type Payments interface {
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
 	WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (readmodel.Payment, bool, error)
 	Refunds(ctx context.Context, scope access.Scope, paymentID string) ([]readmodel.Refund, error)
+	AwaitPosition(ctx context.Context, scope access.Scope, at readmodel.Position) error
 }
 
 // ProviderWebhooks takes what a payment provider signed. Its refusals are

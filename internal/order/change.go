@@ -17,11 +17,16 @@ type standing struct {
 	orderID string
 	status  payment.Status
 	capture payment.CaptureMethod
+	// Of the order's newest event, which the decision rests on.
+	sequence int64
 }
 
 func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s standing, err error) {
-	err = tx.QueryRow(ctx, `SELECT order_id, status, capture_method FROM payments WHERE merchant_id = $1 AND id = $2`,
-		merchantID, paymentID).Scan(&s.orderID, &s.status, &s.capture)
+	err = tx.QueryRow(ctx, `
+		SELECT p.order_id, p.status, p.capture_method, o.sequence
+		FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id
+		WHERE p.merchant_id = $1 AND p.id = $2`,
+		merchantID, paymentID).Scan(&s.orderID, &s.status, &s.capture, &s.sequence)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, errNoPayment
 	}
@@ -34,11 +39,13 @@ func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s stan
 var errNoPayment = payment.Errorf(payment.CodeNotFound, "There is no such payment.")
 
 // Cancel asks for the order to turn back. It is heeded before the capture is sent
-// to the provider; asked again, or of a canceled payment, it does nothing. Errors:
-// CodeNotFound, CodeActionNotAllowed.
-func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) error {
-	err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+// to the provider; asked again, or of a canceled payment, it does nothing. The
+// sequence is that of the order's newest event by then: the saga, not this call,
+// tells of the cancellation. Errors: CodeNotFound, CodeActionNotAllowed.
+func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) (sequence int64, err error) {
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		p, err := stand(ctx, tx, merchantID, paymentID)
+		sequence = p.sequence
 		if err != nil || p.status == payment.StatusCanceled {
 			return err
 		}
@@ -51,7 +58,7 @@ func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) erro
 	if err == nil {
 		s.Due()
 	}
-	return err
+	return sequence, err
 }
 
 func canceled() saga.Rejection {
@@ -59,10 +66,11 @@ func canceled() saga.Rejection {
 }
 
 // Capture lets a manual payment that is authorized go on. Asked again, it does
-// nothing. Errors: CodeNotFound, CodeActionNotAllowed.
-func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) error {
-	err := postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+// nothing. The sequence is as of Cancel. Errors: CodeNotFound, CodeActionNotAllowed.
+func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) (sequence int64, err error) {
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		p, err := stand(ctx, tx, merchantID, paymentID)
+		sequence = p.sequence
 		if err != nil || p.capture == payment.CaptureManual && p.status == payment.StatusSucceeded {
 			return err
 		}
@@ -81,7 +89,7 @@ func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) err
 	if err == nil {
 		s.Due()
 	}
-	return err
+	return sequence, err
 }
 
 // captureAskedBefore tells a capture that is under way from a cancellation.

@@ -17,6 +17,19 @@ import (
 // emit draws the order's next sequence, which locks its row, and appends the event
 // with the status that the payment has by now. i is nil outside of a saga.
 func (s *Service) emit(ctx context.Context, tx pgx.Tx, i *saga.Instance, t payment.EventType, d payment.EventData) error {
+	_, err := s.tell(ctx, tx, i, t, d)
+	return err
+}
+
+// told is the place of an event in its order, and its time by the database's clock.
+type told struct {
+	sequence int64
+	at       time.Time
+}
+
+// tell is emit for those who go on with the event's place. The refund that the
+// event is of has the event's time, as readers of events have it.
+func (s *Service) tell(ctx context.Context, tx pgx.Tx, i *saga.Instance, t payment.EventType, d payment.EventData) (told, error) {
 	trace := traceparent(ctx)
 	if i != nil {
 		for _, a := range i.Attempts {
@@ -27,18 +40,25 @@ func (s *Service) emit(ctx context.Context, tx pgx.Tx, i *saga.Instance, t payme
 		}
 		i.Attempts, trace = nil, i.Trace // told once
 	}
-	var sequence int64
-	var now time.Time
+	refund := ""
+	if d.Refund != nil {
+		refund = d.Refund.ID
+	}
+	var e told
 	err := tx.QueryRow(ctx, `
 		WITH drawn AS (
 			UPDATE orders SET sequence = sequence + 1, updated_at = clock_timestamp()
-			WHERE merchant_id = $1 AND id = $2 RETURNING sequence, updated_at)
+			WHERE merchant_id = $1 AND id = $2 RETURNING sequence, updated_at),
+		refund AS (
+			UPDATE refunds r SET updated_at = drawn.updated_at,
+				created_at = CASE r.status WHEN 'pending' THEN drawn.updated_at ELSE r.created_at END
+			FROM drawn WHERE r.merchant_id = $1 AND r.id = $4)
 		SELECT drawn.sequence, drawn.updated_at, p.status FROM drawn, payments p WHERE p.merchant_id = $1 AND p.id = $3`,
-		d.MerchantID, d.OrderID, d.PaymentID).Scan(&sequence, &now, &d.Status)
+		d.MerchantID, d.OrderID, d.PaymentID, refund).Scan(&e.sequence, &e.at, &d.Status)
 	if err != nil {
-		return fmt.Errorf("draw the order's sequence: %w", err)
+		return e, fmt.Errorf("draw the order's sequence: %w", err)
 	}
-	return s.append(ctx, tx, t, sequence, now, trace, d)
+	return e, s.append(ctx, tx, t, e.sequence, e.at, trace, d)
 }
 
 // append writes a CloudEvents 1.0 event in Kafka's binary mode (Kafka protocol

@@ -78,8 +78,8 @@ func (w *world) round(c *cell, point, step string) {
 	w.dieOnce(point, step)
 	before := w.crashed.Load()
 	w.settle()
-	w.change(func() error { return w.orders.Capture(w.t.Context(), w.merchant, captured) })
-	w.change(func() error { return w.orders.Cancel(w.t.Context(), w.merchant, canceled) })
+	w.change(func() error { return second(w.orders.Capture(w.t.Context(), w.merchant, captured)) })
+	w.change(func() error { return second(w.orders.Cancel(w.t.Context(), w.merchant, canceled)) })
 	refunded := captured
 	for id, method := range payments {
 		if method == "pm_card_visa" {

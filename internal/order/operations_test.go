@@ -30,7 +30,7 @@ func (w *world) parked() (paymentID, sagaID string) {
 	w.settle()
 	w.requestWith("counter-"+paymentID, "POST", "/v1/captures", `{"reference": "`+paymentID+`", "authorization": "`+
 		one[string](w, `SELECT authorization_reference FROM payments WHERE id = $1`, paymentID)+`", "amount": 4998, "currency": "EUR"}`, 201)
-	w.change(func() error { return w.orders.Cancel(w.t.Context(), w.merchant, paymentID) })
+	w.change(func() error { return second(w.orders.Cancel(w.t.Context(), w.merchant, paymentID)) })
 	w.settle()
 	sagaID = w.sagaOf(paymentID)
 	if s, state := w.status(paymentID), one[string](w, `SELECT state FROM sagas WHERE id = $1`, sagaID); s != "requires_review" || state != "parked" {

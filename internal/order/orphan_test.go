@@ -26,7 +26,7 @@ func (w *world) turnBackUnproven(latency string) string {
 		}
 		worker.Drain()
 	}
-	w.change(func() error { return w.orders.Cancel(w.t.Context(), w.merchant, id) })
+	w.change(func() error { return second(w.orders.Cancel(w.t.Context(), w.merchant, id)) })
 	w.settle()
 	if s := w.status(id); s != "canceled" {
 		w.t.Fatalf("the payment is %s", s)

@@ -160,14 +160,25 @@ func (s *Service) park(ctx context.Context, tx pgx.Tx, i *saga.Instance, why sag
 	if err := setStatus(ctx, tx, d, payment.StatusRequiresReview); err != nil {
 		return err
 	}
+	if _, err := recordFailure(ctx, tx, &d, reviewed(why)); err != nil {
+		return err
+	}
 	return s.review(ctx, tx, i, d, why)
 }
 
+func reviewed(why saga.Rejection) payment.Failure {
+	f := payment.Failure{Code: why.Code, Step: why.Step, Message: why.Detail}
+	if f.Message == "" {
+		f.Message = "A person has to decide."
+	}
+	return f
+}
+
+// review tells that a person has to decide. What a refund or the voiding of a late
+// authorization stands at is no failure of the payment, which has ended.
 func (s *Service) review(ctx context.Context, tx pgx.Tx, i *saga.Instance, d sagaData, why saga.Rejection) error {
 	e := d.event()
-	e.Failure = &payment.Failure{Code: why.Code, Step: why.Step, Message: why.Detail}
-	if e.Failure.Message == "" {
-		e.Failure.Message = "A person has to decide."
-	}
+	f := reviewed(why)
+	e.Failure = &f
 	return s.emit(ctx, tx, i, payment.EventReviewRequired, e)
 }

@@ -20,6 +20,7 @@ type Refunding struct {
 	Currency      string
 	Reason        string
 	CreatedAt     time.Time
+	Sequence      int64 // of the order's event that tells of it
 }
 
 // Refund writes the key, the refund, its saga and its event, and takes its amount
@@ -61,10 +62,7 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	if err := lockOrders(ctx, tx, merchantID, []string{p.orderID}); err != nil {
 		return Refunding{}, err
 	}
-	asked := Refunding{
-		ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason(),
-		CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
-	}
+	asked := Refunding{ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason()}
 	d := sagaData{MerchantID: merchantID, OrderID: p.orderID, PaymentID: paymentID, RefundID: asked.ID}
 	var left int64
 	// Read by a statement of its own, after the lock: what other refunds took is seen.
@@ -91,8 +89,8 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 		return Refunding{}, fmt.Errorf("take the refund out of what is left: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO refunds (merchant_id, id, payment_id, amount, reason, status, created_at) VALUES ($1, $2, $3, $4, nullif($5, ''), 'pending', $6)`,
-		merchantID, asked.ID, paymentID, asked.Amount, asked.Reason, asked.CreatedAt); err != nil {
+		INSERT INTO refunds (merchant_id, id, payment_id, amount, reason, status, created_at) VALUES ($1, $2, $3, $4, nullif($5, ''), 'pending', now())`,
+		merchantID, asked.ID, paymentID, asked.Amount, asked.Reason); err != nil {
 		return Refunding{}, fmt.Errorf("insert refund: %w", err)
 	}
 	raw, err := d.encode()
@@ -106,7 +104,9 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	}
 	e := d.event()
 	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending, CreatedAt: asked.CreatedAt}
-	return asked, s.emit(ctx, tx, nil, payment.EventRefundRequested, e)
+	requested, err := s.tell(ctx, tx, nil, payment.EventRefundRequested, e)
+	asked.Sequence = requested.sequence
+	return asked, err
 }
 
 func errExceeds() *payment.Error {

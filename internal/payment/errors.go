@@ -26,6 +26,8 @@ const (
 	CodeForbidden          Code = "forbidden"
 	CodeSignatureInvalid   Code = "signature_invalid"
 	CodeServiceUnavailable Code = "service_unavailable"
+	CodeReadAfterInvalid   Code = "read_after_invalid"
+	CodeReadAfterTimeout   Code = "read_after_timeout"
 	CodeInternal           Code = "internal_error"
 )
 

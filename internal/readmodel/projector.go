@@ -99,7 +99,8 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 		return true, nil
 	}
 	r.Status, r.UpdatedAt = string(e.data.Status), e.at
-	if e.data.Failure != nil {
+	// Under review may also be a refund, or a hold that came late: the payment has ended, and not failed by it.
+	if e.data.Failure != nil && (e.kind != payment.EventReviewRequired || e.data.Status == payment.StatusRequiresReview) {
 		r.Failure = e.data.Failure
 	}
 	if e.data.Captured != nil {

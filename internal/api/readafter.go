@@ -1,0 +1,42 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+// Read your writes. Every POST that is about a payment (payments, cancel, capture,
+// refunds) answers with the header Read-After: an opaque token of what it has
+// committed; the answer that is stored for its Idempotency-Key keeps the first
+// one. A GET of a payment, its timeline, its refunds or the list that carries such
+// a Read-After is answered from a state at least that new: it waits for it up to
+// 5 s, and is then refused with 503 read_after_timeout and Retry-After. That is no
+// 412, since nothing is wrong with the request and the same one will succeed: a
+// client, or a proxy, that repeats on 503 does right. A text that is no token, or
+// more than one, is a 400. Another merchant's token is as if there were none.
+// Other routes leave the header alone.
+const headerReadAfter = "Read-After"
+
+// readAfter waits as the request's Read-After asks for.
+func (s *server) readAfter(ctx context.Context, c *call) error {
+	values := c.r.Header.Values(headerReadAfter)
+	if len(values) == 0 {
+		return nil
+	}
+	at, err := readmodel.ParseToken(values[0])
+	if len(values) > 1 {
+		err = errors.New("more than one")
+	}
+	if err != nil {
+		return payment.Errorf(payment.CodeReadAfterInvalid, "The Read-After header has to be one token, as an answer to a POST gave it.").Because(err)
+	}
+	return s.Payments.AwaitPosition(ctx, c.scope, at)
+}
+
+// committed is the header's value for what a request of the merchant's has done.
+func committed(merchantID, paymentID string, sequence int64) string {
+	return readmodel.Position{MerchantID: merchantID, PaymentID: paymentID, Sequence: sequence}.Token()
+}

@@ -1,0 +1,73 @@
+package readmodel
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+)
+
+// readAfterWait bounds AwaitPosition: many times the lag of a pipeline that is
+// well, and short enough that a client with a deadline still gets an answer.
+const readAfterWait = 5 * time.Second
+
+// Position is a place in the events of a payment's order: what was committed by
+// the request that it was given out for.
+type Position struct {
+	MerchantID, PaymentID string
+	Sequence              int64
+}
+
+// ErrToken: the text is not what Token writes.
+var ErrToken = errors.New("not a read-after token")
+
+const tokenVersion = "1"
+
+// Token is opaque to clients. It is not signed: it grants nothing, since what can
+// be read is decided by the scope alone, and a made-up one costs its maker a wait.
+func (p Position) Token() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(
+		[]string{tokenVersion, p.MerchantID, p.PaymentID, strconv.FormatInt(p.Sequence, 10)}, " ")))
+}
+
+// ParseToken is ErrToken for every text that Token would not have written.
+func ParseToken(token string) (Position, error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return Position{}, ErrToken
+	}
+	parts := strings.Split(string(b), " ")
+	if len(parts) != 4 {
+		return Position{}, ErrToken
+	}
+	p := Position{MerchantID: parts[1], PaymentID: parts[2]}
+	p.Sequence, err = strconv.ParseInt(parts[3], 10, 64)
+	if err != nil || p.Sequence < 1 || !payment.ValidID(payment.PrefixMerchant, p.MerchantID) ||
+		!payment.ValidID(payment.PrefixPayment, p.PaymentID) || p.Token() != token {
+		return Position{}, ErrToken
+	}
+	return p, nil
+}
+
+// AwaitPosition returns when the projection has passed the position, or after
+// five seconds with CodeReadAfterTimeout. A position of another merchant than the
+// scope's is not waited for, so that nothing can be told from the time it takes.
+func (q *Queries) AwaitPosition(ctx context.Context, scope access.Scope, at Position) error {
+	if merchantID, all := scope.Merchant(); !all && merchantID != at.MerchantID {
+		return nil
+	}
+	p, found, err := q.poll(ctx, scope, at.PaymentID, readAfterWait, func(p Payment) bool { return p.Sequence >= at.Sequence })
+	if err != nil {
+		return err
+	}
+	if !found || p.Sequence < at.Sequence {
+		return payment.Errorf(payment.CodeReadAfterTimeout,
+			"What was asked to be read after has not arrived here yet. Repeat the request, or leave Read-After out to read what is known.")
+	}
+	return nil
+}
