@@ -37,6 +37,7 @@ var commands = map[string]command{
 	"secrets":     {"print fresh secrets for an environment file", secrets},
 	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
+	"replay":      {"rebuild the read model from the write model, while the service runs", replay},
 	"sagas":       {"list, show and move sagas, as an operator", sagas},
 	"demo":        {"run everything on this machine, with state under .data", demo},
 	"healthcheck": {"exit 0 if the URL answers 2xx", healthcheck},

@@ -19,6 +19,33 @@ const fetchBytes = 1 << 20
 // offset is not in the log, has its first message waiting. It asks the log, so
 // that a consumer's word about its own lag is not needed.
 func (c *Client) Waiting(ctx context.Context, topic string, next map[int]int64) ([]inbox.Message, error) {
+	spans, err := c.Spans(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	var waiting []inbox.Message
+	for i, span := range spans {
+		at, ok := next[i]
+		if !ok || at < span[0] || at > span[1] {
+			at = span[0]
+		}
+		if at == span[1] {
+			continue
+		}
+		batch, _, err := c.fetch(ctx, topic, i, at, time.Millisecond)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s/%d from offset %d: %w", topic, i, at, err)
+		}
+		if len(batch) > 0 {
+			waiting = append(waiting, batch[0])
+		}
+	}
+	return waiting, nil
+}
+
+// Spans has for each partition of the topic its first offset and the one behind
+// its newest message.
+func (c *Client) Spans(ctx context.Context, topic string) (map[int][2]int64, error) {
 	n, err := c.partitions(ctx, topic)
 	if err != nil {
 		return nil, err
@@ -31,24 +58,18 @@ func (c *Client) Waiting(ctx context.Context, topic string, next map[int]int64) 
 	if err != nil {
 		return nil, err
 	}
-	var waiting []inbox.Message
+	spans := make(map[int][2]int64, n)
 	for i, b := range bounds {
-		at, ok := next[i]
-		if !ok || at < b.FirstOffset || at > b.LastOffset {
-			at = b.FirstOffset
-		}
-		if at == b.LastOffset {
-			continue
-		}
-		batch, _, err := c.fetch(ctx, topic, i, at, time.Millisecond)
-		if err != nil {
-			return nil, fmt.Errorf("look at %s/%d from offset %d: %w", topic, i, at, err)
-		}
-		if len(batch) > 0 {
-			waiting = append(waiting, batch[0])
-		}
+		spans[i] = [2]int64{b.FirstOffset, b.LastOffset}
 	}
-	return waiting, nil
+	return spans, nil
+}
+
+// Read is what the partition holds from the offset on, as far as one answer goes,
+// outside of any group.
+func (c *Client) Read(ctx context.Context, topic string, partition int, offset int64) ([]inbox.Message, error) {
+	batch, _, err := c.fetch(ctx, topic, partition, offset, fetchWait)
+	return batch, err
 }
 
 // bounds are the offsets that the log of each asked partition has.

@@ -127,6 +127,40 @@ func LoadMigrate(lookup Lookup) (Migrate, error) {
 	return m, nil
 }
 
+// Replay is what `payments replay` needs.
+type Replay struct {
+	DatabaseURL   string
+	ReadOwnerURL  string // of the role that owns the read model's tables
+	OwnerVariable string // that ReadOwnerURL comes from
+	KafkaBrokers  []string
+	KafkaPrefix   string
+}
+
+// LoadReplay takes a separate read database by its own role, which owns it, and
+// the write database's by the role that migrates it.
+func LoadReplay(lookup Lookup) (Replay, error) {
+	r := reader{lookup: lookup}
+	c := Replay{
+		DatabaseURL:  r.databaseURL("PAYMENTS_DATABASE_URL", required),
+		KafkaBrokers: r.addresses("PAYMENTS_KAFKA_BROKERS"),
+		KafkaPrefix:  r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
+	}
+	read := r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional)
+	migrate := r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional)
+	switch {
+	case read != "" && read != c.DatabaseURL:
+		c.ReadOwnerURL, c.OwnerVariable = read, "PAYMENTS_READ_DATABASE_URL"
+	case migrate != "":
+		c.ReadOwnerURL, c.OwnerVariable = migrate, "PAYMENTS_MIGRATE_DATABASE_URL"
+	default:
+		c.ReadOwnerURL, c.OwnerVariable = c.DatabaseURL, "PAYMENTS_DATABASE_URL"
+	}
+	if err := r.err(); err != nil {
+		return Replay{}, err
+	}
+	return c, nil
+}
+
 // Simulator is what `payments simulator` needs.
 type Simulator struct {
 	Addr                  string        // host:port

@@ -17,8 +17,9 @@ import (
 )
 
 // Projector applies the events of an order in sequence: the next one moves the
-// row and writes a line of the timeline, one that was applied before is
-// dropped, and one behind a gap is a permanent error.
+// row and writes a line of the timeline, one that was applied before changes
+// nothing (but writes its line, should that be missing), and one behind a gap is a
+// permanent error.
 type Projector struct{}
 
 func NewProjector() *Projector { return &Projector{} }
@@ -38,7 +39,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 	if err != nil {
 		return err
 	}
-	next := events[:0]
+	var next []event
 	for _, e := range events {
 		id := rowID{e.data.MerchantID, e.data.PaymentID}
 		row := rows[id]
@@ -54,7 +55,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 			next = append(next, e)
 		}
 	}
-	return write(ctx, tx, rows, next)
+	return write(ctx, tx, rows, next, events)
 }
 
 type rowID struct{ merchant, payment string }
@@ -181,8 +182,10 @@ type timelineEntry struct {
 // errRaced: the next attempt will see what the other has written.
 var errRaced = errors.New("another process writes the same rows")
 
-// write takes the rows as they are after the events, each of which moved one.
-func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, events []event) error {
+// write takes the rows as they are after the events that moved them, and all events
+// for the timeline: a row that a rebuild has put further than the consumer stood
+// gets the lines of its past as their events come.
+func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, events []event) error {
 	var made, moved []*viewRow
 	for _, r := range rows {
 		switch {
@@ -210,7 +213,7 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, events []eve
 	}
 	if err := errors.Join(
 		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))), queue(&b, insertTimeline, timeline, nil),
-		queue(&b, upsertRefunds, refundsOf(events), nil),
+		queue(&b, upsertRefunds, refundsOf(moving), nil),
 	); err != nil {
 		return err
 	}
