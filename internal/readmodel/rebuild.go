@@ -124,7 +124,12 @@ func Rebuild(ctx context.Context, c RebuildConfig) (r Rebuilt, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the lock goes with it
+	defer func() { // the lock goes with it, and where it can it is given back before the answer
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+		defer cancel()
+		_, _ = conn.Exec(ctx, `SELECT pg_advisory_unlock_all()`)
+		_ = conn.Close(ctx)
+	}()
 	var locked bool
 	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, rebuildLock).Scan(&locked); err != nil {
 		return r, fmt.Errorf("lock the rebuild: %w", err)
