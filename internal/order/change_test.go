@@ -156,7 +156,7 @@ func TestACancelAskedAgainOnTheWayBackDoesNothing(t *testing.T) {
 	id := w.placed("pm_card_visa", payment.CaptureManual)
 	w.settle()
 	w.fault(`{"kind": "outage", "operation": "*", "seconds": 600}`)
-	w.change(func() error { return w.orders.Cancel(t.Context(), w.merchant, id) })
+	w.change(func() error { return second(w.orders.Cancel(t.Context(), w.merchant, id)) })
 	worker := w.worker()
 	for w.count(`SELECT count(*) FROM sagas WHERE state = 'compensating'`) == 0 {
 		if _, err := worker.Turn(t.Context()); err != nil {
@@ -164,7 +164,7 @@ func TestACancelAskedAgainOnTheWayBackDoesNothing(t *testing.T) {
 		}
 		worker.Drain()
 	}
-	w.change(func() error { return w.orders.Cancel(t.Context(), w.merchant, id) })
+	w.change(func() error { return second(w.orders.Cancel(t.Context(), w.merchant, id)) })
 	w.heal()
 	w.settle()
 	if s := w.status(id); s != "canceled" {

@@ -103,9 +103,9 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 		return Refunding{}, err
 	}
 	e := d.event()
-	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending, CreatedAt: asked.CreatedAt}
+	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
 	requested, err := s.tell(ctx, tx, nil, payment.EventRefundRequested, e)
-	asked.Sequence = requested.sequence
+	asked.Sequence, asked.CreatedAt = requested.sequence, requested.at
 	return asked, err
 }
 

@@ -99,7 +99,6 @@ type RefundData struct {
 	Amount      int64        `json:"amount"`
 	Reason      string       `json:"reason,omitempty"`
 	Status      RefundStatus `json:"status"`
-	CreatedAt   time.Time    `json:"created_at,omitzero"` // of the refund, told when it is requested
 	FailureCode string       `json:"failure_code,omitempty"`
 	Provider    string       `json:"provider,omitempty"`
 	Operation   string       `json:"operation,omitempty"`

@@ -82,9 +82,6 @@ func refundsOf(events []event) []*refundRow {
 			row = &refundRow{
 				MerchantID: e.data.MerchantID, PaymentID: e.data.PaymentID, RefundID: r.ID, Amount: r.Amount, Reason: r.Reason, CreatedAt: e.at,
 			}
-			if !r.CreatedAt.IsZero() {
-				row.CreatedAt = r.CreatedAt
-			}
 			rows, byID[r.ID] = append(rows, row), row
 		}
 		row.Status, row.FailureCode, row.UpdatedAt = r.Status, r.FailureCode, e.at
