@@ -54,7 +54,7 @@ func TestAStoppedWorkerIsFenced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, parts{})
 	// Every call takes a while, so that there is always one under way.
-	w.fault(`{"kind": "slow", "operation": "*", "latency_ms": 600}`)
+	w.fault(`{"kind": "slow", "operation": "*", "latency_ms": 600, "rate": 0.3}`)
 	sleeper := w.serve(map[string]string{"PAYMENTS_ROLES": "saga"})
 	other := w.serve(nil)
 	l := w.load(random(t), other)

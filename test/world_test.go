@@ -229,11 +229,24 @@ func (w *world) settled() {
 			return err.Error()
 		}
 		if sagas+unpublished+unapplied > 0 {
-			return fmt.Sprintf("%d sagas are under way, %d events are unpublished, %d are not in the read model",
-				sagas, unpublished, unapplied)
+			return fmt.Sprintf("%d sagas are under way, %d events are unpublished, %d are not in the read model%s",
+				sagas, unpublished, unapplied, w.underWay())
 		}
 		return ""
 	})
+}
+
+// underWay tells where the sagas stand, for a person who reads a failure.
+func (w *world) underWay() (lines string) {
+	err := w.scan(`
+		SELECT coalesce(string_agg(E'\n' || n || ' ' || state || ' at ' || step || CASE WHEN resolving THEN ', resolving' ELSE '' END
+			|| ', owner ' || owner || ', due in ' || due || ' s, tries ' || tries, '' ORDER BY n DESC), '')
+		FROM (SELECT count(*) AS n, state, step, resolving, coalesce(owner, 'nobody') AS owner, round(extract(epoch FROM max(due_at) - now())) AS due, max(tries) AS tries
+		      FROM sagas WHERE due_at IS NOT NULL GROUP BY 2, 3, 4, 5) g`, nil, &lines)
+	if err != nil {
+		return err.Error()
+	}
+	return lines
 }
 
 // audited waits until everything is settled and lets the program check it all.

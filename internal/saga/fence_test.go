@@ -122,3 +122,25 @@ func TestAFencedSagaHoldsNobodyUp(t *testing.T) {
 		t.Errorf("%v, %v, at %s", lost.err, good.err, good.saga.Step)
 	}
 }
+
+// A commit that fails for a moment, as by a lock that another holds too long, is
+// tried again with what the call has found out: nothing is looked up for it.
+func TestAnOutcomeOutlivesACommitThatFails(t *testing.T) {
+	w, i := held(t)
+	looked := false
+	w.byName["test"][1].Steps[1].Do.Call.Lookup = func(context.Context, Request) Outcome {
+		looked = true
+		return Outcome{Verdict: NotFound}
+	}
+	failures := 2
+	w.byName["test"][1].Steps[1].Do.Call.Record = func(context.Context, pgx.Tx, *Instance, Outcome) error {
+		if failures--; failures >= 0 {
+			return errors.New("not now")
+		}
+		return nil
+	}
+	w.drive(t.Context(), i)
+	if i.State != Completed || looked || failures != -1 {
+		t.Errorf("the saga is %s at %s, looked up %v, %d failures left", i.State, i.Step, looked, failures)
+	}
+}

@@ -39,9 +39,10 @@ type Config struct {
 // saga's turn: after the claim, before and after a commit, before and after a call.
 func CrashPoints() []string { return []string{"claimed", "commit", "committed", "call", "called"} }
 
-// maxBatch bounds the sagas of one commit.
 const (
-	maxBatch = 100
+	// maxBatch bounds the sagas of one commit, and so how long it holds the locks of
+	// articles that others wait for.
+	maxBatch = 32
 	// commits side by side; each is of another merchant.
 	parallelCommits = 4
 )
@@ -171,7 +172,7 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 			return
 		}
 		step, epoch := i.Step, i.epoch
-		err := w.turn(ctx, i)
+		err := w.turn(ctx, stop, i)
 		switch {
 		case err == nil:
 		case errors.Is(err, errDead):
@@ -198,7 +199,7 @@ func (w *Worker) giveBack(ctx context.Context, i *Instance, wait time.Duration, 
 }
 
 // turn makes the call that is next, if one is, and commits what follows from it.
-func (w *Worker) turn(ctx context.Context, i *Instance) (err error) {
+func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 	_, action, ok := w.definition(i).find(i.Step)
 	if !ok {
 		return fmt.Errorf("saga %s version %d has no step %q", i.definition, i.version, i.Step)
@@ -226,7 +227,30 @@ func (w *Worker) turn(ctx context.Context, i *Instance) (err error) {
 			return err
 		}
 	}
-	return w.commits.submit(ctx, &entry{saga: i, made: m})
+	return w.submit(ctx, stop, i, m)
+}
+
+// submit commits, and tries again while the lease holds: what a call has found out
+// is worth more than a slot, since it would have to be looked up anew.
+func (w *Worker) submit(ctx, stop context.Context, i *Instance, m *made) error {
+	for try := 1; ; try++ {
+		err := w.commits.submit(ctx, &entry{saga: i, made: m})
+		if err == nil || m == nil || errors.Is(err, ErrFenced) || errors.Is(err, errDead) {
+			return err
+		}
+		pause := w.Policy.pause(i.State, try)
+		if i.leased.Sub(w.Now()) < pause+time.Second {
+			return err
+		}
+		w.Log.WarnContext(ctx, "saga not committed, trying again", "saga", i.ID, "step", i.Step, "error", err, "retry_in", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-stop.Done():
+			timer.Stop()
+			return err
+		}
+	}
 }
 
 // call makes the call that the position asks for. An open circuit makes none: the
