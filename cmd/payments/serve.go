@@ -230,6 +230,9 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: inbox.NewParked(s.read, s.inbox), ProviderWebhooks: webhooks,
 		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
 		Cipher:        s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+		RateLimits: api.RateLimits{
+			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
+		},
 	})
 	if err != nil {
 		return err

@@ -44,7 +44,10 @@ func NewAdmin(c AdminConfig) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		secure(w.Header(), r)
+		mux.ServeHTTP(w, r)
+	})
 }
 
 type health struct {
@@ -73,7 +76,6 @@ func (c AdminConfig) ready(w http.ResponseWriter, r *http.Request) {
 
 func writeHealth(w http.ResponseWriter, status int, h health) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.MarshalWrite(w, h) // an error here is the client's connection
 }

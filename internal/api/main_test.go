@@ -47,6 +47,7 @@ type world struct {
 	ids       payment.Generator
 	cipher    *secret.Cipher
 	registry  *prometheus.Registry
+	api       Config // of server
 	server    *httptest.Server
 	log       *logbook
 	orders    *brittle
@@ -140,11 +141,12 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.server = w.serve(Config{
+	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator:    access.NewAuthenticator(pool, pepper),
 		ProviderWebhooks: w.receiver(pool), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
-	})
+	}
+	w.server = w.serve(w.api)
 	return w
 }
 

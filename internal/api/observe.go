@@ -18,6 +18,7 @@ const maxRequestID = 128
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (metrics, error) {
@@ -29,8 +30,11 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 			Name: "payments_http_request_seconds", Help: "Time to answer, a preferred wait included.",
 			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"method", "route"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's.",
+		}, []string{"by"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited} {
 		if err := reg.Register(c); err != nil {
 			return metrics{}, fmt.Errorf("register metric: %w", err)
 		}
@@ -63,6 +67,20 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
+// secure sets the headers of every answer. They are for a browser that somebody
+// leads here: nothing is sniffed, framed, run, cached, or told to another origin. A
+// handler whose answer is a page sets a Content-Security-Policy of its own.
+func secure(h http.Header, r *http.Request) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	if r.TLS != nil { // in plain text it would mean nothing (RFC 6797, 7.2)
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
 // Unwrap is for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
@@ -73,8 +91,7 @@ func (s *server) observe(next http.Handler) http.Handler {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w, requestID: s.requestID(r), route: "unmatched"}
 		rec.Header().Set("Request-Id", rec.requestID)
-		rec.Header().Set("X-Content-Type-Options", "nosniff")
-		rec.Header().Set("Cache-Control", "no-store")
+		secure(rec.Header(), r)
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http does

@@ -19,6 +19,7 @@ const (
 	codeBodyTooLarge     payment.Code = "body_too_large"
 	codeBodyTimeout      payment.Code = "body_timeout"
 	codeContentType      payment.Code = "content_type_unsupported"
+	codeRateLimited      payment.Code = "rate_limited"
 )
 
 // problems is the one place where a code becomes a status and a title. A code
@@ -48,6 +49,7 @@ var problems = map[payment.Code]struct {
 	codeBodyTooLarge:               {http.StatusRequestEntityTooLarge, "The body is too large"},
 	codeContentType:                {http.StatusUnsupportedMediaType, "The content type is not supported"},
 	payment.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request"},
+	codeRateLimited:                {http.StatusTooManyRequests, "Too many requests"},
 	payment.CodeInternal:           {http.StatusInternalServerError, "Internal error"},
 	payment.CodeServiceUnavailable: {http.StatusServiceUnavailable, "Temporarily unavailable"},
 	payment.CodeReadAfterTimeout:   {http.StatusServiceUnavailable, "Not readable yet"},

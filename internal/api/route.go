@@ -77,7 +77,7 @@ func (s *server) router() http.Handler {
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(r.Context(), recorderOf(w), payment.Errorf(payment.CodeNotFound, "There is nothing at this path."))
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(w.Header(), r, payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")))
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
@@ -87,7 +87,7 @@ func (s *server) router() http.Handler {
 			}
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.refuse(r.Context(), recorderOf(w), payment.Errorf(codeMethodNotAllowed, "This path does not take this method."))
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(w.Header(), r, payment.Errorf(codeMethodNotAllowed, "This path does not take this method.")))
 	})
 	return mux
 }
@@ -121,6 +121,9 @@ func (s *server) serve(rt route) http.Handler {
 		if err == nil {
 			err = rt.handle(ctx, c)
 		}
+		if err != nil && c.keyID == "" {
+			err = s.limits.refused(rec.Header(), r, err)
+		}
 		if err != nil {
 			s.refuse(ctx, rec, err)
 		}
@@ -135,6 +138,9 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 		return err
 	}
 	c.keyID = principal.KeyID
+	if err := s.limits.keys.take(c.w.Header(), principal.KeyID); err != nil {
+		return err
+	}
 	c.scope, err = access.Authorize(principal, rt.action)
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {

@@ -78,7 +78,7 @@ type Cipher interface {
 	Decrypt(ciphertext, associatedData []byte) ([]byte, error)
 }
 
-// Config of the API; every member is required.
+// Config of the API; every member without a comment on its zero value is required.
 type Config struct {
 	Orders           Orders
 	Payments         Payments
@@ -87,6 +87,7 @@ type Config struct {
 	Authenticator    *access.Authenticator
 	Cipher           Cipher
 	IDs              payment.Generator // of requests that bring no Request-Id
+	RateLimits       RateLimits        // the zero value: none
 	Log              *slog.Logger
 	Registerer       prometheus.Registerer
 }
@@ -94,6 +95,7 @@ type Config struct {
 type server struct {
 	Config
 	metrics metrics
+	limits  limits
 }
 
 // New makes the handler of the public address.
@@ -106,7 +108,11 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{c, m}
+	l, err := newLimits(c.RateLimits, m.limited)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{c, m, l}
 	return s.router(), nil
 }
 

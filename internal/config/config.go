@@ -20,6 +20,12 @@ type Log struct {
 type Config struct {
 	Addr               string // host:port
 	AdminAddr          string
+	TLSCert            string // PEM file of the public address's certificate chain; empty: plain HTTP
+	TLSKey             string // PEM file of its key; empty without TLSCert
+	RateLimit          int    // requests a second of one API key; 0: no limit
+	RateBurst          int
+	StrangerLimit      int // refusals a second of one address's callers without a key; 0: no limit
+	StrangerBurst      int
 	DatabaseURL        string
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
@@ -58,6 +64,12 @@ func Load(lookup Lookup) (Config, error) {
 	c := Config{
 		Addr:               r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
 		AdminAddr:          r.address("PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081"),
+		TLSCert:            r.text("PAYMENTS_TLS_CERT", optional),
+		TLSKey:             r.text("PAYMENTS_TLS_KEY", optional),
+		RateLimit:          r.integer("PAYMENTS_RATE_LIMIT", 2000, 0, 1_000_000),
+		RateBurst:          r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
+		StrangerLimit:      r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
+		StrangerBurst:      r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
 		DatabaseURL:        r.databaseURL("PAYMENTS_DATABASE_URL", required),
 		MigrateDatabaseURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
 		ReadDatabaseURL:    r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
@@ -93,6 +105,9 @@ func Load(lookup Lookup) (Config, error) {
 	}
 	if c.ReadDatabaseURL == "" {
 		c.ReadDatabaseURL = c.DatabaseURL
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		r.wrong("PAYMENTS_TLS_CERT", "and PAYMENTS_TLS_KEY must both be set, or neither")
 	}
 	if c.ProviderHorizon < c.ProviderTimeout && len(r.errs) == 0 {
 		r.wrong("PAYMENTS_PROVIDER_HORIZON", "must not be shorter than PAYMENTS_PROVIDER_TIMEOUT")

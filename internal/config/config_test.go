@@ -55,6 +55,7 @@ func TestDefaults(t *testing.T) {
 		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Provider: "simulator", ProviderURL: "http://provider:8090",
 		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
+		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Log: Log{slog.LevelInfo, "json"},
 	}
@@ -73,6 +74,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
 		"PAYMENTS_PROVIDER_WEBHOOK_SECRETS": webhookSecret + "1, " + webhookSecret + "2",
+		"PAYMENTS_TLS_CERT":                 "/tls/cert.pem", "PAYMENTS_TLS_KEY": "/tls/key.pem",
+		"PAYMENTS_RATE_LIMIT": "0", "PAYMENTS_RATE_BURST": "1", "PAYMENTS_STRANGER_LIMIT": "3", "PAYMENTS_STRANGER_BURST": "4",
 	})
 	c, err := Load(from(env))
 	if err != nil {
@@ -81,6 +84,8 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
 		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
+		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
+		c.RateLimit != 0 || c.RateBurst != 1 || c.StrangerLimit != 3 || c.StrangerBurst != 4 ||
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||
@@ -137,6 +142,11 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_OUTBOX_PARTITION_SIZE", "10", "PAYMENTS_OUTBOX_PARTITION_SIZE must be a whole number"},
 		{"PAYMENTS_OUTBOX_RETENTION", "1s", "PAYMENTS_OUTBOX_RETENTION must be a duration"},
 		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
+		{"PAYMENTS_TLS_CERT", s3cret, "PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY must both be set, or neither"},
+		{"PAYMENTS_RATE_LIMIT", "-1", "PAYMENTS_RATE_LIMIT must be a whole number from 0 to 1000000"},
+		{"PAYMENTS_RATE_BURST", "0", "PAYMENTS_RATE_BURST must be a whole number from 1"},
+		{"PAYMENTS_STRANGER_LIMIT", s3cret, "PAYMENTS_STRANGER_LIMIT must be a whole number"},
+		{"PAYMENTS_STRANGER_BURST", "0", "PAYMENTS_STRANGER_BURST must be a whole number from 1"},
 		{"PAYMENTS_LOG_LEVEL", s3cret, "PAYMENTS_LOG_LEVEL must be debug, info, warn or error"},
 		{"PAYMENTS_LOG_FORMAT", s3cret, "PAYMENTS_LOG_FORMAT must be json or text"},
 	} {

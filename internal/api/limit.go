@@ -1,0 +1,135 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"payments/internal/payment"
+)
+
+// maxBuckets of each kind are remembered. What is forgotten begins again with a
+// full bucket, so that beyond so many callers at once the limit is a looser one.
+const maxBuckets = 10_000
+
+// RateLimits of one process: what it grants, every other process grants too. The
+// zero value limits nobody.
+type RateLimits struct {
+	PerSecond, Burst int // of one API key; PerSecond 0: no limit
+	// Of one remote address (an IPv6 address by its /64), for what is refused without
+	// a caller that is known: a wrong key, a wrong signature, a path that is not there.
+	// Who has a key is never limited by these, whatever strangers do behind his address.
+	StrangersPerSecond, StrangersBurst int
+	Now                                func() time.Time // required with a limit
+}
+
+// limiter is a token bucket for each key of a kind. A nil one limits nobody.
+type limiter[K comparable] struct {
+	name      string // of the quota policy
+	perSecond rate.Limit
+	burst     int
+	now       func() time.Time
+	buckets   *lru.Cache[K, *rate.Limiter]
+	limited   prometheus.Counter
+}
+
+func newLimiter[K comparable](name string, perSecond, burst int, now func() time.Time, limited prometheus.Counter) (*limiter[K], error) {
+	if perSecond == 0 {
+		return nil, nil //nolint:nilnil // nil limits nobody
+	}
+	if perSecond < 0 || burst < 1 || now == nil {
+		return nil, fmt.Errorf("api: the rate limit %s needs a rate, a burst and a clock", name)
+	}
+	buckets, err := lru.New[K, *rate.Limiter](maxBuckets)
+	if err != nil {
+		return nil, err
+	}
+	return &limiter[K]{name, rate.Limit(perSecond), burst, now, buckets, limited}, nil
+}
+
+func (l *limiter[K]) bucket(k K) *rate.Limiter {
+	if b, ok := l.buckets.Get(k); ok {
+		return b
+	}
+	b := rate.NewLimiter(l.perSecond, l.burst)
+	if earlier, ok, _ := l.buckets.PeekOrAdd(k, b); ok {
+		return earlier
+	}
+	return b
+}
+
+// take counts one request and says so in the header fields of
+// draft-ietf-httpapi-ratelimit-headers-10: q requests in w seconds are a full
+// bucket and the time it takes to fill; r are left, and in t seconds it is full.
+func (l *limiter[K]) take(h http.Header, k K) error {
+	if l == nil {
+		return nil
+	}
+	now, b := l.now(), l.bucket(k)
+	allowed := b.AllowN(now, 1)
+	left := max(b.TokensAt(now), 0)
+	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", l.name, l.burst, l.seconds(float64(l.burst))))
+	h.Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", l.name, int(left), l.seconds(float64(l.burst)-left)))
+	if allowed {
+		return nil
+	}
+	l.limited.Inc()
+	h.Set("Retry-After", strconv.Itoa(max(l.seconds(1-left), 1)))
+	return payment.Errorf(codeRateLimited, "There were too many requests. Repeat this one after the time in Retry-After.")
+}
+
+// seconds, whole ones, until so many tokens have come.
+func (l *limiter[K]) seconds(tokens float64) int {
+	return int(math.Ceil(tokens / float64(l.perSecond)))
+}
+
+// limits are taken after it was seen who calls, so that nobody uses up what
+// belongs to another.
+type limits struct {
+	keys      *limiter[string]
+	strangers *limiter[netip.Addr]
+}
+
+func newLimits(c RateLimits, limited *prometheus.CounterVec) (l limits, err error) {
+	if l.keys, err = newLimiter[string]("key", c.PerSecond, c.Burst, c.Now, limited.WithLabelValues("key")); err != nil {
+		return limits{}, err
+	}
+	l.strangers, err = newLimiter[netip.Addr]("address", c.StrangersPerSecond, c.StrangersBurst, c.Now, limited.WithLabelValues("address"))
+	return l, err
+}
+
+// refused counts the refusal of a caller that nobody knows, which stays as it is
+// until there were too many of them.
+func (l limits) refused(h http.Header, r *http.Request, err error) error {
+	if _, ok := errors.AsType[*payment.Error](err); !ok {
+		return err // a fault of ours
+	}
+	if limited := l.strangers.take(h, remote(r)); limited != nil {
+		return limited
+	}
+	return err
+}
+
+// remote is the peer's address: of a proxy where there is one. All that cannot be
+// read is one stranger.
+func remote(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a := at.Addr().Unmap().WithZone("")
+	if a.Is6() { // one subscriber has a /64 of them
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
