@@ -241,7 +241,13 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		n, err := idempotency.Reap(ctx, s.write, idempotency.Retention, 1000)
 		return n == 1000, err
 	}, nil)
-	return s.listen(accepting, "PAYMENTS_ADDR", s.Addr, api.NewServer(handler, s.log), done)
+	server := api.NewServer(handler, s.log)
+	if s.TLSCert != "" {
+		if server.TLSConfig, err = api.NewTLSConfig(s.TLSCert, s.TLSKey, s.log); err != nil {
+			return fmt.Errorf("PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY %w", err)
+		}
+	}
+	return s.listen(accepting, "PAYMENTS_ADDR", s.Addr, server, done)
 }
 
 func (s *service) serveAdmin(ctx context.Context) error {

@@ -44,7 +44,13 @@ func runSimulator(ctx context.Context, e environment) error {
 // serveUntil serves until ctx ends, runs before, and lets the requests in hand finish.
 func serveUntil(ctx context.Context, s *http.Server, l net.Listener, before func() error) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
+	go func() {
+		if s.TLSConfig != nil {
+			failed <- s.ServeTLS(l, "", "") // the certificate is the configuration's
+			return
+		}
+		failed <- s.Serve(l)
+	}()
 	var err error
 	select {
 	case err = <-failed:
