@@ -64,6 +64,13 @@ func replace(t *testing.T, path string, content []byte, serial int64) {
 	}
 }
 
+// met is what a client met.
+type met struct {
+	status      int
+	proto, hsts string
+	tls         tls.ConnectionState
+}
+
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -96,7 +103,7 @@ func TestTLS(t *testing.T) {
 		<-served
 	})
 	// Each asks on a connection of its own.
-	ask := func(trusted *x509.Certificate, most uint16) (*http.Response, error) {
+	ask := func(trusted *x509.Certificate, most uint16) (m met, err error) {
 		t.Helper()
 		pool := x509.NewCertPool()
 		pool.AddCert(trusted)
@@ -108,26 +115,27 @@ func TestTLS(t *testing.T) {
 		}
 		r.Header = http.Header{"Authorization": {"Bearer " + w.merchant}, "Content-Type": {"application/json"}, "Idempotency-Key": {"k"}}
 		resp, err := (&http.Client{Transport: transport}).Do(r)
-		if err == nil {
-			resp.Body.Close()
+		if err != nil {
+			return met{}, err
 		}
-		return resp, err
+		defer resp.Body.Close()
+		return met{resp.StatusCode, resp.Proto, resp.Header.Get("Strict-Transport-Security"), *resp.TLS}, nil
 	}
 	serial := func(what string, trusted *x509.Certificate, want int64) {
 		t.Helper()
-		resp, err := ask(trusted, 0)
+		got, err := ask(trusted, 0)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		if resp.StatusCode != http.StatusAccepted || resp.Proto != "HTTP/2.0" || resp.Header.Get("Strict-Transport-Security") != "max-age=31536000" {
-			t.Errorf("%s: %s %s %v", what, resp.Proto, resp.Status, resp.Header)
+		if got.status != http.StatusAccepted || got.proto != "HTTP/2.0" || got.hsts != "max-age=31536000" {
+			t.Errorf("%s: %s %d, Strict-Transport-Security %q", what, got.proto, got.status, got.hsts)
 		}
-		if got := resp.TLS.PeerCertificates[0].SerialNumber.Int64(); got != want {
-			t.Errorf("%s: certificate %d is shown, want %d", what, got, want)
+		if n := got.tls.PeerCertificates[0].SerialNumber.Int64(); n != want {
+			t.Errorf("%s: certificate %d is shown, want %d", what, n, want)
 		}
 	}
 	serial("the first", first, 1)
-	if resp, err := ask(first, tls.VersionTLS12); err != nil || resp.TLS.Version != tls.VersionTLS12 {
+	if got, err := ask(first, tls.VersionTLS12); err != nil || got.tls.Version != tls.VersionTLS12 {
 		t.Errorf("TLS 1.2: %v", err)
 	}
 	if _, err := ask(first, tls.VersionTLS11); err == nil {

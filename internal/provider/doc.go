@@ -4,6 +4,6 @@
 // Lookup, never a reason to go on or to undo. What the provider tells by webhook is
 // no result at all: its signature is checked here, and it says when to ask.
 //
-// It knows no saga and no database. It imports the standard library and
-// prometheus only.
+// It knows no saga and no database. Of the service it imports secret alone, for
+// its comparison.
 package provider

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"payments/internal/secret"
 )
 
 // signatureTolerance is how far a signature's time may be from ours, either way:
@@ -40,11 +42,11 @@ type signatures struct {
 
 func newSignatures(header string, secrets []string, now func() time.Time) (signatures, error) {
 	s := signatures{header: header, now: now}
-	for _, secret := range secrets {
-		if secret == "" {
+	for _, text := range secrets {
+		if text == "" {
 			return signatures{}, errors.New("a webhook's secret must not be empty")
 		}
-		s.secrets = append(s.secrets, []byte(secret))
+		s.secrets = append(s.secrets, []byte(text))
 	}
 	if len(s.secrets) == 0 || now == nil {
 		return signatures{}, errors.New("webhooks need a secret and a clock")
@@ -52,23 +54,9 @@ func newSignatures(header string, secrets []string, now func() time.Time) (signa
 	return s, nil
 }
 
-// verify does the same work for every secret and every signature given, whichever
-// of them is right, so that its time tells nothing.
 func (s signatures) verify(h http.Header, body []byte) error {
 	signed, given := parseSignature(h.Values(s.header))
-	right := 0
-	for _, secret := range s.secrets {
-		mac := hmac.New(sha256.New, secret)
-		mac.Write([]byte(signed + "."))
-		mac.Write(body)
-		want := mac.Sum(nil)
-		for _, g := range given {
-			if hmac.Equal(g, want) {
-				right++
-			}
-		}
-	}
-	if right == 0 {
+	if matching(given, s.macs(signed, body), secret.Equal) == 0 {
 		return ErrSignature
 	}
 	seconds, err := strconv.ParseInt(signed, 10, 64)
@@ -79,6 +67,30 @@ func (s signatures) verify(h http.Header, body []byte) error {
 		return ErrSignatureTime
 	}
 	return nil
+}
+
+// macs are what the signature would have to be, by each secret.
+func (s signatures) macs(signed string, body []byte) (all [][]byte) {
+	for _, key := range s.secrets {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(signed + "."))
+		mac.Write(body)
+		all = append(all, mac.Sum(nil))
+	}
+	return all
+}
+
+// matching does the same work for every secret and every signature given, whichever
+// of them is right, so that its time tells nothing as long as equal's does not.
+func matching(given, want [][]byte, equal func(a, b []byte) bool) (n int) {
+	for _, w := range want {
+		for _, g := range given {
+			if equal(g, w) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // parseSignature gives no signature for what is malformed. The text of the time
