@@ -68,6 +68,11 @@ lint: $(BIN)/golangci-lint ## Check the code, the import direction and that ever
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 
+.PHONY: vuln
+# gosec runs within golangci-lint, by `make lint`.
+vuln: $(BIN)/govulncheck ## Look for known vulnerabilities in what the program calls (needs the network)
+	scripts/vuln.sh $(BIN)/govulncheck
+
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code
 	$(BIN)/golangci-lint fmt ./...
@@ -99,6 +104,10 @@ down: ## Stop the stack; its volumes stay (docker compose down --volumes removes
 # Tools are built once for each state of tools/go.sum.
 $(BIN)/golangci-lint: tools/go.mod tools/go.sum
 	cd tools && GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+$(BIN)/govulncheck: tools/go.mod tools/go.sum
+	cd tools && GOBIN=$(BIN) go install golang.org/x/vuln/cmd/govulncheck
 	@touch $@
 
 $(BIN)/gotestsum: tools/go.mod tools/go.sum
