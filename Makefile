@@ -57,7 +57,7 @@ bench: ## Drain and latency of the outbox beside what others use, as a table: BE
 .PHONY: timing
 # Without the race detector, which would be what is measured.
 timing: ## Ask by measurement whether verifying a secret takes a time that tells of it; SAMPLES=50000 asks thoroughly
-	PAYMENTS_TIMING_SAMPLES=$(SAMPLES) go test -count=1 -p 1 -v -run 'TellsNothingByItsTime' ./internal/secret ./internal/provider
+	DUDECT_SAMPLES=$(SAMPLES) go test -count=1 -p 1 -v -run 'TellsNothingByItsTime' ./internal/secret ./internal/provider
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check the code, the import direction and that every go.mod file is tidy

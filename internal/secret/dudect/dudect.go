@@ -24,7 +24,7 @@ const (
 	certain = 1000
 	rounds  = 12
 	// SamplesVariable is the number of measurements in a round, instead of 4000.
-	SamplesVariable = "PAYMENTS_TIMING_SAMPLES"
+	SamplesVariable = "DUDECT_SAMPLES"
 )
 
 // crops are the quantiles above which times are dropped: an interrupt is longer
