@@ -48,7 +48,7 @@ func ParseToken(token string) (Position, error) {
 	p := Position{MerchantID: parts[1], PaymentID: parts[2]}
 	p.Sequence, err = strconv.ParseInt(parts[3], 10, 64)
 	if err != nil || p.Sequence < 1 || !payment.ValidID(payment.PrefixMerchant, p.MerchantID) ||
-		!payment.ValidID(payment.PrefixPayment, p.PaymentID) || p.Token() != token {
+		!payment.ValidID(payment.PrefixPayment, p.PaymentID) || p.Token() != token { // no secret: who has it may read it
 		return Position{}, ErrToken
 	}
 	return p, nil
