@@ -10,7 +10,7 @@ var rebuildPayments = flag.Int("rebuild-payments", 0, "how many payments TestReb
 
 // TestRebuildOfAMillion measures a rebuild beside posts, queries and the projector:
 //
-//	go test -run TestRebuildOfAMillion -rebuild-payments=1000000 -timeout 60m -v ./internal/readmodel
+//	go test ./internal/readmodel -run TestRebuildOfAMillion -v -timeout 60m -rebuild-payments=1000000
 //
 // Each payment has a line, five events (seven with a refund, every twentieth), and a
 // timeline that the outbox has dropped, as after its retention. The numbers that it
