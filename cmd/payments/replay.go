@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"payments/internal/broker"
 	"payments/internal/config"
 	"payments/internal/payment"
 	"payments/internal/postgres"
@@ -52,9 +51,9 @@ func replay(ctx context.Context, e environment) error {
 		return err
 	}
 	defer owner.Close()
-	log, err := broker.NewClient(c.KafkaBrokers, broker.Config{Prefix: c.KafkaPrefix})
+	log, err := newBroker(c.KafkaBrokers, c.KafkaPrefix, c.Kafka)
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
+		return err
 	}
 	defer log.Close()
 	done, err := readmodel.Rebuild(ctx, readmodel.RebuildConfig{

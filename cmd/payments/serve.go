@@ -84,12 +84,8 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.broker, err = broker.NewClient(s.KafkaBrokers, broker.Config{
-		Prefix:            s.KafkaPrefix,
-		ReplicationFactor: s.Kafka.ReplicationFactor, MinInSync: s.Kafka.MinInSync, Retention: s.Kafka.Retention,
-		TLS: s.Kafka.TLS, SASL: broker.SASL{Mechanism: s.Kafka.SASLMechanism, Username: s.Kafka.Username, Password: s.Kafka.Password},
-	}); err != nil {
-		return fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
+	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka); err != nil {
+		return err
 	}
 	bank, err := s.newProvider()
 	if err != nil {
@@ -120,6 +116,18 @@ func (s *service) connect(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+func newBroker(brokers []string, prefix string, k config.Kafka) (*broker.Client, error) {
+	c, err := broker.NewClient(brokers, broker.Config{
+		Prefix:            prefix,
+		ReplicationFactor: k.ReplicationFactor, MinInSync: k.MinInSync, Retention: k.Retention,
+		TLS: k.TLS, SASL: broker.SASL{Mechanism: k.SASLMechanism, Username: k.Username, Password: k.Password},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
+	}
+	return c, nil
 }
 
 func open(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {

@@ -148,6 +148,7 @@ type Replay struct {
 	ReadOwnerURL  string // of the role that owns the read model's tables
 	OwnerVariable string // that ReadOwnerURL comes from
 	KafkaBrokers  []string
+	Kafka         Kafka
 	KafkaPrefix   string
 }
 
@@ -158,6 +159,7 @@ func LoadReplay(lookup Lookup) (Replay, error) {
 	c := Replay{
 		DatabaseURL:  r.databaseURL("PAYMENTS_DATABASE_URL", required),
 		KafkaBrokers: r.addresses("PAYMENTS_KAFKA_BROKERS"),
+		Kafka:        r.kafka(),
 		KafkaPrefix:  r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
 	}
 	read := r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional)
