@@ -27,6 +27,8 @@ const (
 	ParkedDiscard    Action = "parked:discard"
 	SagasRead        Action = "sagas:read"
 	SagasOperate     Action = "sagas:operate"
+	WebhooksRead     Action = "webhooks:read"
+	WebhooksWrite    Action = "webhooks:write"
 )
 
 // Actions lists every action there is.
@@ -34,7 +36,7 @@ func Actions() []Action {
 	return []Action{
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
 		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
-		SagasRead, SagasOperate,
+		SagasRead, SagasOperate, WebhooksRead, WebhooksWrite,
 	}
 }
 
@@ -64,10 +66,11 @@ type statement struct {
 var policy = []statement{
 	{allow, []Role{RoleMerchant}, []Action{
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture, RefundsCreate, RefundsList, StockRead,
+		WebhooksRead, WebhooksWrite,
 	}, own},
 	{allow, []Role{RoleOperator}, []Action{
 		PaymentsRead, PaymentsList, PaymentsTimeline, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
-		SagasRead, SagasOperate,
+		SagasRead, SagasOperate, WebhooksRead,
 	}, all},
 	// Whoever looks after the service moves no money in a merchant's name, whatever else is allowed.
 	{deny, []Role{RoleOperator}, []Action{PaymentsCreate, PaymentsCapture, RefundsCreate}, nothing},

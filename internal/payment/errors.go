@@ -25,6 +25,8 @@ const (
 	CodeUnauthenticated    Code = "unauthenticated"
 	CodeForbidden          Code = "forbidden"
 	CodeSignatureInvalid   Code = "signature_invalid"
+	CodeWebhookLimit       Code = "webhook_limit"
+	CodeWebhookDisabled    Code = "webhook_endpoint_disabled"
 	CodeServiceUnavailable Code = "service_unavailable"
 	CodeReadAfterInvalid   Code = "read_after_invalid"
 	CodeReadAfterTimeout   Code = "read_after_timeout"

@@ -18,6 +18,8 @@ const (
 	PrefixKey      = "key"
 	PrefixMerchant = "mer"
 	PrefixRequest  = "req"
+	PrefixEndpoint = "whe"
+	PrefixDelivery = "whd"
 )
 
 // crockford is the lower-case base32 alphabet of the TypeID specification.

@@ -1,0 +1,104 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"payments/internal/inbox"
+	"payments/internal/payment"
+)
+
+// event is what a CloudEvent of the log tells a merchant.
+type event struct {
+	id         string
+	kind       payment.EventType
+	at         time.Time
+	merchantID string
+	paymentID  string
+	body       []byte
+}
+
+// Payload is the body of a delivery (docs/webhooks.md). Amounts are in minor
+// units. Members are only ever added.
+type Payload struct {
+	Type      payment.EventType `json:"type"`
+	Timestamp time.Time         `json:"timestamp"` // of the event
+	Data      Data              `json:"data"`
+}
+
+// Data has the ids and the status after the event always, the rest where the
+// event tells it. It never has the customer's address, nor what the provider
+// calls its operations.
+type Data struct {
+	EventID  string         `json:"event_id"`
+	Sequence int64          `json:"sequence"` // of the order's events: 1, 2, 3 …
+	Payment  string         `json:"payment_id"`
+	Order    string         `json:"order_id"`
+	Status   payment.Status `json:"status"`
+
+	Amount            int64                 `json:"amount,omitempty"`
+	Currency          string                `json:"currency,omitempty"`
+	PaymentMethod     string                `json:"payment_method,omitempty"`
+	CaptureMethod     payment.CaptureMethod `json:"capture_method,omitempty"`
+	OrderReference    string                `json:"order_reference,omitempty"`
+	CustomerReference string                `json:"customer_reference,omitempty"`
+	AmountAuthorized  int64                 `json:"amount_authorized,omitempty"`
+	AmountCaptured    int64                 `json:"amount_captured,omitempty"`
+	Failure           *payment.Failure      `json:"failure,omitempty"`
+	Refund            *Refund               `json:"refund,omitempty"`
+}
+
+// Refund is a refund after the event.
+type Refund struct {
+	ID          string               `json:"id"`
+	Amount      int64                `json:"amount"`
+	Status      payment.RefundStatus `json:"status"`
+	Reason      string               `json:"reason,omitempty"`
+	FailureCode string               `json:"failure_code,omitempty"`
+}
+
+// decode tolerates what a later version may add: members, and whole types.
+func decode(m inbox.Message) (event, error) {
+	e := event{id: m.Headers[inbox.HeaderID], kind: payment.EventType(m.Headers["ce_type"])}
+	sequence, err := strconv.ParseInt(m.Headers["ce_sequence"], 10, 64)
+	if err != nil || sequence < 1 {
+		return e, errors.New("the header ce_sequence is not a positive integer")
+	}
+	if e.at, err = time.Parse(time.RFC3339Nano, m.Headers["ce_time"]); err != nil {
+		return e, errors.New("the header ce_time is not an RFC 3339 time")
+	}
+	if e.kind == "" {
+		return e, errors.New("the header ce_type is missing")
+	}
+	var d payment.EventData
+	if err := json.Unmarshal(m.Value, &d); err != nil {
+		return e, fmt.Errorf("the value is not an event's data: %w", err)
+	}
+	if !payment.ValidID(payment.PrefixMerchant, d.MerchantID) || !payment.ValidID(payment.PrefixOrder, d.OrderID) ||
+		!payment.ValidID(payment.PrefixPayment, d.PaymentID) {
+		return e, errors.New("the data has no valid merchant_id, order_id and payment_id")
+	}
+	e.merchantID, e.paymentID = d.MerchantID, d.PaymentID
+	p := Payload{Type: e.kind, Timestamp: e.at.UTC(), Data: Data{
+		EventID: e.id, Sequence: sequence, Payment: d.PaymentID, Order: d.OrderID, Status: d.Status, Failure: d.Failure,
+	}}
+	if placed := d.Placed; placed != nil {
+		p.Data.Amount, p.Data.Currency = placed.Amount, placed.Currency
+		p.Data.PaymentMethod, p.Data.CaptureMethod = placed.PaymentMethod, placed.CaptureMethod
+		p.Data.OrderReference, p.Data.CustomerReference = placed.Reference, placed.Customer.Reference
+	}
+	if d.Authorization != nil {
+		p.Data.AmountAuthorized = d.Authorization.Amount
+	}
+	if d.Captured != nil {
+		p.Data.AmountCaptured = d.Captured.Amount
+	}
+	if r := d.Refund; r != nil {
+		p.Data.Refund = &Refund{ID: r.ID, Amount: r.Amount, Status: r.Status, Reason: r.Reason, FailureCode: r.FailureCode}
+	}
+	e.body, err = json.Marshal(p)
+	return e, err
+}
