@@ -163,6 +163,7 @@ func (d *demonstration) addresses(ctx context.Context) error {
 	d.vars["PAYMENTS_SIMULATOR_WEBHOOK_URL"] = d.vars["PAYMENTS_URL"] + "/v1/provider/webhooks/simulator"
 	d.vars["PAYMENTS_PROVIDER_WEBHOOK_SECRETS"] = d.vars["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"]
 	d.vars["PAYMENTS_SIMULATOR_DATA"] = filepath.Join(d.dir, "simulator.db")
+	d.vars["PAYMENTS_WEBHOOKS_ALLOW_PRIVATE"] = "true"
 	d.vars["PAYMENTS_PROVIDER_TIMEOUT"], d.vars["PAYMENTS_PROVIDER_HORIZON"] = "2s", "5s"
 	return nil
 }

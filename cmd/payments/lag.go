@@ -27,16 +27,21 @@ type lag struct {
 	measured time.Time
 }
 
-func newLag(s *service) *lag {
-	l := &lag{
-		inbox: s.inbox, consumer: projector, waiting: s.broker.Waiting, unpublished: s.oldestUnpublished, now: time.Now,
-		gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "payments_inbox_oldest_unapplied_seconds",
-			Help: "Age of the oldest committed event that the consumer has neither applied nor parked.",
-		}, []string{"consumer"}),
+// measureLag of both consumers: each is another loop, so that one that cannot be
+// measured hides nothing of the other.
+func (s *service) measureLag(ctx context.Context) {
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "payments_inbox_oldest_unapplied_seconds",
+		Help: "Age of the oldest committed event that the consumer has neither applied nor parked.",
+	}, []string{"consumer"})
+	s.registry.MustRegister(gauge)
+	for name, l := range map[string]*lag{"inbox_lag": newLag(s, s.inbox, projector, gauge), "webhooks_lag": newLag(s, s.webhookInbox, webhooks, gauge)} {
+		s.loop(ctx, name, 5*time.Second, l.turn, nil)
 	}
-	s.registry.MustRegister(l.gauge)
-	return l
+}
+
+func newLag(s *service, in *inbox.Inbox, consumer string, gauge *prometheus.GaugeVec) *lag {
+	return &lag{inbox: in, consumer: consumer, gauge: gauge, waiting: s.broker.Waiting, unpublished: s.oldestUnpublished, now: time.Now}
 }
 
 // turn lets the age grow while it cannot be measured: what nobody can see counts

@@ -76,7 +76,11 @@ func runParked(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	c.parked = inbox.NewParked(pool, in)
+	hooks, err := newWebhookInbox(pool, config.Config{}, log, prometheus.NewRegistry())
+	if err != nil {
+		return err
+	}
+	c.parked = inbox.NewParked(pool, in, hooks)
 	return parkedVerbs[e.args[0]](c, ctx)
 }
 

@@ -33,6 +33,7 @@ import (
 	"payments/internal/readmodel"
 	"payments/internal/saga"
 	"payments/internal/telemetry"
+	"payments/internal/webhook"
 )
 
 // service is one process: the parts that its roles share.
@@ -48,6 +49,8 @@ type service struct {
 	orders            *order.Service
 	worker            *saga.Worker
 	inbox             *inbox.Inbox // of the projector
+	webhookInbox      *inbox.Inbox
+	dispatcher        *webhook.Dispatcher // nil without the role webhooks
 	oldestUnpublished func(context.Context) (time.Duration, error)
 
 	group      *errgroup.Group
@@ -92,6 +95,9 @@ func (s *service) connect(ctx context.Context) (err error) {
 		return err
 	}
 	if s.inbox, err = newInbox(s.read, s.Config, s.log, s.registry); err != nil {
+		return err
+	}
+	if s.webhookInbox, err = newWebhookInbox(s.write, s.Config, s.log, s.registry); err != nil {
 		return err
 	}
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
@@ -181,6 +187,9 @@ func (s *service) run(ctx context.Context) error {
 	}
 	err = errors.Join(err, s.group.Wait())
 	s.worker.Drain()
+	if s.dispatcher != nil {
+		s.dispatcher.Drain()
+	}
 	s.log.InfoContext(ctx, "service stopped", "error", err)
 	return err
 }
@@ -214,10 +223,15 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	if s.Roles.Has(config.RoleProjector) {
 		s.project(working)
 	}
-	if s.Roles.Has(config.RoleRelay) || s.Roles.Has(config.RoleProjector) {
-		s.loop(working, "inbox_lag", 5*time.Second, newLag(s).turn, nil)
+	if s.Roles.Has(config.RoleWebhooks) {
+		if err := s.dispatchWebhooks(working); err != nil {
+			return err
+		}
 	}
-	if s.Roles.Has(config.RoleAPI) || s.Roles.Has(config.RoleProjector) {
+	if s.Roles.Has(config.RoleRelay) || s.Roles.Has(config.RoleProjector) || s.Roles.Has(config.RoleWebhooks) {
+		s.measureLag(working)
+	}
+	if s.Roles.Has(config.RoleAPI) || s.Roles.Has(config.RoleProjector) || s.Roles.Has(config.RoleWebhooks) {
 		s.loop(working, "inbox_partitions", 10*time.Second, s.maintainInboxes, nil)
 	}
 	return nil
@@ -230,12 +244,12 @@ func (s *service) loop(ctx context.Context, name string, interval time.Duration,
 }
 
 func (s *service) serveAPI(accepting, working context.Context, done func()) error {
-	webhooks, err := s.providerWebhooks()
+	notifications, err := s.providerWebhooks()
 	if err != nil {
 		return err
 	}
 	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: inbox.NewParked(s.read, s.inbox), ProviderWebhooks: webhooks,
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
 		Cipher:        s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{

@@ -3,6 +3,6 @@
 // everything that is refused. It holds no SQL and no rule of the domain: a
 // request becomes a value of payment, an answer is written from one.
 //
-// It imports order, readmodel, access, idempotency, payment, loop, and postgres
+// It imports order, readmodel, webhook, access, idempotency, payment, loop, and postgres
 // for its classes of errors.
 package api

@@ -42,10 +42,11 @@ func (s *server) seal(id, location, readAfter string, v any) (idempotency.Respon
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
 	}
-	return idempotency.Response{
-		ResourceID: id, Status: http.StatusAccepted, Body: sealed,
-		Header: map[string]string{"Location": location, "Content-Type": "application/json", headerReadAfter: readAfter},
-	}, nil
+	header := map[string]string{"Location": location, "Content-Type": "application/json"}
+	if readAfter != "" { // what is not projected can be read at once
+		header[headerReadAfter] = readAfter
+	}
+	return idempotency.Response{ResourceID: id, Status: http.StatusAccepted, Body: sealed, Header: header}, nil
 }
 
 func storedAnswer(id string) []byte { return []byte("idempotency_response|" + id) }

@@ -27,9 +27,10 @@ import (
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
-	"payments/internal/provider/webhook"
+	providerwebhook "payments/internal/provider/webhook"
 	"payments/internal/readmodel"
 	"payments/internal/secret"
+	"payments/internal/webhook"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Migrate)) }
@@ -144,19 +145,20 @@ func newWorld(t *testing.T) *world {
 	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator:    access.NewAuthenticator(pool, pepper),
-		ProviderWebhooks: w.receiver(pool), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
+		Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)
 	return w
 }
 
-func (w *world) receiver(pool *pgxpool.Pool) *webhook.Receiver {
+func (w *world) receiver(pool *pgxpool.Pool) *providerwebhook.Receiver {
 	w.t.Helper()
 	reader, err := provider.SimulatorWebhooks([]string{providerSecret}, time.Now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r, err := webhook.NewReceiver(pool, w.orders.Notified, prometheus.NewRegistry(), reader)
+	r, err := providerwebhook.NewReceiver(pool, w.orders.Notified, prometheus.NewRegistry(), reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -46,6 +46,15 @@ func (s *server) routes() []route {
 		{method: http.MethodPost, pattern: "/v1/ops/sagas/{id}/{act}", action: access.SagasOperate, hides: true, handle: s.actOnSaga},
 		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
+		{method: http.MethodPost, pattern: "/v1/webhook_endpoints", action: access.WebhooksWrite, handle: s.createEndpoint},
+		{method: http.MethodGet, pattern: "/v1/webhook_endpoints", action: access.WebhooksRead, parameters: pageParameters(), handle: s.listEndpoints},
+		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}", action: access.WebhooksRead, hides: true, handle: s.getEndpoint},
+		{method: http.MethodDelete, pattern: "/v1/webhook_endpoints/{id}", action: access.WebhooksWrite, hides: true, handle: s.deleteEndpoint},
+		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/rotate_secret", action: access.WebhooksWrite, hides: true, handle: s.rotateSecret},
+		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}/deliveries", action: access.WebhooksRead, parameters: pageParameters(), hides: true, handle: s.listDeliveries},
+		// These two can be repeated as often as one likes: a receiver sees the same id.
+		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
+		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
 		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},
 		{method: http.MethodGet, pattern: "/v1/ops/parked/groups", action: access.ParkedRead, handle: s.groupParked},
@@ -81,7 +90,7 @@ func (s *server) router() http.Handler {
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 			if mux.Match(chi.NewRouteContext(), m, r.URL.Path) {
 				allowed = append(allowed, m)
 			}

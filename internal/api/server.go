@@ -15,6 +15,7 @@ import (
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/readmodel"
+	"payments/internal/webhook"
 )
 
 const (
@@ -72,6 +73,23 @@ type Parked interface {
 	Discard(ctx context.Context, id, by, reason string, all bool) (remaining int64, err error)
 }
 
+// Webhooks are the merchants' endpoints and what was delivered to them.
+type Webhooks interface {
+	// Guard says which addresses an endpoint may have.
+	Guard() webhook.Guard
+	// Create and Rotate are to endpoints and their secrets what Place is to payments.
+	Create(ctx context.Context, r idempotency.Request, d webhook.Draft,
+		render func(webhook.Keyed) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
+	Rotate(ctx context.Context, r idempotency.Request, endpointID string, overlap time.Duration,
+		render func(webhook.Keyed) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
+	Get(ctx context.Context, scope access.Scope, id string) (webhook.Endpoint, error)
+	List(ctx context.Context, scope access.Scope, after string, limit int) (page []webhook.Endpoint, more bool, err error)
+	Delete(ctx context.Context, merchantID, id string) error
+	Enable(ctx context.Context, merchantID, id string) (webhook.Endpoint, error)
+	Deliveries(ctx context.Context, scope access.Scope, endpointID, after string, limit int) (page []webhook.Delivery, more bool, err error)
+	Redeliver(ctx context.Context, merchantID, endpointID, id string) (webhook.Delivery, error)
+}
+
 // Cipher opens the customer's address, and seals the stored answers that show it.
 type Cipher interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
@@ -84,6 +102,7 @@ type Config struct {
 	Payments         Payments
 	Parked           Parked
 	ProviderWebhooks ProviderWebhooks
+	Webhooks         Webhooks
 	Authenticator    *access.Authenticator
 	Cipher           Cipher
 	IDs              payment.Generator // of requests that bring no Request-Id
@@ -100,7 +119,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}

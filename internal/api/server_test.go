@@ -23,6 +23,7 @@ import (
 	"payments/internal/postgres"
 	"payments/internal/readmodel"
 	"payments/internal/secret"
+	"payments/internal/webhook"
 )
 
 func TestRequestID(t *testing.T) {
@@ -81,11 +82,11 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	w.server = w.serve(Config{
 		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
 		Authenticator:    access.NewAuthenticator(dead, pepper),
-		ProviderWebhooks: w.receiver(dead), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	const notification = `{"id":"evt_1"}`
 	for _, a := range []answer{
-		w.post(w.merchant, good, key("k")...), w.do("GET", "/v1/payments", w.merchant, ""),
+		w.post(w.merchant, good, key("k")...), w.do("GET", "/v1/payments", w.merchant, ""), w.do("GET", "/v1/webhook_endpoints", w.merchant, ""),
 		// For a provider delivers again what was not answered 2xx.
 		w.do("POST", "/v1/provider/webhooks/simulator", "", notification, "Provider-Signature", signed(providerSecret, notification)),
 	} {

@@ -34,22 +34,25 @@ type Config struct {
 	KafkaPartitions    int    // of a topic that has to be made
 	KafkaPrefix        string // before the name of every topic and group; empty unless set
 	Outbox             Outbox
-	Provider           string        // simulator or stripe
-	ProviderURL        string        // simulator's; empty with stripe
-	StripeKey          string        // empty with simulator
-	StripeURL          string        // in the place of https://api.stripe.com; empty: that
-	WebhookSecrets     []string      // whsec_…, each live, of the provider's webhooks; none: they are not served
-	ProviderTimeout    time.Duration // of one call
-	ProviderHorizon    time.Duration // how long a request may still be in flight; at least ProviderTimeout
-	OrderDeadline      time.Duration // until an order that was not captured turns back
-	CaptureWindow      time.Duration // how long a manual payment waits for its capture
-	Roles              Roles
-	SagaConcurrency    int
-	InboxKeep          time.Duration // how long the ids of applied messages are kept
-	InboxMaxAttempts   int           // of a message, before its key is parked
-	Pepper             *secret.Pepper
-	Cipher             *secret.Cipher
-	Log                Log
+	Provider           string   // simulator or stripe
+	ProviderURL        string   // simulator's; empty with stripe
+	StripeKey          string   // empty with simulator
+	StripeURL          string   // in the place of https://api.stripe.com; empty: that
+	WebhookSecrets     []string // whsec_…, each live, of the provider's webhooks; none: they are not served
+	// WebhooksAllowPrivate lets merchants' endpoints be http, loopback and private addresses.
+	WebhooksAllowPrivate bool
+	WebhooksConcurrency  int           // deliveries under way at once
+	ProviderTimeout      time.Duration // of one call
+	ProviderHorizon      time.Duration // how long a request may still be in flight; at least ProviderTimeout
+	OrderDeadline        time.Duration // until an order that was not captured turns back
+	CaptureWindow        time.Duration // how long a manual payment waits for its capture
+	Roles                Roles
+	SagaConcurrency      int
+	InboxKeep            time.Duration // how long the ids of applied messages are kept
+	InboxMaxAttempts     int           // of a message, before its key is parked
+	Pepper               *secret.Pepper
+	Cipher               *secret.Cipher
+	Log                  Log
 }
 
 // The providers.
@@ -62,34 +65,36 @@ const (
 func Load(lookup Lookup) (Config, error) {
 	r := reader{lookup: lookup}
 	c := Config{
-		Addr:               r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
-		AdminAddr:          r.address("PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081"),
-		TLSCert:            r.text("PAYMENTS_TLS_CERT", optional),
-		TLSKey:             r.text("PAYMENTS_TLS_KEY", optional),
-		RateLimit:          r.integer("PAYMENTS_RATE_LIMIT", 2000, 0, 1_000_000),
-		RateBurst:          r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
-		StrangerLimit:      r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
-		StrangerBurst:      r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
-		DatabaseURL:        r.databaseURL("PAYMENTS_DATABASE_URL", required),
-		MigrateDatabaseURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
-		ReadDatabaseURL:    r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
-		KafkaBrokers:       r.addresses("PAYMENTS_KAFKA_BROKERS"),
-		Kafka:              r.kafka(),
-		KafkaPartitions:    r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
-		KafkaPrefix:        r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
-		Outbox:             r.outbox(),
-		Provider:           r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
-		StripeURL:          r.httpURL("PAYMENTS_STRIPE_URL", optional),
-		WebhookSecrets:     r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
-		OrderDeadline:      r.duration("PAYMENTS_ORDER_DEADLINE", time.Hour, time.Second, 7*24*time.Hour),
-		CaptureWindow:      r.duration("PAYMENTS_CAPTURE_WINDOW", 6*24*time.Hour, time.Second, 30*24*time.Hour),
-		Roles:              r.roles("PAYMENTS_ROLES"),
-		SagaConcurrency:    r.integer("PAYMENTS_SAGA_CONCURRENCY", 64, 1, 1024),
-		InboxKeep:          r.duration("PAYMENTS_INBOX_KEEP", 30*24*time.Hour, 24*time.Hour, 10*365*24*time.Hour),
-		InboxMaxAttempts:   r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
-		Pepper:             keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
-		Cipher:             keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
-		Log:                r.log(),
+		Addr:                 r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
+		AdminAddr:            r.address("PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081"),
+		TLSCert:              r.text("PAYMENTS_TLS_CERT", optional),
+		TLSKey:               r.text("PAYMENTS_TLS_KEY", optional),
+		RateLimit:            r.integer("PAYMENTS_RATE_LIMIT", 2000, 0, 1_000_000),
+		RateBurst:            r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
+		StrangerLimit:        r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
+		StrangerBurst:        r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
+		DatabaseURL:          r.databaseURL("PAYMENTS_DATABASE_URL", required),
+		MigrateDatabaseURL:   r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
+		ReadDatabaseURL:      r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),
+		KafkaBrokers:         r.addresses("PAYMENTS_KAFKA_BROKERS"),
+		Kafka:                r.kafka(),
+		KafkaPartitions:      r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
+		KafkaPrefix:          r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
+		Outbox:               r.outbox(),
+		Provider:             r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
+		StripeURL:            r.httpURL("PAYMENTS_STRIPE_URL", optional),
+		WebhookSecrets:       r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
+		WebhooksAllowPrivate: r.boolean("PAYMENTS_WEBHOOKS_ALLOW_PRIVATE"),
+		WebhooksConcurrency:  r.integer("PAYMENTS_WEBHOOKS_CONCURRENCY", 128, 1, 4096),
+		OrderDeadline:        r.duration("PAYMENTS_ORDER_DEADLINE", time.Hour, time.Second, 7*24*time.Hour),
+		CaptureWindow:        r.duration("PAYMENTS_CAPTURE_WINDOW", 6*24*time.Hour, time.Second, 30*24*time.Hour),
+		Roles:                r.roles("PAYMENTS_ROLES"),
+		SagaConcurrency:      r.integer("PAYMENTS_SAGA_CONCURRENCY", 64, 1, 1024),
+		InboxKeep:            r.duration("PAYMENTS_INBOX_KEEP", 30*24*time.Hour, 24*time.Hour, 10*365*24*time.Hour),
+		InboxMaxAttempts:     r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
+		Pepper:               keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
+		Cipher:               keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
+		Log:                  r.log(),
 	}
 	timeout, horizon := 2*time.Second, 5*time.Second
 	if c.Provider == ProviderStripe {

@@ -53,7 +53,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
 		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Provider: "simulator", ProviderURL: "http://provider:8090",
-		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64,
+		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
@@ -141,6 +141,8 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS", "2", "PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS must not be above"},
 		{"PAYMENTS_OUTBOX_PARTITION_SIZE", "10", "PAYMENTS_OUTBOX_PARTITION_SIZE must be a whole number"},
 		{"PAYMENTS_OUTBOX_RETENTION", "1s", "PAYMENTS_OUTBOX_RETENTION must be a duration"},
+		{"PAYMENTS_WEBHOOKS_ALLOW_PRIVATE", "yes", "PAYMENTS_WEBHOOKS_ALLOW_PRIVATE must be true or false"},
+		{"PAYMENTS_WEBHOOKS_CONCURRENCY", "0", "PAYMENTS_WEBHOOKS_CONCURRENCY must be a whole number from 1 to 4096"},
 		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
 		{"PAYMENTS_TLS_CERT", s3cret, "PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY must both be set, or neither"},
 		{"PAYMENTS_RATE_LIMIT", "-1", "PAYMENTS_RATE_LIMIT must be a whole number from 0 to 1000000"},

@@ -163,6 +163,18 @@ func (r *reader) integer(name string, otherwise, least, most int) int {
 	return n
 }
 
+// boolean is false unless set.
+func (r *reader) boolean(name string) bool {
+	switch r.text(name, optional) {
+	case "", "false":
+	case "true":
+		return true
+	default:
+		r.wrong(name, "must be true or false")
+	}
+	return false
+}
+
 func (r *reader) kafkaPrefix(name string) string {
 	value := r.text(name, optional)
 	if len(value) > 100 || strings.Trim(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {

@@ -113,7 +113,8 @@ func (s *Store) Rotate(ctx context.Context, r idempotency.Request, endpointID st
 			e.MerchantID, e.ID, overlap); err != nil {
 			return Keyed{}, fmt.Errorf("drop ended secrets: %w", err)
 		}
-		return k, s.addSecret(ctx, tx, &k, newest+1)
+		err = s.addSecret(ctx, tx, &k, newest+1)
+		return k, err
 	})
 }
 

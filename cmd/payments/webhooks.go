@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/broker"
+	"payments/internal/config"
+	"payments/internal/inbox"
+	"payments/internal/payment"
+	"payments/internal/webhook"
+)
+
+// The consumer's name, in its group and in its inbox.
+const webhooks = "webhooks"
+
+// maxExhausted deliveries in a row that failed for good, each over three days,
+// disable a merchant's endpoint.
+const maxExhausted = 5
+
+// newWebhookInbox takes events in beside the write model, where the endpoints are.
+func newWebhookInbox(write *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometheus.Registerer) (*inbox.Inbox, error) {
+	return inbox.New(write, webhooks, webhook.NewFanout(generator()).Handle, inbox.Config{
+		MaxAttempts: c.InboxMaxAttempts, Log: log, Registerer: reg,
+	})
+}
+
+func (s *service) webhookStore() *webhook.Store {
+	return webhook.NewStore(s.write, generator(), s.Cipher, webhook.Guard{AllowPrivate: s.WebhooksAllowPrivate})
+}
+
+// parked are the keys of the read model's database. Those of the webhooks' consumer
+// are there as well, unless it is another one than the write model's.
+func (s *service) parked() *inbox.Parked {
+	if s.read != s.write {
+		return inbox.NewParked(s.read, s.inbox)
+	}
+	return inbox.NewParked(s.read, s.inbox, s.webhookInbox)
+}
+
+// dispatchWebhooks turns events into deliveries and delivers them.
+func (s *service) dispatchWebhooks(ctx context.Context) (err error) {
+	s.dispatcher, err = webhook.NewDispatcher(s.write, webhook.Config{
+		Guard: webhook.Guard{AllowPrivate: s.WebhooksAllowPrivate}, Cipher: s.Cipher, Owner: owner(), Concurrency: s.WebhooksConcurrency,
+		MaxExhausted: maxExhausted, Now: time.Now, Log: s.log, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.monitor.Expect("webhooks_fanout", 30*time.Second)
+	s.group.Go(func() error {
+		err := s.broker.Consume(ctx, broker.ConsumerConfig{
+			Group: "payments." + webhooks, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
+			Beat: func() { s.monitor.Beat("webhooks_fanout") },
+		}, waking{s.webhookInbox, s.dispatcher})
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	})
+	s.loop(ctx, "webhooks", 200*time.Millisecond, s.dispatcher.Turn, s.dispatcher.Woken())
+	s.loop(ctx, "webhooks_metrics", 5*time.Second, s.dispatcher.Measure, nil)
+	s.loop(ctx, "webhooks_reaper", time.Minute, func(ctx context.Context) (bool, error) { return webhook.Reap(ctx, s.write) }, nil)
+	return nil
+}
+
+// waking lets the dispatcher look when a batch is committed.
+type waking struct {
+	*inbox.Inbox
+	dispatcher *webhook.Dispatcher
+}
+
+func (w waking) Apply(ctx context.Context, generation int, batch []inbox.Message) (taken int, err error) {
+	taken, err = w.Inbox.Apply(ctx, generation, batch)
+	if taken > 0 {
+		w.dispatcher.Wake()
+	}
+	return taken, err
+}
