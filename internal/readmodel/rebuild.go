@@ -270,13 +270,13 @@ func (b *rebuild) swap(ctx context.Context, f *follower) (err error) {
 	if err = f.toTheProjector(held, tx); err != nil {
 		return hold(ctx, held, err)
 	}
-	if err = b.keepParkedLines(ctx, tx); err != nil {
+	if err := b.keepParkedLines(ctx, tx); err != nil {
 		return err
 	}
-	if err = b.judge(ctx, tx, true); err != nil {
+	if err := b.judge(ctx, tx, true); err != nil {
 		return err
 	}
-	if err = b.report(ctx, tx); err != nil {
+	if err := b.report(ctx, tx); err != nil {
 		return err
 	}
 	if b.done.Different > 0 && !b.Accept {
@@ -288,7 +288,7 @@ func (b *rebuild) swap(ctx context.Context, f *follower) (err error) {
 			return orTryAgain(fmt.Errorf("swap: %w", err))
 		}
 	}
-	if err = forget(ctx, tx, b.consumer()); err != nil {
+	if err := forget(ctx, tx, b.consumer()); err != nil {
 		return err
 	}
 	if err = tx.Commit(ctx); err != nil {
