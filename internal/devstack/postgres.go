@@ -36,6 +36,9 @@ type PostgresConfig struct {
 	// Durable survives a crash of the machine. Without it only a crash of the
 	// processes is survived: fsync and full_page_writes are off.
 	Durable bool
+	// Settings of the server, each name=value as in postgresql.conf. They come after
+	// devstack's own.
+	Settings []string
 	// Cache keeps binaries that had to be fetched; empty is the user's cache directory.
 	Cache string
 	Log   *slog.Logger
@@ -119,6 +122,9 @@ func (p *Postgres) start(ctx context.Context) error {
 		"-h", "127.0.0.1", "-k", "", "-c", "max_connections=200")
 	if !p.config.Durable {
 		c.Args = append(c.Args, "-c", "fsync=off", "-c", "full_page_writes=off")
+	}
+	for _, s := range p.config.Settings {
+		c.Args = append(c.Args, "-c", s)
 	}
 	c.Stdout, c.Stderr, c.Dir = log, log, "/"
 	p.account.apply(c)
