@@ -43,25 +43,30 @@ func (e event) message(topic string) outbox.Message {
 	}
 }
 
-// contender relays what was appended until its context ends.
+// contender relays what was appended until its context ends. It calls ready when it
+// begins to: the start of a virtual machine is no part of its rate.
 type contender struct {
-	name    string
-	openTx  bool // a transaction with an id stays open beside it
-	prepare func(ctx context.Context, p *place) error
-	append  func(ctx context.Context, p *place, tx pgx.Tx, events []event) error
-	relay   func(ctx context.Context, p *place) error
+	name      string
+	openTx    bool // a transaction with an id stays open beside it
+	realKafka bool // on a real Kafka
+	prepare   func(ctx context.Context, p *place) error
+	append    func(ctx context.Context, p *place, tx pgx.Tx, events []event) error
+	relay     func(ctx context.Context, p *place, ready func()) error
 }
 
 func contenders() []contender {
 	ours := contender{name: "ours", prepare: prepareOurs, append: appendOurs, relay: relayOurs}
 	open := ours
 	open.name, open.openTx = "ours-open-tx", true
+	kafka := ours
+	kafka.name, kafka.realKafka = "ours-kafka", true
 	update := contender{name: "flag-update", prepare: prepareFlag, append: appendFlag, relay: relayFlag}
 	updateOpen := update
 	updateOpen.name, updateOpen.openTx = "flag-update-open-tx", true
 	return []contender{
 		ours, open, update, updateOpen,
 		{name: "watermill", prepare: prepareWatermill, append: appendWatermill, relay: relayWatermill},
+		kafka, {name: "debezium", realKafka: true, prepare: prepareDebezium, append: appendDebezium, relay: relayDebezium},
 	}
 }
 
@@ -76,7 +81,7 @@ func appendOurs(ctx context.Context, p *place, tx pgx.Tx, events []event) error 
 }
 
 // relayOurs is wired as in cmd/payments.
-func relayOurs(ctx context.Context, p *place) error {
+func relayOurs(ctx context.Context, p *place, ready func()) error {
 	reg := prometheus.NewRegistry()
 	r, err := outbox.NewRelay(p.pool, broker.NewPublisher(p.broker), outbox.RelayConfig{
 		Shards: partitions, Registerer: reg, Log: p.stack.log,
@@ -84,6 +89,7 @@ func relayOurs(ctx context.Context, p *place) error {
 	if err != nil {
 		return err
 	}
+	ready()
 	err = loop.Run(ctx, loop.Config{
 		Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: loop.NewMonitor(time.Now, reg), Log: p.stack.log,
 	})
@@ -113,7 +119,7 @@ func appendFlag(ctx context.Context, _ *place, tx pgx.Tx, events []event) error 
 	return err
 }
 
-func relayFlag(ctx context.Context, p *place) error {
+func relayFlag(ctx context.Context, p *place, ready func()) error {
 	publisher := broker.NewPublisher(p.broker)
 	turn := func(ctx context.Context) (bool, error) {
 		n := 0
@@ -144,6 +150,7 @@ func relayFlag(ctx context.Context, p *place) error {
 		return n == 5000, err
 	}
 	reg := prometheus.NewRegistry()
+	ready()
 	return loop.Run(ctx, loop.Config{
 		Name: "poller", Interval: 5 * time.Millisecond, Turn: turn, Monitor: loop.NewMonitor(time.Now, reg), Log: p.stack.log,
 	})

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -89,9 +91,12 @@ func drainAndLatency(ctx context.Context, p *place, c contender, o options) (r r
 		return r, err
 	}
 	drain, stop := context.WithCancel(ctx)
-	relayed := make(chan error, 1)
+	defer stop()
+	relayed, err := begin(drain, p, c)
+	if err != nil {
+		return r, err
+	}
 	began := time.Now()
-	go func() { relayed <- c.relay(drain, p) }()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	n := int64(0)
@@ -122,6 +127,18 @@ func drainAndLatency(ctx context.Context, p *place, c contender, o options) (r r
 	return l, err
 }
 
+// begin starts the relay and returns when it is at work.
+func begin(ctx context.Context, p *place, c contender) (<-chan error, error) {
+	ready, relayed := make(chan struct{}), make(chan error, 1)
+	go func() { relayed <- c.relay(ctx, p, sync.OnceFunc(func() { close(ready) })) }()
+	select {
+	case <-ready:
+		return relayed, nil
+	case err := <-relayed:
+		return nil, cmp.Or(err, errors.New("the relay ended before it began"))
+	}
+}
+
 // end is the sum of the partitions' ends.
 func (p *place) end(ctx context.Context) (sum int64, err error) {
 	ends, err := p.admin.ListEndOffsets(ctx, p.topic)
@@ -132,13 +149,18 @@ func (p *place) end(ctx context.Context) (sum int64, err error) {
 	return sum, err
 }
 
-const writers = 8
+const (
+	writers = 8
+	// warm seconds go before those that p50 and p99 are of: one contender is compiled while it runs.
+	warm = 5
+)
 
 // latency lets writers append at the rate for a while, with the relay beside them.
 func latency(ctx context.Context, p *place, c contender, o options, during time.Duration) (r result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	total := int(during.Seconds() * float64(o.rate))
+	unmeasured := warm * o.rate
+	total := unmeasured + int(during.Seconds()*float64(o.rate))
 	committed, received := make([]atomic.Int64, total+1), make([]atomic.Int64, total+1)
 	var twice, inverted, arrived atomic.Int64
 	consumer, err := p.consumer(kgo.NewOffset().AtEnd())
@@ -168,18 +190,19 @@ func latency(ctx context.Context, p *place, c contender, o options, during time.
 			})
 		}
 	}()
-	relayed := make(chan error, 1)
 	relaying, stop := context.WithCancel(ctx)
-	go func() { relayed <- c.relay(relaying, p) }()
+	defer stop()
+	relayed, err := begin(relaying, p, c)
+	if err != nil {
+		return r, err
+	}
 	select { // both have found their places
 	case <-time.After(2 * time.Second):
 	case err := <-relayed:
-		stop()
 		return r, err
 	}
 
 	if err := write(ctx, p, c, o, total, committed); err != nil {
-		stop()
 		return r, err
 	}
 	for deadline := time.Now().Add(15 * time.Second); arrived.Load() < int64(total) && time.Now().Before(deadline); {
@@ -192,13 +215,13 @@ func latency(ctx context.Context, p *place, c contender, o options, during time.
 	cancel()
 	<-consuming
 	var took []time.Duration
-	for n := 1; n <= total; n++ {
+	for n := unmeasured + 1; n <= total; n++ {
 		if at := received[n].Load(); at != 0 {
 			took = append(took, max(0, time.Duration(at-committed[n].Load())))
 		}
 	}
 	slices.Sort(took)
-	r = result{events: total, lost: total - len(took), twice: int(twice.Load()), inverted: int(inverted.Load())}
+	r = result{events: total, lost: total - int(arrived.Load()), twice: int(twice.Load()), inverted: int(inverted.Load())}
 	if len(took) > 0 {
 		r.p50, r.p99 = took[len(took)/2], took[len(took)*99/100]
 	}

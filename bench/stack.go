@@ -17,36 +17,49 @@ import (
 
 const partitions = 6
 
-// stack is what all contenders stand on: a durable Postgres and a broker in memory.
+// stack is what contenders stand on: a durable Postgres and a broker, which is one in
+// this process's memory or a real Apache Kafka.
 type stack struct {
-	dir      string
-	postgres *devstack.Postgres
-	kafka    *devstack.Broker
-	log      *slog.Logger
-	made     int
+	dir       string
+	postgres  *devstack.Postgres
+	kafka     string // host:port
+	stopKafka func() error
+	log       *slog.Logger
+	made      int
 }
 
-func startStack(ctx context.Context, log *slog.Logger) (*stack, error) {
+// startStack with a real Kafka has a Postgres that can be read by its log; the other
+// stays as a service that has no use for that would run it.
+func startStack(ctx context.Context, realKafka bool, log *slog.Logger) (*stack, error) {
 	dir, err := os.MkdirTemp("", "payments-bench-")
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{dir: dir, log: log}
-	if s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresConfig{Dir: dir, Durable: true, Log: log}); err != nil {
+	s := &stack{dir: dir, log: log, stopKafka: func() error { return nil }}
+	config, start := devstack.PostgresConfig{Dir: dir, Durable: true, Log: log}, s.startBroker
+	if realKafka {
+		config.Settings, start = []string{"wal_level=logical"}, s.startKafka
+	}
+	if s.postgres, err = devstack.StartPostgres(ctx, config); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if s.kafka, err = devstack.StartBroker(ctx, devstack.BrokerConfig{Log: log}); err != nil {
+	if err := start(ctx); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	return s, nil
 }
 
-func (s *stack) stop() error {
-	var err error
-	if s.kafka != nil {
-		err = s.kafka.Stop()
+func (s *stack) startBroker(ctx context.Context) error {
+	b, err := devstack.StartBroker(ctx, devstack.BrokerConfig{Log: s.log})
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, s.postgres.Stop(), os.RemoveAll(s.dir))
+	s.kafka, s.stopKafka = b.Addr(), b.Stop
+	return nil
+}
+
+func (s *stack) stop() error {
+	return errors.Join(s.stopKafka(), s.postgres.Stop(), os.RemoveAll(s.dir))
 }
 
 // place is a contender's own database and topic.
@@ -77,10 +90,10 @@ func (s *stack) place(ctx context.Context) (*place, error) {
 	if p.owner, err = postgres.Open(ctx, ownerURL); err != nil {
 		return nil, err
 	}
-	if p.broker, err = broker.NewClient([]string{s.kafka.Addr()}, broker.Config{}); err != nil {
+	if p.broker, err = broker.NewClient([]string{s.kafka}, broker.Config{}); err != nil {
 		return nil, err
 	}
-	asking, err := kgo.NewClient(kgo.SeedBrokers(s.kafka.Addr()))
+	asking, err := kgo.NewClient(kgo.SeedBrokers(s.kafka))
 	if err != nil {
 		return nil, err
 	}
@@ -97,5 +110,5 @@ func (p *place) close() {
 
 // consumer reads the place's topic from the given end of it.
 func (p *place) consumer(from kgo.Offset) (*kgo.Client, error) {
-	return kgo.NewClient(kgo.SeedBrokers(p.stack.kafka.Addr()), kgo.ConsumeTopics(p.topic), kgo.ConsumeResetOffset(from))
+	return kgo.NewClient(kgo.SeedBrokers(p.stack.kafka), kgo.ConsumeTopics(p.topic), kgo.ConsumeResetOffset(from))
 }

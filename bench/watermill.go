@@ -59,7 +59,7 @@ func appendWatermill(_ context.Context, p *place, tx pgx.Tx, events []event) err
 	return wrapped.Publish(p.topic, messages...)
 }
 
-func relayWatermill(ctx context.Context, p *place) error {
+func relayWatermill(ctx context.Context, p *place, ready func()) error {
 	sub, err := sql.NewSubscriber(sql.BeginnerFromPgx(p.owner), watermillSubscriber(), watermill.NopLogger{})
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func relayWatermill(ctx context.Context, p *place) error {
 	config := kafka.DefaultSaramaSyncPublisherConfig()
 	config.Producer.RequiredAcks = -1 // all
 	pub, err := kafka.NewPublisher(kafka.PublisherConfig{
-		Brokers: []string{p.stack.kafka.Addr()}, OverwriteSaramaConfig: config,
+		Brokers: []string{p.stack.kafka}, OverwriteSaramaConfig: config,
 		Marshaler: kafka.NewWithPartitioningMarshaler(func(_ string, m *message.Message) (string, error) {
 			return m.Metadata.Get("key"), nil
 		}),
@@ -81,5 +81,6 @@ func relayWatermill(ctx context.Context, p *place) error {
 	if err != nil {
 		return err
 	}
+	ready()
 	return errors.Join(f.Run(ctx), pub.Close())
 }
