@@ -116,7 +116,7 @@ func (r *Relay) beat(ctx context.Context) error {
 		return err
 	}
 	var have int
-	var wanted []int32
+	var free, forgotten []standing // forgotten are those that this relay had before it lost its memory
 	for _, st := range standings {
 		s := r.shards[st.shard]
 		switch {
@@ -127,17 +127,19 @@ func (r *Relay) beat(ctx context.Context) error {
 		case s != nil:
 			s.releasing = false
 			have++
-		case st.mine || st.free:
-			wanted = append(wanted, st.shard)
+		case st.mine:
+			forgotten = append(forgotten, st)
+		case st.free:
+			free = append(free, st)
 		}
 	}
-	if err := r.giveBack(ctx); err != nil {
+	room := max(quota-have, 0)
+	again := min(room, len(forgotten))
+	if err := r.giveBack(ctx, forgotten[again:]); err != nil {
 		return err
 	}
-	if n := min(quota-have, len(wanted)); n > 0 {
-		return r.claim(ctx, wanted[:n])
-	}
-	return nil
+	wanted := append(forgotten[:again:again], free...)
+	return r.claim(ctx, wanted[:min(room, len(wanted))])
 }
 
 func (r *Relay) standings(ctx context.Context) (all []standing, quota int, err error) {
@@ -181,13 +183,20 @@ func (r *Relay) readClosed(ctx context.Context) error {
 
 // claim takes shards whose owner is gone, each under a new epoch, and goes on where
 // their checkpoints say. It is no error that another was faster.
-func (r *Relay) claim(ctx context.Context, wanted []int32) error {
+func (r *Relay) claim(ctx context.Context, wanted []standing) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	ids := make([]int32, len(wanted))
+	for i, st := range wanted {
+		ids[i] = st.shard
+	}
 	rows, err := r.conn.Query(ctx, `
 		UPDATE outbox_shards s SET owner = $1, epoch = s.epoch + 1
 		FROM (SELECT shard FROM outbox_shards WHERE shard = ANY ($2) ORDER BY shard FOR UPDATE SKIP LOCKED) f
 		WHERE s.shard = f.shard AND (s.owner IS NULL OR s.owner = $1 OR NOT EXISTS (
 			SELECT FROM outbox_relays r WHERE r.owner = s.owner AND r.lease_until > clock_timestamp()))
-		RETURNING s.shard, s.epoch`, r.Owner, wanted)
+		RETURNING s.shard, s.epoch`, r.Owner, ids)
 	if err != nil {
 		return fmt.Errorf("claim shards: %w", err)
 	}
@@ -205,8 +214,7 @@ func (r *Relay) claim(ctx context.Context, wanted []int32) error {
 	}
 	// A statement of its own: the last owner may have written a checkpoint until the claim was committed.
 	rows, err = r.conn.Query(ctx, `
-		SELECT shard, done::text, coalesce(page_snapshot::text, ''), page_position, page_end FROM outbox_cursors WHERE shard = ANY ($1)`,
-		wanted)
+		SELECT shard, done::text, coalesce(page_snapshot::text, ''), page_position, page_end FROM outbox_cursors WHERE shard = ANY ($1)`, ids)
 	if err != nil {
 		return fmt.Errorf("read the claimed shards' checkpoints: %w", err)
 	}
@@ -231,10 +239,14 @@ func (r *Relay) lose(ctx context.Context, s *shard, why string) {
 	r.Log.InfoContext(ctx, "shard given up", "shard", s.id, "owner", r.Owner, "epoch", s.epoch, "why", why)
 }
 
-// giveBack frees the shards that are to be released and have nothing under way.
-func (r *Relay) giveBack(ctx context.Context) error {
+// giveBack frees the shards that are to be released and have nothing under way, and
+// the forgotten ones: while this relay lives, no other could take them.
+func (r *Relay) giveBack(ctx context.Context, forgotten []standing) error {
 	var ids []int32
 	var epochs []int64
+	for _, st := range forgotten {
+		ids, epochs = append(ids, st.shard), append(epochs, st.epoch)
+	}
 	for _, s := range r.shards {
 		if s.releasing && s.outstanding == 0 {
 			ids, epochs = append(ids, s.id), append(epochs, s.epoch)
@@ -252,7 +264,7 @@ func (r *Relay) giveBack(ctx context.Context) error {
 		return fmt.Errorf("give shards back: %w", err)
 	}
 	for _, id := range ids {
-		if s := r.shards[id]; s != nil { // else the checkpoint was refused
+		if s := r.shards[id]; s != nil { // else it was forgotten, or its checkpoint refused
 			r.lose(ctx, s, "given back")
 		}
 	}
@@ -285,7 +297,7 @@ func (r *Relay) Release(ctx context.Context) error {
 			return fmt.Errorf("give shards back: %w", ctx.Err())
 		}
 	}
-	err := r.giveBack(ctx)
+	err := r.giveBack(ctx, nil)
 	if _, derr := r.conn.Exec(ctx, `DELETE FROM outbox_relays WHERE owner = $1`, r.Owner); derr != nil {
 		err = errors.Join(err, fmt.Errorf("end the lease of relay %s: %w", r.Owner, derr))
 	}

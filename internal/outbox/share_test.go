@@ -73,6 +73,23 @@ func TestRelaysShareFairlyWhoeverComesOrGoes(t *testing.T) {
 	shares("after it has come back", []*outbox.Relay{a, d}, 4, 4)
 }
 
+// While a relay was without its connection, another joined: what the first one had
+// beyond its new share is not to stay its own for as long as it lives.
+func TestWhatARelayForgotAndMayNotKeepIsFree(t *testing.T) {
+	pool, _ := database(t)
+	a, _ := relay(t, pool, &wire{}, outbox.RelayConfig{Shards: 6})
+	b, _ := relay(t, pool, &wire{}, outbox.RelayConfig{Shards: 6})
+	look(t, a, b)
+	a.Disconnect()
+	if _, err := a.Turn(t.Context()); err == nil {
+		t.Fatal("a turn without its connection succeeded")
+	}
+	look(t, a, b)
+	if got := owned(a, b); !slices.Equal(got, []int{3, 3}) {
+		t.Errorf("the shares are %v, want 3 and 3", got)
+	}
+}
+
 // The service is told to stop in the middle of a turn.
 func TestARelayThatWasCutOffGivesItsShardsBack(t *testing.T) {
 	pool, _ := database(t)
