@@ -68,12 +68,12 @@ func TestRebuildOfAMillion(t *testing.T) {
 	show("rebuilt from nothing", r)
 	stop := s.traffic()
 	r, err = s.rebuild()
-	posts, queries := stop()
+	posts, queries, slowest := stop()
 	if err != nil || !r.Swapped || r.Different != 0 || r.Compared < int64(*rebuildPayments) || posts == 0 || queries == 0 {
 		t.Fatalf("beside traffic: %+v: %v", r, err)
 	}
 	show("rebuilt beside traffic", r)
-	t.Logf("%d posts and %d queries meanwhile, none failed: %t", posts, queries, !t.Failed())
+	t.Logf("%d posts and %d queries meanwhile, none failed: %t; the slowest page with its payments took %s", posts, queries, !t.Failed(), slowest)
 	s.settles()
 	if r, err = s.rebuild(); err != nil || r.Different != 0 || r.Behind != 0 {
 		t.Fatalf("at rest: %+v: %v", r, err)

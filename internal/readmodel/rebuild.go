@@ -244,30 +244,36 @@ func orTryAgain(err error) error {
 
 // swap is one transaction: it holds the writers of the live tables, while readers
 // go on, until the new tables are as far as the live ones, and then replaces them.
-func (b *rebuild) swap(ctx context.Context, f *follower) (err error) {
+func (b *rebuild) swap(ctx context.Context, f *follower) error {
 	b.enter(PhaseHold)
 	tx, err := b.conn.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin the swap: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
-			defer cancel()
-			_ = tx.Rollback(rctx) // the session ends with the rebuild
-		}
-	}()
-	// EXCLUSIVE keeps out the projector and replays of parked keys, whose first
-	// statement is a SELECT … FOR UPDATE on payment_view, and lets plain reads in.
-	if _, err = tx.Exec(ctx, `SET LOCAL lock_timeout = '`+lockPatience+`'`); err != nil {
+	if err := b.replace(ctx, tx, f); err != nil {
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+		defer cancel()
+		return errors.Join(err, tx.Rollback(rctx))
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit the swap, which may have been made: %w", err)
+	}
+	b.done.Swapped = true
+	return nil
+}
+
+func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
+	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '`+lockPatience+`'`); err != nil {
 		return fmt.Errorf("hold the projector: %w", err)
 	}
-	if _, err = tx.Exec(ctx, `LOCK TABLE public.payment_view, public.refund_view, public.payment_timeline IN EXCLUSIVE MODE`); err != nil {
+	// EXCLUSIVE keeps out the projector and replays of parked keys, whose first
+	// statement is a SELECT … FOR UPDATE on payment_view, and lets plain reads in.
+	if _, err := tx.Exec(ctx, `LOCK TABLE public.payment_view, public.refund_view, public.payment_timeline IN EXCLUSIVE MODE`); err != nil {
 		return orTryAgain(fmt.Errorf("hold the projector: %w", err))
 	}
 	held, cancel := context.WithTimeout(ctx, b.HoldFor)
 	defer cancel()
-	if err = f.toTheProjector(held, tx); err != nil {
+	if err := f.toTheProjector(held, tx); err != nil {
 		return hold(ctx, held, err)
 	}
 	if err := b.keepParkedLines(ctx, tx); err != nil {
@@ -284,18 +290,11 @@ func (b *rebuild) swap(ctx context.Context, f *follower) (err error) {
 	}
 	b.enter(PhaseSwap)
 	for _, statement := range swapStatements {
-		if _, err = tx.Exec(ctx, statement); err != nil {
+		if _, err := tx.Exec(ctx, statement); err != nil {
 			return orTryAgain(fmt.Errorf("swap: %w", err))
 		}
 	}
-	if err := forget(ctx, tx, b.consumer()); err != nil {
-		return err
-	}
-	if err = tx.Commit(ctx); err != nil {
-		return fmt.Errorf("commit the swap, which may have been made: %w", err)
-	}
-	b.done.Swapped = true
-	return nil
+	return forget(ctx, tx, b.consumer())
 }
 
 // hold makes a hold that took too long one to be tried again.

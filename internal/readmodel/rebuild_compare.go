@@ -120,7 +120,7 @@ func (b *rebuild) settle(ctx context.Context, f *follower) error {
 		}
 	}
 	if b.behind <= fewBehind {
-		return nil
+		return b.vacuum(ctx, "unsettled")
 	}
 	tag, err := b.conn.Exec(ctx, `
 		DELETE FROM payment_view_next.unsettled u USING payment_view_next.payment_view n
@@ -130,7 +130,7 @@ func (b *rebuild) settle(ctx context.Context, f *follower) error {
 		return fmt.Errorf("count what the projector is behind with: %w", err)
 	}
 	b.unseen = tag.RowsAffected()
-	return nil
+	return b.vacuum(ctx, "unsettled")
 }
 
 // report reads what judge has found at last.

@@ -100,19 +100,29 @@ func (s source) copy(ctx context.Context, from, to *pgconn.PgConn) (rows int64, 
 }
 
 // keepLines takes over the lines of the live timeline that the outbox has no more,
-// up to each row's sequence; what is beyond comes from the log.
+// up to each row's sequence; what is beyond comes from the log. There are no
+// indexes yet: they are made at once when all lines are there.
 func (b *rebuild) keepLines(ctx context.Context) error {
+	if err := b.vacuum(ctx, viewTables[:]...); err != nil {
+		return err
+	}
+	// Materialized, since a nested loop over the table itself would see it grow.
 	tag, err := b.conn.Exec(ctx, `
+		WITH told AS MATERIALIZED (SELECT merchant_id, payment_id, sequence FROM payment_view_next.payment_timeline)
 		INSERT INTO payment_view_next.payment_timeline
 		SELECT l.* FROM public.payment_timeline l
-			JOIN payment_view_next.payment_view v ON v.merchant_id = l.merchant_id AND v.payment_id = l.payment_id
-		WHERE l.sequence <= v.sequence
-		ON CONFLICT DO NOTHING`)
+			JOIN payment_view_next.payment_view v ON v.merchant_id = l.merchant_id AND v.payment_id = l.payment_id AND l.sequence <= v.sequence
+		WHERE NOT EXISTS (SELECT FROM told t WHERE t.merchant_id = l.merchant_id AND t.payment_id = l.payment_id AND t.sequence = l.sequence)`)
 	if err != nil {
 		return fmt.Errorf("keep the timeline: %w", err)
 	}
 	b.done.Kept = tag.RowsAffected()
-	for _, t := range viewTables { // so that the first queries after the swap are planned as those before
+	return nil
+}
+
+// vacuum also sees to it that the next queries are planned by what the tables hold.
+func (b *rebuild) vacuum(ctx context.Context, tables ...string) error {
+	for _, t := range tables {
 		if _, err := b.conn.Exec(ctx, `VACUUM (ANALYZE) `+schemaNext+`.`+t); err != nil {
 			return fmt.Errorf("analyze %s: %w", t, err)
 		}

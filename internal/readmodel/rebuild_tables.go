@@ -109,8 +109,12 @@ func (b *rebuild) makeTables(ctx context.Context) error {
 	return b.execute(ctx, statements)
 }
 
-// index makes the indexes and keys of the live tables, by the same names.
+// index makes the indexes and keys of the live tables, by the same names, once all
+// rows are there.
 func (b *rebuild) index(ctx context.Context) error {
+	if err := b.keepLines(ctx); err != nil {
+		return err
+	}
 	for _, t := range viewTables {
 		statements, err := b.describe(ctx, `
 			SELECT CASE WHEN c.oid IS NULL
@@ -126,7 +130,7 @@ func (b *rebuild) index(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.keepLines(ctx)
+	return b.vacuum(ctx, "payment_timeline")
 }
 
 // describe gives the statements that a query over the catalog writes.

@@ -46,7 +46,7 @@ func TestARebuildWhilePostsQueriesAndTheProjectorGoOn(t *testing.T) {
 			before := s.described()
 			stop := s.traffic()
 			r, err := s.rebuild()
-			if posts, queries := stop(); posts == 0 || queries == 0 {
+			if posts, queries, _ := stop(); posts == 0 || queries == 0 {
 				t.Errorf("%d posts and %d queries beside the rebuild", posts, queries)
 			}
 			if err != nil || !r.Swapped || r.Different != 0 || r.Payments < 24 || r.Refunds == 0 || r.Lines == 0 {

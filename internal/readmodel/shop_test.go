@@ -256,7 +256,7 @@ func (s *shop) refund() {
 // awaits polls the database until the count is zero.
 func awaits(t *testing.T, what string, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a million's sagas take their time
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -323,9 +323,9 @@ func (s *shop) leftovers() (n int) {
 	return n
 }
 
-// traffic posts and queries until stop, which says how many of each it made. Any
-// that fails is an error of the test.
-func (s *shop) traffic() (stop func() (posts, queries int64)) {
+// traffic posts and queries until stop, which says how many of each it made, and how
+// long the slowest page took with its payments. Any that fails is an error of the test.
+func (s *shop) traffic() (stop func() (posts, queries int64, slowest time.Duration)) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	scope, err := access.Authorize(access.Principal{KeyID: "key_1", MerchantID: s.merchant, Role: access.RoleMerchant}, access.PaymentsRead)
@@ -333,7 +333,7 @@ func (s *shop) traffic() (stop func() (posts, queries int64)) {
 		s.t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	var posts, queries atomic.Int64
+	var posts, queries, slowest atomic.Int64
 	failed := func(what string, err error) bool {
 		if err != nil && ctx.Err() == nil {
 			s.t.Errorf("%s: %v", what, err)
@@ -356,6 +356,7 @@ func (s *shop) traffic() (stop func() (posts, queries int64)) {
 	for range 2 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				begun := time.Now()
 				page, err := s.queries.List(ctx, scope, Filter{Limit: 3})
 				if failed("list", err) {
 					return
@@ -369,13 +370,16 @@ func (s *shop) traffic() (stop func() (posts, queries int64)) {
 					queries.Add(4) // each of the two reads the payment first
 				}
 				queries.Add(1)
+				took := int64(time.Since(begun))
+				for is := slowest.Load(); took > is && !slowest.CompareAndSwap(is, took); is = slowest.Load() {
+				}
 			}
 		})
 	}
-	return func() (int64, int64) {
+	return func() (int64, int64, time.Duration) {
 		cancel()
 		wg.Wait()
-		return posts.Load(), queries.Load()
+		return posts.Load(), queries.Load(), time.Duration(slowest.Load())
 	}
 }
 
