@@ -38,6 +38,14 @@ func TestFiftyRefundsOfAThirdLeaveThree(t *testing.T) {
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	accepted := 0
+	// All that the pool has connections for have begun before the first may write.
+	gate, err := w.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gate.Exec(t.Context(), `SELECT FROM orders FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
 	for range 50 {
 		group.Go(func() {
 			_, err := w.refund(t.Context(), id, &third)
@@ -49,6 +57,16 @@ func TestFiftyRefundsOfAThirdLeaveThree(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+	for waiting := 0; waiting < 10; {
+		err := gate.QueryRow(t.Context(), `
+			SELECT count(*) FROM pg_stat_clear_snapshot(), pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := gate.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	group.Wait()
 	w.settle()
