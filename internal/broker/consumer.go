@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -21,7 +22,11 @@ const (
 	heartbeat        = time.Second     // how soon a member learns of a rebalance
 	rebalanceTimeout = 6 * time.Second
 	joinBackoff      = 500 * time.Millisecond
-	groupTimeout     = 3 * time.Second // of one request to the group's coordinator
+	// groupTimeout is of one request to the group's coordinator, after what the
+	// coordinator may take by right. A coordinator that begins a rebalance's time anew
+	// with each member that joins takes more than one rebalanceTimeout: members that
+	// gave up before the second is over, and joined again, would keep it from ending.
+	groupTimeout = 10 * time.Second
 
 	beatInterval = time.Second
 	drainTimeout = 3 * time.Second
@@ -99,7 +104,8 @@ func (k *consumer) run(ctx context.Context) error {
 		ID: k.client.prefixed(k.Group), Topics: []string{k.client.prefixed(k.Topic)}, Brokers: k.client.brokers,
 		Dialer:         k.client.dialer(conns),
 		SessionTimeout: sessionTimeout, HeartbeatInterval: heartbeat, RebalanceTimeout: rebalanceTimeout,
-		JoinGroupBackoff: joinBackoff, Timeout: groupTimeout, WatchPartitionChanges: true,
+		JoinGroupBackoff: joinBackoff + mathrand.N(joinBackoff), //nolint:gosec // jitter is no secret
+		Timeout:          groupTimeout, WatchPartitionChanges: true,
 		StartOffset: kafka.FirstOffset,
 	})
 	if err != nil {
