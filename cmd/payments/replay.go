@@ -51,7 +51,7 @@ func replay(ctx context.Context, e environment) error {
 		return err
 	}
 	defer owner.Close()
-	log, err := newBroker(c.KafkaBrokers, c.KafkaPrefix, c.Kafka)
+	log, err := newBroker(c.KafkaBrokers, c.KafkaPrefix, c.Kafka, nil)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"payments/internal/access"
@@ -45,6 +46,7 @@ type service struct {
 	write             *pgxpool.Pool
 	read              *pgxpool.Pool
 	broker            *broker.Client
+	traces            *telemetry.Traces
 	bank              provider.Provider
 	orders            *order.Service
 	worker            *saga.Worker
@@ -68,6 +70,16 @@ func serve(ctx context.Context, e environment) error {
 	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.monitor = loop.NewMonitor(time.Now, s.registry)
+	if s.traces, err = telemetry.NewTraces(ctx, telemetry.TraceConfig{
+		Endpoint: c.Traces.Endpoint, Ratio: c.Traces.Ratio, Version: version, Log: s.log,
+	}); err != nil {
+		return fmt.Errorf("PAYMENTS_TRACES_ENDPOINT: %w", err)
+	}
+	defer func() {
+		if err := s.traces.Close(ctx); err != nil {
+			s.log.WarnContext(ctx, "traces lost", "error", err)
+		}
+	}()
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
@@ -87,7 +99,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka); err != nil {
+	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
 		return err
 	}
 	bank, err := s.newProvider()
@@ -101,7 +113,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
-	s.bank = provider.Instrument(bank, s.registry)
+	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
 		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Provider: s.bank, Due: func() { s.worker.Wake() },
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
@@ -124,9 +136,9 @@ func (s *service) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-func newBroker(brokers []string, prefix string, k config.Kafka) (*broker.Client, error) {
+func newBroker(brokers []string, prefix string, k config.Kafka, tracer trace.Tracer) (*broker.Client, error) {
 	c, err := broker.NewClient(brokers, broker.Config{
-		Prefix:            prefix,
+		Prefix: prefix, Tracer: tracer,
 		ReplicationFactor: k.ReplicationFactor, MinInSync: k.MinInSync, Retention: k.Retention,
 		TLS: k.TLS, SASL: broker.SASL{Mechanism: k.SASLMechanism, Username: k.Username, Password: k.Password},
 	})
@@ -251,7 +263,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-		Cipher:        s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+		Cipher:        s.Cipher, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},

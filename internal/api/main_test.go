@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/access"
 	"payments/internal/devstack/devtest"
@@ -30,6 +31,7 @@ import (
 	providerwebhook "payments/internal/provider/webhook"
 	"payments/internal/readmodel"
 	"payments/internal/secret"
+	"payments/internal/telemetry"
 	"payments/internal/webhook"
 )
 
@@ -146,7 +148,7 @@ func newWorld(t *testing.T) *world {
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator:    access.NewAuthenticator(pool, pepper),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
-		Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)
 	return w
@@ -339,4 +341,14 @@ func (w *world) declined(placed answer) inbox.Message {
 		"ce_id": w.ids.New(payment.PrefixEvent), "ce_type": string(payment.EventOrderFailed), "ce_sequence": "2",
 		"ce_time": time.Now().UTC().Format(time.RFC3339Nano),
 	}}
+}
+
+// tracer sends nothing, and keeps the flags that callers give.
+func tracer(t *testing.T) trace.Tracer {
+	t.Helper()
+	traces, err := telemetry.NewTraces(t.Context(), telemetry.TraceConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return traces.Tracer()
 }

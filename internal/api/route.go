@@ -12,7 +12,6 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"payments/internal/access"
-	"payments/internal/order"
 	"payments/internal/payment"
 )
 
@@ -111,7 +110,9 @@ func (s *server) serve(rt route) http.Handler {
 		if rt.waits {
 			c.wait = preferredWait(r.Header.Values("Prefer"))
 		}
-		ctx, cancel := context.WithTimeout(order.WithTrace(r.Context(), s.traceparent(r)), requestTimeout+c.wait)
+		ctx, span := s.span(r, rt.pattern)
+		defer func() { end(span, rec) }()
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout+c.wait)
 		defer cancel()
 		if r.Body != http.NoBody {
 			// Cleared once the body is read; until then it bounds the draining of a refused one, too.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/access"
 	"payments/internal/idempotency"
@@ -107,6 +108,7 @@ type Config struct {
 	Cipher           Cipher
 	IDs              payment.Generator // of requests that bring no Request-Id
 	RateLimits       RateLimits        // the zero value: none
+	Tracer           trace.Tracer
 	Log              *slog.Logger
 	Registerer       prometheus.Registerer
 }
@@ -120,7 +122,7 @@ type server struct {
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
 	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
-		c.IDs.Now == nil || c.IDs.Random == nil || c.Log == nil || c.Registerer == nil {
+		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}
 	m, err := newMetrics(c.Registerer)

@@ -82,7 +82,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	w.server = w.serve(Config{
 		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
 		Authenticator:    access.NewAuthenticator(dead, pepper),
-		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	const notification = `{"id":"evt_1"}`
 	for _, a := range []answer{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -41,6 +42,9 @@ type Config struct {
 	TLS *tls.Config
 	// SASL says who we are. Default nobody.
 	SASL SASL
+	// Tracer makes a span of each batch that is sent, and of each that is processed.
+	// Default none.
+	Tracer trace.Tracer
 	// Dial opens each connection to a broker. Default TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }

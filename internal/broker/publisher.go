@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/segmentio/kafka-go"
+	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/outbox"
 )
@@ -42,6 +43,23 @@ type place struct {
 
 // Publish sends the partitions' shares side by side and waits for all of them.
 func (p *Publisher) Publish(ctx context.Context, msgs []outbox.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	ctx, end := p.client.span(ctx, "send", msgs[0].Topic, trace.SpanKindProducer, len(msgs), func(i int) string {
+		for _, h := range msgs[i].Headers {
+			if h.Key == headerTrace {
+				return h.Value
+			}
+		}
+		return ""
+	})
+	err := p.publish(ctx, msgs)
+	end(err)
+	return err
+}
+
+func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message) error {
 	shares := map[place][]kafka.Record{}
 	for _, m := range msgs {
 		all, err := p.all(ctx, m.Topic)

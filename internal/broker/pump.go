@@ -13,6 +13,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/segmentio/kafka-go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/inbox"
 )
@@ -183,6 +185,10 @@ func (p *pump) safely(ctx context.Context, batch []inbox.Message) (taken int, er
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
+	ctx, end := p.client.span(ctx, "process", p.Topic, trace.SpanKindConsumer, len(batch),
+		func(i int) string { return batch[i].Headers[headerTrace] },
+		attribute.String("messaging.consumer.group.name", p.Group), attribute.String("messaging.destination.partition.id", strconv.Itoa(p.partition)))
+	defer func() { end(err) }()
 	return p.sink.Apply(ctx, p.generation, batch)
 }
 

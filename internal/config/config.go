@@ -16,6 +16,12 @@ type Log struct {
 	Format string // json or text
 }
 
+// Traces are sent by OTLP over HTTP.
+type Traces struct {
+	Endpoint string  // http(s)://collector:4318/v1/traces; empty: none are sent
+	Ratio    float64 // of those that begin here, 0 to 1
+}
+
 // Config of `payments serve`.
 type Config struct {
 	Addr               string // host:port
@@ -52,6 +58,7 @@ type Config struct {
 	InboxMaxAttempts     int           // of a message, before its key is parked
 	Pepper               *secret.Pepper
 	Cipher               *secret.Cipher
+	Traces               Traces
 	Log                  Log
 }
 
@@ -94,6 +101,7 @@ func Load(lookup Lookup) (Config, error) {
 		InboxMaxAttempts:     r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
 		Pepper:               keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),
 		Cipher:               keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD),
+		Traces:               Traces{r.httpURL("PAYMENTS_TRACES_ENDPOINT", optional), r.ratio("PAYMENTS_TRACES_RATIO", 1)},
 		Log:                  r.log(),
 	}
 	timeout, horizon := 2*time.Second, 5*time.Second

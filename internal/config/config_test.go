@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
-		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Log: Log{slog.LevelInfo, "json"},
+		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Traces: Traces{Ratio: 1}, Log: Log{slog.LevelInfo, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -71,7 +71,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
-		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
+		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_TRACES_ENDPOINT": "http://c:4318/v1/traces", "PAYMENTS_TRACES_RATIO": "0.25", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
 		"PAYMENTS_PROVIDER_WEBHOOK_SECRETS": webhookSecret + "1, " + webhookSecret + "2",
 		"PAYMENTS_TLS_CERT":                 "/tls/cert.pem", "PAYMENTS_TLS_KEY": "/tls/key.pem",
@@ -89,6 +89,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||
+		c.Traces != (Traces{"http://c:4318/v1/traces", 0.25}) ||
 		c.Provider != ProviderStripe || c.ProviderURL != "" || c.StripeKey != stripeKey || c.StripeURL != "http://stripe:12111" ||
 		!slices.Equal(c.WebhookSecrets, []string{webhookSecret + "1", webhookSecret + "2"}) {
 		t.Errorf("config = %+v", c)
@@ -150,6 +151,9 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_STRANGER_LIMIT", s3cret, "PAYMENTS_STRANGER_LIMIT must be a whole number"},
 		{"PAYMENTS_STRANGER_BURST", "0", "PAYMENTS_STRANGER_BURST must be a whole number from 1"},
 		{"PAYMENTS_LOG_LEVEL", s3cret, "PAYMENTS_LOG_LEVEL must be debug, info, warn or error"},
+		{"PAYMENTS_TRACES_ENDPOINT", "grpc://" + s3cret, "PAYMENTS_TRACES_ENDPOINT must be an http or https URL"},
+		{"PAYMENTS_TRACES_RATIO", "1.5", "PAYMENTS_TRACES_RATIO must be a number from 0 to 1"},
+		{"PAYMENTS_TRACES_RATIO", "NaN", "PAYMENTS_TRACES_RATIO must be a number from 0 to 1"},
 		{"PAYMENTS_LOG_FORMAT", s3cret, "PAYMENTS_LOG_FORMAT must be json or text"},
 	} {
 		env := complete(t)

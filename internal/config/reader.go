@@ -151,6 +151,18 @@ func secretText(prefix, s string) bool {
 	return ok && len(rest) >= 24 && strings.Trim(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-") == ""
 }
 
+func (r *reader) ratio(name string, otherwise float64) float64 {
+	value := r.text(name, optional)
+	if value == "" {
+		return otherwise
+	}
+	f, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(f >= 0 && f <= 1) { // NaN is neither
+		r.wrong(name, "must be a number from 0 to 1")
+	}
+	return f
+}
+
 func (r *reader) integer(name string, otherwise, least, most int) int {
 	value := r.text(name, optional)
 	if value == "" {

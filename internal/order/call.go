@@ -58,7 +58,7 @@ func (s *Service) call(t provider.OperationType, r record) *saga.Call {
 			if err != nil {
 				return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
 			}
-			return outcome(t, with(ctx, d.operation(t, req.Key)))
+			return outcome(t, with(withTraceparent(ctx, req.Trace), d.operation(t, req.Key)))
 		}
 	}
 	return &saga.Call{Execute: do(s.Provider.Execute), Lookup: do(s.Provider.Lookup), Record: recording(r)}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/propagation"
 
 	"payments/internal/outbox"
 	"payments/internal/payment"
@@ -87,15 +88,14 @@ func (s *Service) append(ctx context.Context, tx pgx.Tx, t payment.EventType, se
 	})
 }
 
-type traceKey struct{}
-
-// WithTrace keeps the W3C traceparent of the request that the context is of, for
-// the saga and the events that follow from it.
-func WithTrace(ctx context.Context, traceparent string) context.Context {
-	return context.WithValue(ctx, traceKey{}, traceparent)
+// traceparent is that of the request or the call that the context is of, by the W3C's
+// Trace Context, or "".
+func traceparent(ctx context.Context) string {
+	c := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, c)
+	return c["traceparent"]
 }
 
-func traceparent(ctx context.Context) string {
-	trace, _ := ctx.Value(traceKey{}).(string) // without one there is none
-	return trace
+func withTraceparent(ctx context.Context, traceparent string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
 }

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // An answer of the provider is a few hundred bytes; a lookup by key has one operation.
@@ -216,6 +218,7 @@ func (h *HTTP) call(ctx context.Context, method, path string, query url.Values, 
 		return answer{}, fmt.Errorf("make request: %w", err)
 	}
 	req.Header.Set("Accept", "application/json")
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Idempotency-Key", key)

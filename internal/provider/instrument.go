@@ -7,19 +7,25 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 )
 
 type instrumented struct {
 	Provider
+	tracer  trace.Tracer
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
 
-// Instrument counts and times each call of p. Several providers may share reg;
+// Instrument counts and times each call of p, and makes it a span of its context's
+// trace. Several providers may share reg;
 // any other collision of names in it panics, as prometheus does.
-func Instrument(p Provider, reg prometheus.Registerer) Provider {
+func Instrument(p Provider, tracer trace.Tracer, reg prometheus.Registerer) Provider {
 	i := &instrumented{
 		Provider: p,
+		tracer:   tracer,
 		calls: registered(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_provider_calls_total",
 			Help: "Calls to the payment provider by what is known after them.",
@@ -56,16 +62,23 @@ func registered[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 }
 
 func (i *instrumented) Execute(ctx context.Context, op Operation) Result {
-	return i.observe("execute", op, func() Result { return i.Provider.Execute(ctx, op) })
+	return i.observe(ctx, "execute", op, i.Provider.Execute)
 }
 
 func (i *instrumented) Lookup(ctx context.Context, op Operation) Result {
-	return i.observe("lookup", op, func() Result { return i.Provider.Lookup(ctx, op) })
+	return i.observe(ctx, "lookup", op, i.Provider.Lookup)
 }
 
-func (i *instrumented) observe(call string, op Operation, do func() Result) Result {
+func (i *instrumented) observe(ctx context.Context, call string, op Operation, do func(context.Context, Operation) Result) Result {
+	ctx, span := i.tracer.Start(ctx, call+" "+string(op.Type), trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("payments.provider", i.Name()), attribute.String("payments.reference", op.Reference)))
+	defer span.End()
 	began := time.Now()
-	r := do()
+	r := do(ctx, op)
+	span.SetAttributes(attribute.String("payments.outcome", r.Outcome.String()))
+	if r.Outcome == Unknown {
+		span.SetStatus(codes.Error, "it is not known what came of it")
+	}
 	i.seconds.WithLabelValues(call, string(op.Type)).Observe(time.Since(began).Seconds())
 	i.calls.WithLabelValues(i.Name(), call, string(op.Type), r.Outcome.String()).Inc()
 	return r

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"payments/internal/provider"
 )
@@ -28,8 +29,8 @@ func (f fixed) Lookup(context.Context, provider.Operation) provider.Result {
 func TestInstrumentCountsByOutcome(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	lost := provider.Result{Outcome: provider.Unknown, InFlight: true, Err: errors.New("no answer")}
-	one := provider.Instrument(fixed{"one", lost}, reg)
-	two := provider.Instrument(fixed{"two", provider.Result{Outcome: provider.Succeeded}}, reg)
+	one := provider.Instrument(fixed{"one", lost}, noop.NewTracerProvider().Tracer(""), reg)
+	two := provider.Instrument(fixed{"two", provider.Result{Outcome: provider.Succeeded}}, noop.NewTracerProvider().Tracer(""), reg)
 	if one.Name() != "one" {
 		t.Errorf("name is %q", one.Name())
 	}

@@ -32,8 +32,9 @@ func (k Kind) String() string {
 // Request is what a call to another system gets. Key is derived from saga and
 // step and never changes, however often the request is sent.
 type Request struct {
-	Key  string
-	Data json.RawMessage
+	Key   string
+	Data  json.RawMessage
+	Trace string // W3C traceparent of the request that began the saga, or ""
 }
 
 // digest is what an attempt keeps of its request: SHA-256 over the key and the

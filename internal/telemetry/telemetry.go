@@ -1,4 +1,4 @@
-// Package telemetry sets up what the service says about itself: its log. Metrics
+// Package telemetry sets up what the service says about itself: its log and its traces. Metrics
 // stand with what they measure, on an injected registerer.
 //
 // It imports no other package of the service.
