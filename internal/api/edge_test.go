@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"payments/internal/payment"
 )
@@ -126,7 +127,8 @@ func inBubble(t *testing.T, client func(b bubble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{Config: Config{
-			Log: slog.New(slog.DiscardHandler), IDs: payment.Generator{Now: time.Now, Random: bytes.NewReader(make([]byte, 1<<10))},
+			Log: slog.New(slog.DiscardHandler), Tracer: noop.NewTracerProvider().Tracer(""),
+			IDs: payment.Generator{Now: time.Now, Random: bytes.NewReader(make([]byte, 1<<10))},
 		}}
 		m, err := newMetrics(prometheus.NewRegistry())
 		if err != nil {
