@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,7 +27,7 @@ import (
 const parkedUsage = `payments parked list [-consumer NAME] [-fingerprint F] [-groups]
 payments parked show ID
 payments parked replay ID… | -all [-consumer NAME] [-fingerprint F]
-payments parked discard -reason WHY [-by WHO] [-all] ID
+payments parked discard -reason WHY [-by WHO] -offset N | -all ID
 `
 
 // errRefusedAgain: what was replayed is parked still; the output says why.
@@ -39,6 +40,7 @@ type parkedCommand struct {
 	ids         []string
 	filter      inbox.ParkedFilter
 	all, groups bool
+	offset      *int64 // nil with -all
 	reason, by  string
 }
 
@@ -60,6 +62,11 @@ func runParked(ctx context.Context, e environment) error {
 	flags.StringVar(&c.filter.Fingerprint, "fingerprint", "", "keys with this fingerprint only")
 	flags.BoolVar(&c.groups, "groups", false, "one line an error")
 	flags.BoolVar(&c.all, "all", false, "all of them")
+	flags.Func("offset", "of the key's first message", func(s string) error {
+		n, err := strconv.ParseInt(s, 10, 64)
+		c.offset = &n
+		return err
+	})
 	flags.StringVar(&c.reason, "reason", "", "why it is never to be applied")
 	flags.StringVar(&c.by, "by", e.value("USER"), "who decides so")
 	if err := flags.Parse(e.args[1:]); err != nil {
@@ -230,7 +237,10 @@ func (c parkedCommand) discard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	remaining, err := c.parked.Discard(ctx, id, c.by, c.reason, c.all)
+	if (c.offset == nil) != c.all {
+		return errors.New("say which message by -offset, as `payments parked show` has it of the first, or -all")
+	}
+	remaining, err := c.parked.Discard(ctx, id, c.by, c.reason, c.offset)
 	if err != nil {
 		return err
 	}

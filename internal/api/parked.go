@@ -259,22 +259,31 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	}
 	var q struct {
 		Reason *string `json:"reason"`
-		All    *bool   `json:"all"` // optional: with the messages behind the first
+		Offset *int64  `json:"offset"` // of the key's first message; or
+		All    *bool   `json:"all"`    // with the messages behind it
 	}
 	if err := c.decode(&q); err != nil {
 		return err
 	}
 	var f fields
 	reason := take(&f, q.Reason, "/reason")
+	if all := q.All != nil && *q.All; !all {
+		take(&f, q.Offset, "/offset")
+	} else if q.Offset != nil {
+		f = append(f, payment.FieldError{Pointer: "/offset", Code: "member_conflicting", Message: "cannot be beside all"})
+	}
 	if err := f.err(); err != nil {
 		return err
 	}
 	if utf8.RuneCountInString(reason) > maxReason {
 		return invalid("/reason", "text_invalid", "must have at most "+strconv.Itoa(maxReason)+" characters")
 	}
-	remaining, err := s.Parked.Discard(ctx, id, c.keyID, reason, q.All != nil && *q.All)
+	remaining, err := s.Parked.Discard(ctx, id, c.keyID, reason, q.Offset)
 	if errors.Is(err, inbox.ErrNoReason) {
 		return invalid("/reason", "text_invalid", "must say why, in text")
+	}
+	if errors.Is(err, inbox.ErrNotFirst) {
+		return payment.Errorf(payment.CodeParkedMoved, "The message at this offset is not the key's first, or not any more.").Because(err)
 	}
 	if err != nil {
 		return notParked(err)

@@ -91,17 +91,20 @@ func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 	}
 	discard := "/v1/ops/parked/" + id + "/discard"
 	for body, want := range map[string]string{
-		`{}`: "/reason missing", `{"reason": " "}`: "/reason text_invalid", `{"reason": "a\u0000"}`: "/reason text_invalid",
-		`{"reason": "x", "more": 1}`: "/more member_unknown", `{"reason": "` + strings.Repeat("x", 1001) + `"}`: "/reason text_invalid",
+		`{}`: "/reason missing,/offset missing", `{"reason": "x"}`: "/offset missing", `{"reason": "x", "all": false}`: "/offset missing",
+		`{"reason": " ", "all": true}`: "/reason text_invalid", `{"reason": "a\u0000", "offset": 0}`: "/reason text_invalid",
+		`{"reason": "x", "offset": 0, "all": true}`: "/offset member_conflicting", `{"reason": "x", "offset": 0, "more": 1}`: "/more member_unknown",
+		`{"reason": "` + strings.Repeat("x", 1001) + `", "all": true}`: "/reason text_invalid",
 	} {
 		if got := w.refused(body, w.do("POST", discard, w.operator, body), 400, payment.CodeInvalid); strings.Join(got, ",") != want {
 			t.Errorf("discard %.40s: %v, want %s", body, got, want)
 		}
 	}
-	first := w.do("POST", discard, w.operator, `{"reason": "not ours"}`)
+	first := w.do("POST", discard, w.operator, `{"reason": "not ours", "offset": 0}`)
 	if first.status != http.StatusOK || first.at(t, "remaining") != "1" || first.at(t, "released") != false {
 		t.Errorf("discard: %d %s", first.status, first.body)
 	}
+	w.refused("the same again", w.do("POST", discard, w.operator, `{"reason": "not ours", "offset": 0}`), 409, payment.CodeParkedMoved)
 	rest := w.do("POST", discard, w.operator, `{"reason": "not ours", "all": true}`)
 	if rest.at(t, "released") != true {
 		t.Errorf("discard all: %s", rest.body)
@@ -112,7 +115,7 @@ func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 		t.Errorf("%d discards by an operator's key (%v), want 2", by, err)
 	}
 	for _, a := range []answer{
-		w.do("GET", "/v1/ops/parked/"+id, w.operator, ""), w.do("POST", discard, w.operator, `{"reason": "again"}`),
+		w.do("GET", "/v1/ops/parked/"+id, w.operator, ""), w.do("POST", discard, w.operator, `{"reason": "again", "offset": 1}`),
 		w.do("POST", "/v1/ops/parked/"+id+"/replay", w.operator, "{}"), w.do("GET", "/v1/ops/parked/%00", w.operator, ""),
 	} {
 		w.refused("what is gone", a, 404, payment.CodeNotFound)

@@ -45,6 +45,7 @@ var problems = map[payment.Code]struct {
 	payment.CodeRefundExceeds:      {http.StatusConflict, "The refund is larger than what is left"},
 	payment.CodeSagaState:          {http.StatusConflict, "The saga's state does not allow this"},
 	payment.CodeSecondOperator:     {http.StatusConflict, "Another operator has to approve"},
+	payment.CodeParkedMoved:        {http.StatusConflict, "Another message is the key's first"},
 	payment.CodeWebhookLimit:       {http.StatusConflict, "The limit of webhook endpoints or secrets is reached"},
 	payment.CodeWebhookDisabled:    {http.StatusConflict, "The webhook endpoint is disabled"},
 	payment.CodeKeyInUse:           {http.StatusConflict, "The idempotency key is in use"},

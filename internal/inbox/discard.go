@@ -12,16 +12,17 @@ import (
 )
 
 // Discard takes the first message of a parked key, or all of them, out of the
-// way for good, and tells how many wait behind it still. Each leaves a row in
+// way for good. The first is named by its offset, so that a discard that is asked
+// for again, since its answer was lost, takes no other; nil is all. It tells how many wait still. Each leaves a row in
 // inbox_discarded that says who did it and why, and its id counts as seen: it is
 // not applied when it comes again. The key stays parked while messages wait.
-func (p *Parked) Discard(ctx context.Context, id, by, reason string, all bool) (remaining int64, err error) {
+func (p *Parked) Discard(ctx context.Context, id, by, reason string, offset *int64) (remaining int64, err error) {
 	by, reason = strings.TrimSpace(by), strings.TrimSpace(reason)
 	if by == "" || reason == "" || clean(by) != by || clean(reason) != reason {
 		return 0, ErrNoReason
 	}
 	err = postgres.InTx(ctx, p.pool, func(tx pgx.Tx) (err error) {
-		remaining, err = discard(ctx, tx, id, by, reason, all)
+		remaining, err = discard(ctx, tx, id, by, reason, offset)
 		return err
 	})
 	if err != nil {
@@ -30,7 +31,7 @@ func (p *Parked) Discard(ctx context.Context, id, by, reason string, all bool) (
 	return remaining, nil
 }
 
-func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, all bool) (remaining int64, err error) {
+func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, offset *int64) (remaining int64, err error) {
 	key, err := lockKey(ctx, tx, id)
 	if err != nil {
 		return 0, err
@@ -40,13 +41,16 @@ func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, all bool) (r
 		return 0, err
 	}
 	limit := 1
-	if all {
+	if offset == nil {
 		limit = replayChunk
 	}
 	for {
 		gone, err := readParked(ctx, tx, id, limit)
 		if err != nil {
 			return 0, err
+		}
+		if offset != nil && (len(gone) == 0 || gone[0].Offset != *offset) {
+			return 0, ErrNotFirst
 		}
 		for _, m := range gone {
 			if err := strike(ctx, tx, id, key, m, keptFrom, by, reason); err != nil {
@@ -57,7 +61,7 @@ func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, all bool) (r
 		if err != nil || remaining == 0 {
 			return 0, err
 		}
-		if !all {
+		if offset != nil {
 			break
 		}
 	}

@@ -118,7 +118,11 @@ func TestAnotherServiceOfAnotherDomain(t *testing.T) {
 		t.Fatalf("parked: %+v, %v", page, err)
 	}
 	id := page.Keys[0].ID
-	if _, err := desk.Discard(ctx, id, "gatekeeper", "the gate was wet", false); err != nil {
+	_, waiting, err := desk.Show(ctx, id, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := desk.Discard(ctx, id, "gatekeeper", "the gate was wet", &waiting[0].Offset); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := desk.Replay(ctx, id); err != nil || !r.Released {

@@ -20,6 +20,8 @@ var (
 	ErrCursor = errors.New("not a page's next cursor")
 	// ErrNoReason: what is thrown away needs somebody who says why.
 	ErrNoReason = errors.New("a discard needs who and why, in text")
+	// ErrNotFirst: the message is not the key's first, or not any more.
+	ErrNotFirst = errors.New("the first message of the key has another offset")
 )
 
 // Parked is what people do about the keys that wait for them, of all consumers

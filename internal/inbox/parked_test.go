@@ -87,7 +87,7 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 	for what, err := range map[string]error{
 		"show":    func() error { _, _, err := desk.Show(t.Context(), "prk_0", 1); return err }(),
 		"replay":  func() error { _, err := desk.Replay(t.Context(), "prk_0"); return err }(),
-		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", "me", "why", false); return err }(),
+		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", "me", "why", nil); return err }(),
 	} {
 		if !errors.Is(err, ErrNotParked) {
 			t.Errorf("%s of an unknown key: %v", what, err)
@@ -180,18 +180,23 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	desk := NewParked(pool, in)
 	a, b := parkedID("test", "events", []byte("a")), parkedID("test", "events", []byte("b"))
 	for _, c := range [][2]string{{"", "why"}, {"me", " "}, {"me", "w\x00y"}, {"m\xff", "why"}} {
-		if _, err := desk.Discard(t.Context(), a, c[0], c[1], false); !errors.Is(err, ErrNoReason) {
+		if _, err := desk.Discard(t.Context(), a, c[0], c[1], nil); !errors.Is(err, ErrNoReason) {
 			t.Errorf("discard by %q for %q: %v", c[0], c[1], err)
 		}
 	}
-	if n, err := desk.Discard(t.Context(), a, "key_1", "sent by mistake", false); n != 1 || err != nil {
+	first := int64(1)
+	if n, err := desk.Discard(t.Context(), a, "key_1", "sent by mistake", &first); n != 1 || err != nil {
 		t.Fatalf("discard: %d, %v", n, err)
+	}
+	// The answer was lost.
+	if _, err := desk.Discard(t.Context(), a, "key_1", "sent by mistake", &first); !errors.Is(err, ErrNotFirst) {
+		t.Errorf("the same discard again: %v", err)
 	}
 	same(t, "parked", parked(t, pool), "a-2", "b-1", "b-2", "b-3")
 	if r, err := desk.Replay(t.Context(), a); err != nil || !r.Released {
 		t.Fatalf("replay of the rest: %+v, %v", r, err)
 	}
-	if n, err := desk.Discard(t.Context(), b, "key_1", "all of it", true); n != 0 || err != nil {
+	if n, err := desk.Discard(t.Context(), b, "key_1", "all of it", nil); n != 0 || err != nil {
 		t.Fatalf("discard all: %d, %v", n, err)
 	}
 	same(t, "parked", parked(t, pool))

@@ -25,6 +25,7 @@ const (
 	CodeUnauthenticated    Code = "unauthenticated"
 	CodeForbidden          Code = "forbidden"
 	CodeSignatureInvalid   Code = "signature_invalid"
+	CodeParkedMoved        Code = "parked_message_moved"
 	CodeWebhookLimit       Code = "webhook_limit"
 	CodeWebhookDisabled    Code = "webhook_endpoint_disabled"
 	CodeServiceUnavailable Code = "service_unavailable"

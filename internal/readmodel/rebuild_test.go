@@ -279,7 +279,11 @@ func (s *shop) release(orderID string) {
 	if err != nil || len(page.Keys) != 1 || string(page.Keys[0].Key) != orderID || page.Keys[0].Messages != 3 {
 		s.t.Fatalf("parked: %+v %v", page, err)
 	}
-	if _, err := parked.Discard(s.t.Context(), page.Keys[0].ID, "ada", "no event", false); err != nil {
+	_, waiting, err := parked.Show(s.t.Context(), page.Keys[0].ID, 1)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := parked.Discard(s.t.Context(), page.Keys[0].ID, "ada", "no event", &waiting[0].Offset); err != nil {
 		s.t.Fatal(err)
 	}
 	if replayed, err := parked.Replay(s.t.Context(), page.Keys[0].ID); err != nil || !replayed.Released || replayed.Applied != 2 {
