@@ -61,14 +61,14 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{}, {"drop"}, {"show"}, {"show", "prk_0"}, {"replay"}, {"replay", "-all", id}, {"replay", "prk_0"},
-		{"discard", "-all", id}, {"discard", "-reason", " ", "-all", id}, {"discard", "-reason", "x", id}, {"discard", "-reason", "x", "-offset", "0", "-all", id},
+		{"discard", "-all", id}, {"discard", "-reason", " ", "-all", id}, {"discard", "-reason", "x", id}, {"discard", "-reason", "x", "-offset", "1", "-all", id},
 		{"discard", "-reason", "x", "-offset", "one", id}, {"discard", "-reason", "x", "-offset", "7", id}, {"list", "x"}, {"list", "-nonsense"},
 	} {
 		if out, err := try(args...); err == nil {
 			t.Errorf("parked %q is no error:\n%s", args, out)
 		}
 	}
-	says("discard", []string{"1 wait still"}, "discard", "-reason", "sent by a test", "-offset", "0", id)
+	says("discard", []string{"1 wait still"}, "discard", "-reason", "sent by a test", "-offset", "1", id)
 	says("discard", []string{"0 wait still"}, "discard", "-reason", "sent by a test", "-by", "grace", "-all", id)
 	if out := says("list", nil, "list"); strings.Contains(out, id) {
 		t.Errorf("still there:\n%s", out)
