@@ -248,10 +248,14 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	if err != nil {
 		return err
 	}
+	authorizer, err := access.NewAuthorizer(s.log, s.registry)
+	if err != nil {
+		return err
+	}
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
-		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-		Cipher:        s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
+		Authenticator: access.NewAuthenticator(s.write, s.Pepper), Authorizer: authorizer,
+		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -55,6 +56,7 @@ func (s *server) routes() []route {
 		// These two can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
+		{method: http.MethodPost, pattern: "/v1/ops/authz/explain", action: access.AuthzExplain, handle: s.explainAuthorization},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
 		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},
 		{method: http.MethodGet, pattern: "/v1/ops/parked/groups", action: access.ParkedRead, handle: s.groupParked},
@@ -67,12 +69,24 @@ func (s *server) routes() []route {
 
 // call is one permitted request.
 type call struct {
-	w     *recorder
-	r     *http.Request
-	keyID string // of the caller's API key
-	scope access.Scope
-	query url.Values
-	wait  time.Duration // preferred; 0 without
+	w         *recorder
+	r         *http.Request
+	principal access.Principal
+	scope     access.Scope
+	// showEmail: the policies let this caller see customers' addresses.
+	showEmail bool
+	query     url.Values
+	wait      time.Duration // preferred; 0 without
+}
+
+// check refuses a table with a route that anybody could call.
+func check(routes []route) error {
+	for _, rt := range routes {
+		if rt.signed == rt.action.Known() {
+			return fmt.Errorf("api: the route %s %s needs an action that the policies know, or a signed body", rt.method, rt.pattern)
+		}
+	}
+	return nil
 }
 
 func (s *server) router() http.Handler {
@@ -130,7 +144,7 @@ func (s *server) serve(rt route) http.Handler {
 		if err == nil {
 			err = rt.handle(ctx, c)
 		}
-		if err != nil && c.keyID == "" {
+		if err != nil && c.principal.KeyID == "" {
 			err = s.limits.refused(rec.Header(), r, err)
 		}
 		if err != nil {
@@ -146,11 +160,12 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	if err != nil {
 		return err
 	}
-	c.keyID = principal.KeyID
+	c.principal = principal
 	if err := s.limits.keys.take(c.w.Header(), principal.KeyID); err != nil {
 		return err
 	}
-	c.scope, err = access.Authorize(principal, rt.action)
+	decision, err := s.Authorizer.Authorize(ctx, principal, rt.action)
+	c.scope, c.showEmail = decision.Scope, decision.CustomerEmail
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
 		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)
