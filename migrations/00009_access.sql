@@ -16,7 +16,38 @@ ALTER TABLE api_keys
     ADD COLUMN replaced_by text COLLATE "C" REFERENCES api_keys (id),
     ADD CONSTRAINT api_keys_replaced CHECK (replaced_by <> id);
 
+-- Row-level security on every tenant table: a session sees the rows of the merchant
+-- that its setting payments.merchant names, everybody's where it is '*', and none
+-- where it is not set (internal/postgres.ForTenant). Forced, since where the read
+-- model stands in a database of its own the service's role owns it. A later
+-- migration calls this for each table that it makes with a merchant_id.
+-- +goose StatementBegin
+CREATE FUNCTION isolate_tenants(tenant_table regclass, merchant_column name DEFAULT 'merchant_id') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', tenant_table);
+    EXECUTE format('CREATE POLICY one_tenant ON %s USING (current_setting(''payments.merchant'', true) IN (''*'', %I))', tenant_table, merchant_column);
+END $$;
+-- +goose StatementEnd
+
+SELECT isolate_tenants(c.oid::regclass)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND a.attname = 'merchant_id' AND NOT a.attisdropped;
+SELECT isolate_tenants('merchants', 'id');
+
 -- +goose Down
+-- +goose StatementBegin
+DO $$
+DECLARE
+    t regclass;
+BEGIN
+    FOR t IN SELECT polrelid::regclass FROM pg_policy WHERE polname = 'one_tenant' LOOP
+        EXECUTE format('DROP POLICY one_tenant ON %s', t);
+        EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', t);
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+DROP FUNCTION isolate_tenants;
 ALTER TABLE api_keys
     DROP CONSTRAINT api_keys_replaced, DROP CONSTRAINT api_keys_networks,
     DROP COLUMN replaced_by, DROP COLUMN last_used_at, DROP COLUMN expires_at, DROP COLUMN networks,

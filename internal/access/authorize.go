@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/payment"
+	"payments/internal/postgres"
 )
 
 // Scope bounds a query to what its caller may see. Only an Authorizer makes one
@@ -22,6 +23,15 @@ type Scope struct {
 // Merchant is the one merchant whose rows are in scope, or all. An empty id
 // without all matches no row.
 func (s Scope) Merchant() (id string, all bool) { return s.merchant, s.all }
+
+// Bound bounds all that is done with the context to the scope a second time: the
+// database shows no row outside it, whatever a query asks for.
+func (s Scope) Bound(ctx context.Context) context.Context {
+	if s.all {
+		return ctx
+	}
+	return postgres.ForTenant(ctx, s.merchant)
+}
 
 // Decision is what a permitted caller may see: rows, and of their members those
 // that not everybody sees.

@@ -134,6 +134,7 @@ func (s *server) serve(rt route) http.Handler {
 		var err error
 		if !rt.signed {
 			err = s.permit(ctx, rt, c)
+			ctx = c.scope.Bound(ctx)
 		}
 		if err == nil {
 			err = c.readQuery(rt)
