@@ -252,9 +252,11 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	if err != nil {
 		return err
 	}
+	authenticator := access.NewAuthenticator(s.write, s.Pepper)
+	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
-		Authenticator: access.NewAuthenticator(s.write, s.Pepper), Authorizer: authorizer,
+		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
 		Cipher: s.Cipher, IDs: generator(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,

@@ -11,5 +11,5 @@
 // secret is shown once; stored is its HMAC under a pepper that is not in the
 // database. It needs no slow hash: nobody guesses 160 random bits.
 //
-// It imports payment, secret, postgres and loop.
+// It imports payment, secret, postgres, idempotency and loop.
 package access

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"payments/internal/payment"
 	"payments/internal/secret"
@@ -87,6 +89,8 @@ type Key struct {
 	MerchantID string
 	Role       Role
 	MAC        []byte
+	Networks   []netip.Prefix // from where it may be used; none is anywhere
+	ExpiresAt  *time.Time
 }
 
 // NewKey makes an API key and what to store of it. The text exists nowhere else:
@@ -119,5 +123,5 @@ func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID string)
 	if err != nil {
 		return Key{}, err
 	}
-	return Key{c.KeyID, merchantID, role, pepper.MAC([]byte(c.maced))}, nil
+	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, MAC: pepper.MAC([]byte(c.maced))}, nil
 }

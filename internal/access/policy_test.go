@@ -116,8 +116,8 @@ func TestTheSchemaKnowsWhatTheCodeKnows(t *testing.T) {
 			t.Errorf("%s: the schema has %q, the code %q", what, got, want)
 		}
 	}
-	same("actions", actions, texts(Actions()))
-	same("roles", roles, texts(Roles()))
+	same("actions", actions, names(Actions()))
+	same("roles", roles, names(Roles()))
 	pool := open(t)
 	for _, r := range Roles() {
 		var ok bool
@@ -128,7 +128,7 @@ func TestTheSchemaKnowsWhatTheCodeKnows(t *testing.T) {
 	}
 }
 
-func texts[T ~string](all []T) (s []string) {
+func names[T ~string](all []T) (s []string) {
 	for _, v := range all {
 		s = append(s, string(v))
 	}

@@ -146,7 +146,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
-		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t),
+		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
 		Cipher: w.cipher, IDs: w.ids, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -56,6 +57,10 @@ func (s *server) routes() []route {
 		// These two can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
+		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: []string{"merchant", "limit", "cursor"}, handle: s.listKeys},
+		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},
+		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysWrite, hides: true, handle: s.rotateKey},
+		{method: http.MethodDelete, pattern: "/v1/ops/keys/{id}", action: access.KeysWrite, hides: true, handle: s.revokeKey},
 		{method: http.MethodPost, pattern: "/v1/ops/authz/explain", action: access.AuthzExplain, handle: s.explainAuthorization},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
 		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},
@@ -157,7 +162,7 @@ func (s *server) serve(rt route) http.Handler {
 func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")))
+	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")), peer(c.r))
 	if err != nil {
 		return err
 	}
@@ -198,6 +203,12 @@ func queryError(pointer, code, message string) error {
 		Code: payment.CodeInvalid, Message: "The query is not valid.",
 		Fields: []payment.FieldError{{Pointer: pointer, Code: code, Message: message}},
 	}
+}
+
+// peer is the address of the connection: what a header says of it anybody can write.
+func peer(r *http.Request) netip.Addr {
+	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address is in no network
+	return a.Addr()
 }
 
 // bearer is empty, and so no key, unless there is exactly one Bearer credential
