@@ -15,11 +15,6 @@ import (
 	"payments/internal/payment"
 )
 
-const (
-	maxKeys        = 100
-	defaultOverlap = 24 * time.Hour
-)
-
 // keyResource has its secret in the first answer to its creation alone: the stored
 // answer, and so every replay, has null there.
 type keyResource struct {
@@ -44,19 +39,13 @@ func newKeyResource(k access.APIKey) keyResource {
 }
 
 func (s *server) listKeys(ctx context.Context, c *call) error {
-	merchantID, after, limit := c.query.Get("merchant"), c.query.Get("cursor"), 20
+	merchantID := c.query.Get("merchant")
 	if c.query.Has("merchant") && !payment.ValidID(payment.PrefixMerchant, merchantID) {
 		return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
 	}
-	if c.query.Has("cursor") && !payment.ValidID(payment.PrefixKey, after) {
-		return queryError("/query/cursor", "cursor_invalid", "must be the next_cursor of a page")
-	}
-	if c.query.Has("limit") {
-		n, err := strconv.Atoi(c.query.Get("limit"))
-		if err != nil || n < 1 || n > maxKeys {
-			return queryError("/query/limit", "out_of_range", "must be from 1 to "+strconv.Itoa(maxKeys))
-		}
-		limit = n
+	after, limit, err := c.page(payment.PrefixKey)
+	if err != nil {
+		return err
 	}
 	keys, err := s.Keys.List(ctx, merchantID, after, limit+1)
 	if err != nil {
@@ -69,7 +58,7 @@ func (s *server) listKeys(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
-		l.NextCursor = &items[limit-1].ID
+		l.NextCursor = cursorBehind(items[limit-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
@@ -174,7 +163,7 @@ func (s *server) rotateKey(ctx context.Context, c *call) error {
 }
 
 func (s *server) sealKey(k access.APIKey) (idempotency.Response, error) {
-	resp, err := s.seal(k.ID, "/v1/ops/keys", newKeyResource(k))
+	resp, err := s.seal(k.ID, "/v1/ops/keys", "", newKeyResource(k))
 	resp.Status = http.StatusCreated
 	return resp, err
 }

@@ -57,7 +57,7 @@ func (s *server) routes() []route {
 		// These two can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
-		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: []string{"merchant", "limit", "cursor"}, handle: s.listKeys},
+		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: append(pageParameters(), "merchant"), handle: s.listKeys},
 		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},
 		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysWrite, hides: true, handle: s.rotateKey},
 		{method: http.MethodDelete, pattern: "/v1/ops/keys/{id}", action: access.KeysWrite, hides: true, handle: s.revokeKey},

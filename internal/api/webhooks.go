@@ -103,7 +103,6 @@ func (s *server) sealEndpoint(k webhook.Keyed) (idempotency.Response, error) {
 	}
 	resp, err := s.seal(k.ID, "/v1/webhook_endpoints/"+k.ID, "", r)
 	resp.Status = http.StatusCreated
-	delete(resp.Header, headerReadAfter) // it is read from the tables that it was written to
 	return resp, err
 }
 
