@@ -16,6 +16,18 @@ ALTER TABLE api_keys
     ADD COLUMN replaced_by text COLLATE "C" REFERENCES api_keys (id),
     ADD CONSTRAINT api_keys_replaced CHECK (replaced_by <> id);
 
+-- As internal/payment.ParseCurrency has them: a new one is added in both.
+CREATE FUNCTION currencies() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN string_to_array(
+    'AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD '
+    || 'CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD '
+    || 'GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD '
+    || 'KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO '
+    || 'NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE '
+    || 'SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND '
+    || 'VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG', ' ');
+ALTER TABLE orders DROP CONSTRAINT orders_currency_check, ADD CONSTRAINT orders_currency_check CHECK (currency = ANY (currencies()));
+ALTER TABLE payments DROP CONSTRAINT payments_currency_check, ADD CONSTRAINT payments_currency_check CHECK (currency = ANY (currencies()));
+
 -- Row-level security on every tenant table: a session sees the rows of the merchant
 -- that its setting payments.merchant names, everybody's where it is '*', and none
 -- where it is not set (internal/postgres.ForTenant). Forced, since where the read
@@ -48,6 +60,9 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 DROP FUNCTION isolate_tenants;
+ALTER TABLE payments DROP CONSTRAINT payments_currency_check, ADD CONSTRAINT payments_currency_check CHECK (currency ~ '^[A-Z]{3}$');
+ALTER TABLE orders DROP CONSTRAINT orders_currency_check, ADD CONSTRAINT orders_currency_check CHECK (currency ~ '^[A-Z]{3}$');
+DROP FUNCTION currencies;
 ALTER TABLE api_keys
     DROP CONSTRAINT api_keys_replaced, DROP CONSTRAINT api_keys_networks,
     DROP COLUMN replaced_by, DROP COLUMN last_used_at, DROP COLUMN expires_at, DROP COLUMN networks,
