@@ -36,8 +36,9 @@ func (s Scope) Bound(ctx context.Context) context.Context {
 // Decision is what a permitted caller may see: rows, and of their members those
 // that not everybody sees.
 type Decision struct {
-	Scope         Scope
-	CustomerEmail bool // shown in the clear
+	Scope Scope
+	// Confidential: what ConfidentialRead names is shown in the clear.
+	Confidential bool
 }
 
 // Authorizer decides by the policies in policy/.
@@ -78,9 +79,9 @@ func (a *Authorizer) Authorize(ctx context.Context, p Principal, do Action) (Dec
 	if scope == (Scope{}) {
 		return Decision{}, errForbidden()
 	}
-	email, _, failed := a.decide(p, CustomerEmailRead, nil)
-	a.report(ctx, p, CustomerEmailRead, failed)
-	return Decision{Scope: scope, CustomerEmail: email.covers(scope)}, nil
+	confidential, _, failed := a.decide(p, ConfidentialRead, nil)
+	a.report(ctx, p, ConfidentialRead, failed)
+	return Decision{Scope: scope, Confidential: confidential.covers(scope)}, nil
 }
 
 // AuthorizeRefund asks again once the amount is known: a role may have a limit.

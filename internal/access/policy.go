@@ -47,8 +47,9 @@ const (
 	KeysRead         Action = "keys:read"
 	KeysWrite        Action = "keys:write"
 	AuthzExplain     Action = "authz:explain"
-	// CustomerEmailRead is of no route: it decides what an answer shows.
-	CustomerEmailRead Action = "customer_email:read"
+	// ConfidentialRead is of no route: it decides whether an answer shows customers'
+	// addresses, and of webhooks' URLs what is behind the host, where tokens are.
+	ConfidentialRead Action = "confidential:read"
 )
 
 // Actions lists every action there is.
@@ -57,7 +58,7 @@ func Actions() []Action {
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
 		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
 		SagasRead, SagasOperate, WebhooksRead, WebhooksWrite,
-		KeysRead, KeysWrite, AuthzExplain, CustomerEmailRead,
+		KeysRead, KeysWrite, AuthzExplain, ConfidentialRead,
 	}
 }
 

@@ -149,12 +149,12 @@ func TestNothingIsAllowedByAccident(t *testing.T) {
 	}
 }
 
-func TestCustomersAddressIsMaskedByPolicy(t *testing.T) {
+func TestTheConfidentialIsMaskedByPolicy(t *testing.T) {
 	a := newTestAuthorizer(t)
 	for r, shown := range map[Role]bool{
 		RoleMerchant: true, RoleMerchantReader: true, RoleOperator: true, RoleSupport: false, RoleAuditor: false,
 	} {
-		if d, err := a.Authorize(t.Context(), principal(r), PaymentsRead); err != nil || d.CustomerEmail != shown {
+		if d, err := a.Authorize(t.Context(), principal(r), PaymentsRead); err != nil || d.Confidential != shown {
 			t.Errorf("%s: %+v, %v", r, d, err)
 		}
 	}

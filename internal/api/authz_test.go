@@ -20,7 +20,7 @@ func TestRouteMatrix(t *testing.T) {
 	a := authorizer(t)
 	var b strings.Builder
 	line := func(cells ...string) {
-		row := fmt.Sprintf("%-6s %-34s %-18s", cells[0], cells[1], cells[2])
+		row := fmt.Sprintf("%-6s %-65s %-18s", cells[0], cells[1], cells[2])
 		for _, c := range cells[3:] {
 			row += fmt.Sprintf(" %-15s", c)
 		}
@@ -93,6 +93,18 @@ func TestTheCustomersAddressIsMasked(t *testing.T) {
 	} {
 		one, page := w.do("GET", "/v1/payments/"+id, key, ""), w.do("GET", "/v1/payments", key, "")
 		if one.status != 200 || one.at(t, "customer.email") != want || page.status != 200 || page.at(t, "data.0.customer.email") != want {
+			t.Errorf("want %s: %d %s %d %s", want, one.status, one.body, page.status, page.body)
+		}
+	}
+}
+
+func TestAWebhooksURLIsMasked(t *testing.T) {
+	w := newWorld(t)
+	id := w.newEndpoint(w.merchant, "k").at(t, "id").(string)
+	whole, bare := "https://hooks.example.com/payments", "https://hooks.example.com/"+masked
+	for key, want := range map[string]string{w.merchant: whole, w.reader: whole, w.operator: whole, w.support: bare, w.auditor: bare} {
+		one, page := w.do("GET", "/v1/webhook_endpoints/"+id, key, ""), w.do("GET", "/v1/webhook_endpoints", key, "")
+		if one.status != 200 || one.at(t, "url") != want || page.status != 200 || page.at(t, "data.0.url") != want {
 			t.Errorf("want %s: %d %s %d %s", want, one.status, one.body, page.status, page.body)
 		}
 	}

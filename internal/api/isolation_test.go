@@ -15,6 +15,7 @@ import (
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/readmodel"
+	"payments/internal/webhook"
 )
 
 // planted is all that the other merchant has, and no answer may show.
@@ -25,6 +26,8 @@ const planted = `{"amount": 777, "currency": "EUR", "payment_method": "pm_card_v
 // theirs are the words by which anything of the other merchant's is known.
 type theirs struct {
 	payment, order, refund, saga, keyID, cursor string
+	endpoint, delivery, secret                  string
+	mine                                        string // an endpoint of the caller's
 	words                                       []string
 }
 
@@ -62,7 +65,21 @@ func (w *world) plant() theirs {
 		SELECT s.id, k.id FROM sagas s, api_keys k WHERE s.merchant_id = $1 AND k.merchant_id = $1 LIMIT 1`, w.otherID).Scan(&x.saga, &x.keyID); err != nil {
 		w.t.Fatal(err)
 	}
-	x.words = []string{x.payment, x.order, x.refund, x.saga, x.keyID, w.otherID, "theirs", "THEIRS"}
+	e := w.do("POST", "/v1/webhook_endpoints", w.other, `{"url":"https://theirs.example.com/theirs","events":["*"]}`, key("theirs-endpoint")...)
+	if e.status != 201 {
+		w.t.Fatalf("%d %s", e.status, e.body)
+	}
+	x.mine = w.newEndpoint(w.merchant, "mine").at(w.t, "id").(string)
+	x.endpoint, x.secret, x.delivery = e.at(w.t, "id").(string), e.at(w.t, "secret").(string), w.ids.New(payment.PrefixDelivery)
+	if _, err := w.pool.Exec(w.t.Context(), `
+		WITH d AS (
+			INSERT INTO webhook_deliveries (merchant_id, id, endpoint_id, event_id, event_type, payment_id, body, attempts, tries)
+			VALUES ($1, $2, $3, 'evt_theirs', 'order.confirmed', $4, 'theirs', 1, 1) RETURNING merchant_id, id)
+		INSERT INTO webhook_attempts (merchant_id, delivery_id, number, started_at, duration_ms, outcome, detail)
+		SELECT merchant_id, id, 1, now(), 1, 'timeout', 'theirs' FROM d`, w.otherID, x.delivery, x.endpoint, x.payment); err != nil {
+		w.t.Fatal(err)
+	}
+	x.words = []string{x.payment, x.order, x.refund, x.saga, x.keyID, x.endpoint, x.delivery, x.secret, w.otherID, "theirs", "THEIRS"}
 	return x
 }
 
@@ -71,6 +88,7 @@ func (w *world) plant() theirs {
 func (x theirs) paths(w *world, pattern string) [][2]string {
 	none := map[string]string{
 		x.payment: w.ids.New(payment.PrefixPayment), x.saga: w.ids.New(payment.PrefixSaga), x.keyID: w.ids.New(payment.PrefixKey),
+		x.endpoint: w.ids.New(payment.PrefixEndpoint), x.delivery: w.ids.New(payment.PrefixDelivery),
 	}
 	id := x.payment
 	switch {
@@ -78,11 +96,23 @@ func (x theirs) paths(w *world, pattern string) [][2]string {
 		id = x.saga
 	case strings.Contains(pattern, "/keys/"):
 		id = x.keyID
+	case strings.Contains(pattern, "/webhook_endpoints/"):
+		id = x.endpoint
 	}
-	fill := func(id string) string {
-		return strings.NewReplacer("{id}", id, "{act}", "retry", "{provider}", "simulator").Replace(pattern)
+	fill := func(id, delivery string) string {
+		return strings.NewReplacer("{id}", id, "{delivery}", delivery, "{act}", "retry", "{provider}", "simulator").Replace(pattern)
 	}
-	pairs := [][2]string{{fill(id), fill(none[id])}}
+	pairs := [][2]string{{fill(id, x.delivery), fill(none[id], none[x.delivery])}}
+	if strings.Contains(pattern, "{delivery}") { // of the caller's own endpoint
+		pairs = append(pairs, [2]string{fill(x.mine, x.delivery), fill(x.mine, none[x.delivery])})
+	}
+	if pattern == "/v1/webhook_endpoints" || strings.HasSuffix(pattern, "/deliveries") {
+		cursor := *cursorBehind(x.endpoint)
+		if pattern != "/v1/webhook_endpoints" {
+			cursor = *cursorBehind(x.delivery)
+		}
+		pairs = append(pairs, [2]string{fill(id, "") + "?cursor=" + cursor, fill(none[id], "") + "?cursor=" + cursor})
+	}
 	if pattern == "/v1/payments" {
 		for name, v := range map[string][2]string{
 			"customer": {"theirs-customer", "nobodys-customer"}, "order": {"theirs-order", "nobodys-order"}, "cursor": {x.cursor, x.cursor},
@@ -127,6 +157,7 @@ func TestNothingOfAnotherMerchantWithoutAScope(t *testing.T) {
 	}
 	c := w.api
 	c.Payments = unscoped{readmodel.NewQueries(w.pool), everybody.Scope}
+	c.Webhooks = unscopedWebhooks{webhook.NewStore(w.pool, w.ids, w.cipher, webhook.Guard{}), everybody.Scope}
 	c.Registerer = prometheus.NewRegistry()
 	w.server = w.serve(c)
 	w.walk(x)
@@ -152,6 +183,23 @@ func (u unscoped) Timeline(ctx context.Context, _ access.Scope, id string) ([]re
 
 func (u unscoped) Refunds(ctx context.Context, _ access.Scope, id string) ([]readmodel.Refund, error) {
 	return u.Queries.Refunds(ctx, u.everybody, id)
+}
+
+type unscopedWebhooks struct {
+	*webhook.Store
+	everybody access.Scope
+}
+
+func (u unscopedWebhooks) Get(ctx context.Context, _ access.Scope, id string) (webhook.Endpoint, error) {
+	return u.Store.Get(ctx, u.everybody, id)
+}
+
+func (u unscopedWebhooks) List(ctx context.Context, _ access.Scope, after string, limit int) ([]webhook.Endpoint, bool, error) {
+	return u.Store.List(ctx, u.everybody, after, limit)
+}
+
+func (u unscopedWebhooks) Deliveries(ctx context.Context, _ access.Scope, endpointID, after string, limit int) ([]webhook.Delivery, bool, error) {
+	return u.Store.Deliveries(ctx, u.everybody, endpointID, after, limit)
 }
 
 func (w *world) walk(x theirs) {
@@ -201,6 +249,7 @@ func (w *world) everythingOf(merchantID string) (all string) {
 	for _, table := range []string{
 		"orders", "order_lines", "payments", "refunds", "stock", "idempotency_keys", "sagas", "saga_attempts", "saga_actions", "outbox",
 		"payment_view", "refund_view", "payment_timeline", "api_keys",
+		"webhook_endpoints", "webhook_secrets", "webhook_deliveries", "webhook_attempts",
 	} {
 		var rows string
 		if err := w.pool.QueryRow(w.t.Context(), `SELECT coalesce(string_agg(x::text, chr(10) ORDER BY x::text), '') FROM `+table+` x WHERE merchant_id = $1`,

@@ -93,7 +93,7 @@ func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, er
 	}
 	switch {
 	case p.CustomerEmailCiphertext == nil:
-	case !c.showEmail: // not even opened
+	case !c.confidential: // not even opened
 		hidden := masked
 		r.Customer.Email = &hidden
 	default:

@@ -78,10 +78,10 @@ type call struct {
 	r         *http.Request
 	principal access.Principal
 	scope     access.Scope
-	// showEmail: the policies let this caller see customers' addresses.
-	showEmail bool
-	query     url.Values
-	wait      time.Duration // preferred; 0 without
+	// confidential: the policies let this caller see what is masked for others.
+	confidential bool
+	query        url.Values
+	wait         time.Duration // preferred; 0 without
 }
 
 // check refuses a table with a route that anybody could call.
@@ -171,7 +171,7 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 		return err
 	}
 	decision, err := s.Authorizer.Authorize(ctx, principal, rt.action)
-	c.scope, c.showEmail = decision.Scope, decision.CustomerEmail
+	c.scope, c.confidential = decision.Scope, decision.Confidential
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
 		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)

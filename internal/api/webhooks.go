@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -67,6 +68,18 @@ func newEndpointResource(e webhook.Endpoint) endpointResource {
 	}
 	if e.DisabledReason != "" {
 		r.Status = "disabled"
+	}
+	return r
+}
+
+// endpoint masks of the URL what may hold a token, unless the caller may see it.
+func (c *call) endpoint(e webhook.Endpoint) endpointResource {
+	r := newEndpointResource(e)
+	if !c.confidential {
+		scheme, rest, _ := strings.Cut(e.URL, "://")
+		if host := strings.IndexAny(rest, "/?"); host >= 0 {
+			r.URL = scheme + "://" + rest[:host] + "/" + masked
+		}
 	}
 	return r
 }
@@ -159,7 +172,7 @@ func (s *server) getEndpoint(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, newEndpointResource(e))
+	return s.ok(ctx, c, c.endpoint(e))
 }
 
 func (s *server) listEndpoints(ctx context.Context, c *call) error {
@@ -173,7 +186,7 @@ func (s *server) listEndpoints(ctx context.Context, c *call) error {
 	}
 	items := make([]endpointResource, len(page))
 	for i, e := range page {
-		items[i] = newEndpointResource(e)
+		items[i] = c.endpoint(e)
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
@@ -200,7 +213,7 @@ func (s *server) enableEndpoint(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, newEndpointResource(e))
+	return s.ok(ctx, c, c.endpoint(e))
 }
 
 func (s *server) listDeliveries(ctx context.Context, c *call) error {
