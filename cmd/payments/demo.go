@@ -67,7 +67,8 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if err := db.Provision(ctx, "payments"); err != nil {
 		return err
 	}
-	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments")
+	// For people with psql: without a tenant, row-level security shows them no row.
+	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments") + "?options=-c%20payments.merchant%3D*"
 	d.vars["PAYMENTS_MIGRATE_DATABASE_URL"] = db.URL("payments_owner", "payments")
 	kafka, err := devstack.StartBroker(ctx, devstack.BrokerConfig{Dir: filepath.Join(d.dir, "broker"), Partitions: 6, Sync: true, Log: d.log})
 	if err != nil {

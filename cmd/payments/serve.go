@@ -260,10 +260,16 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	if err != nil {
 		return err
 	}
+	authorizer, err := access.NewAuthorizer(s.log, s.registry)
+	if err != nil {
+		return err
+	}
+	authenticator := access.NewAuthenticator(s.write, s.Pepper)
+	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
-		Authenticator: access.NewAuthenticator(s.write, s.Pepper),
-		Cipher:        s.Cipher, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
+		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
+		Cipher: s.Cipher, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,9 @@ import (
 	"payments/internal/postgres"
 	"payments/internal/secret"
 )
+
+// here is where the tests' requests come from.
+var here = netip.MustParseAddr("192.0.2.7")
 
 var generator = payment.Generator{Now: time.Now, Random: rand.Reader}
 
@@ -110,13 +114,13 @@ func TestNewKeyRefusesWhatTheSchemaWould(t *testing.T) {
 	}
 }
 
-func open(t *testing.T) *pgxpool.Pool {
-	t.Helper()
-	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+func open(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	pool, err := postgres.Open(tb.Context(), devtest.Database(tb).URL)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	tb.Cleanup(pool.Close)
 	return pool
 }
 
@@ -158,7 +162,7 @@ func TestAuthenticate(t *testing.T) {
 		text:         {key.ID, merchantID, RoleMerchant},
 		operatorText: {operator.ID, "", RoleOperator},
 	} {
-		if got, err := a.Authenticate(t.Context(), bearer); err != nil || got != want {
+		if got, err := a.Authenticate(t.Context(), bearer, here); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
 	}
@@ -184,7 +188,7 @@ func TestAuthenticate(t *testing.T) {
 		"another mode": otherMode, "the id of another key": otherID, "made under another pepper": foreignText, "the dummy": dummy,
 	} {
 		work = nil
-		got, err := a.Authenticate(t.Context(), bearer)
+		got, err := a.Authenticate(t.Context(), bearer, here)
 		if !slices.Equal(work, usual) {
 			t.Errorf("%s: verified %q, want %q", name, work, usual)
 		}
@@ -204,8 +208,8 @@ func TestAuthenticate(t *testing.T) {
 func TestTheDummyIsNobody(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	a := NewAuthenticator(pool, pepper)
-	insert(t, pool, Key{a.dummy.KeyID, "", RoleOperator, pepper.MAC([]byte(a.dummy.maced))})
-	if p, err := a.Authenticate(t.Context(), "malformed"); err == nil {
+	insert(t, pool, Key{ID: a.dummy.KeyID, Role: RoleOperator, MAC: pepper.MAC([]byte(a.dummy.maced))})
+	if p, err := a.Authenticate(t.Context(), "malformed", here); err == nil {
 		t.Errorf("got in as %+v", p)
 	}
 }
@@ -215,7 +219,7 @@ func TestAuthenticateWithoutDatabase(t *testing.T) {
 	a := NewAuthenticator(pool, pepper)
 	ctx, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
-	if _, err := a.Authenticate(ctx, "sk_test_x"); !postgres.Unavailable(err) {
+	if _, err := a.Authenticate(ctx, "sk_test_x", here); !postgres.Unavailable(err) {
 		t.Errorf("got %v, want an error that says the database is unavailable", err)
 	}
 	down, err := postgres.Open(t.Context(), "postgres://nobody@127.0.0.1:1/nowhere")
@@ -223,7 +227,7 @@ func TestAuthenticateWithoutDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer down.Close()
-	if _, err := NewAuthenticator(down, pepper).Authenticate(t.Context(), ""); !postgres.Unavailable(err) {
+	if _, err := NewAuthenticator(down, pepper).Authenticate(t.Context(), "", here); !postgres.Unavailable(err) {
 		t.Errorf("got %v, want an error that says the database is unavailable", err)
 	}
 }

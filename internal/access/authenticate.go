@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,9 +26,13 @@ type Principal struct {
 // refused by every process at once.
 type Authenticator struct {
 	pool     *pgxpool.Pool
+	pepper   *secret.Pepper
 	verify   func(mac, data []byte) bool
 	dummy    Credential // stands in for one that cannot be parsed
 	dummyMAC []byte     // stands in for one that is not stored; of no credential
+
+	mu   sync.Mutex
+	used map[string]use // since the last Turn, by key
 }
 
 func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator {
@@ -34,17 +40,17 @@ func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator 
 	id := payment.PrefixKey + "_00000000000000000000000000"
 	text := FormatKey(ModeTest, id, [secretBytes]byte{})
 	return &Authenticator{
-		pool: pool, verify: pepper.Verify,
+		pool: pool, pepper: pepper, verify: pepper.Verify, used: map[string]use{},
 		dummy:    Credential{ModeTest, id, text[:len(text)-checkLength]},
 		dummyMAC: pepper.MAC([]byte("of no API key")),
 	}
 }
 
-// Authenticate takes the token of the Authorization header. Malformed, unknown,
-// revoked and wrong do the same work, one lookup and one MAC, and give the same
+// Authenticate takes the token of the Authorization header and the address that it
+// came from. Malformed, unknown, revoked, expired, from elsewhere and wrong do the same work, one lookup and one MAC, and give the same
 // CodeUnauthenticated, so that neither the answer nor its time tells which it
 // was. An error of the database stays one (postgres.Unavailable).
-func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Principal, error) {
+func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from netip.Addr) (Principal, error) {
 	c, parseErr := ParseKey(bearer)
 	if parseErr != nil {
 		c = a.dummy
@@ -55,7 +61,10 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Princi
 		live bool
 	)
 	err := a.pool.QueryRow(ctx, `
-		SELECT coalesce(merchant_id, ''), role, mac, revoked_at IS NULL FROM api_keys WHERE id = $1`, c.KeyID).
+		SELECT coalesce(merchant_id, ''), role, mac,
+			revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+				AND (networks = '{}' OR coalesce(nullif($2, '')::inet <<= ANY (networks::inet[]), false))
+		FROM api_keys WHERE id = $1`, c.KeyID, address(from)).
 		Scan(&p.MerchantID, &p.Role, &mac, &live)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Principal{}, fmt.Errorf("look up api key: %w", err)
@@ -67,14 +76,23 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Princi
 	if !verified || !live || parseErr != nil {
 		return Principal{}, payment.Errorf(payment.CodeUnauthenticated, "The API key is missing or not valid.")
 	}
+	a.note(c, mac)
 	return p, nil
+}
+
+// address is as a network is compared: without a zone, and IPv4 as itself.
+func address(from netip.Addr) string {
+	if !from.IsValid() {
+		return ""
+	}
+	return from.Unmap().WithZone("").String()
 }
 
 // InsertKey refuses a merchant that does not exist with CodeNotFound.
 func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO api_keys (id, merchant_id, role, mac) VALUES ($1, nullif($2, ''), $3, $4)`,
-		k.ID, k.MerchantID, k.Role, k.MAC)
+		INSERT INTO api_keys (id, merchant_id, role, mac, networks, expires_at) VALUES ($1, nullif($2, ''), $3, $4, $5::cidr[], $6)`,
+		k.ID, k.MerchantID, k.Role, k.MAC, texts(k.Networks), k.ExpiresAt)
 	if postgres.Constraint(err) == "api_keys_merchant_id_fkey" {
 		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)
 	}

@@ -1,13 +1,20 @@
 package access
 
 import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"payments/internal/payment"
+	"payments/internal/postgres"
 )
 
-// Scope bounds a query to what its caller may see. Only Authorize makes one that
-// allows anything.
+// Scope bounds a query to what its caller may see. Only an Authorizer makes one
+// that allows anything.
 type Scope struct {
 	merchant string
 	all      bool
@@ -17,30 +24,126 @@ type Scope struct {
 // without all matches no row.
 func (s Scope) Merchant() (id string, all bool) { return s.merchant, s.all }
 
-// Authorize decides by the policy: nothing that matches is a deny, and an
-// explicit deny wins. A refusal is CodeForbidden.
-func Authorize(p Principal, a Action) (Scope, error) {
-	switch e := decide(policy, p.Role, a); {
-	case e == all:
-		return Scope{all: true}, nil
-	case e == own && p.MerchantID != "":
-		return Scope{merchant: p.MerchantID}, nil
-	default:
-		return Scope{}, payment.Errorf(payment.CodeForbidden, "The role of this API key does not permit this.")
+// Bound bounds all that is done with the context to the scope a second time: the
+// database shows no row outside it, whatever a query asks for.
+func (s Scope) Bound(ctx context.Context) context.Context {
+	if s.all {
+		return ctx
 	}
+	return postgres.ForTenant(ctx, s.merchant)
 }
 
-// decide gives the widest extent that is allowed.
-func decide(statements []statement, r Role, a Action) extent {
-	widest := nothing
-	for _, s := range statements {
-		if !slices.Contains(s.roles, r) || !slices.Contains(s.actions, a) {
-			continue
-		}
-		if s.effect != allow {
-			return nothing
-		}
-		widest = max(widest, s.scope)
+// Decision is what a permitted caller may see: rows, and of their members those
+// that not everybody sees.
+type Decision struct {
+	Scope Scope
+	// Confidential: what ConfidentialRead names is shown in the clear.
+	Confidential bool
+}
+
+// Authorizer decides by the policies in policy/.
+type Authorizer struct {
+	policies policies
+	log      *slog.Logger
+	failures prometheus.Counter
+}
+
+// NewAuthorizer fails when a policy does not fit the schema.
+func NewAuthorizer(log *slog.Logger, reg prometheus.Registerer) (*Authorizer, error) {
+	dir, err := fs.Sub(policyFiles, "policy")
+	if err != nil {
+		return nil, fmt.Errorf("open policies: %w", err)
 	}
-	return widest
+	p, _, err := loadPolicies(dir)
+	if err != nil {
+		return nil, err
+	}
+	return newAuthorizer(p, log, reg)
+}
+
+func newAuthorizer(p policies, log *slog.Logger, reg prometheus.Registerer) (*Authorizer, error) {
+	a := &Authorizer{policies: p, log: log, failures: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "payments_authorization_errors_total", Help: "Questions denied because a policy could not be evaluated.",
+	})}
+	if err := reg.Register(a.failures); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return a, nil
+}
+
+// Authorize refuses with CodeForbidden, also when the policies could not be
+// evaluated, which is told to the log and the metric alone.
+func (a *Authorizer) Authorize(ctx context.Context, p Principal, do Action) (Decision, error) {
+	scope, _, failed := a.decide(p, do, nil)
+	a.report(ctx, p, do, failed)
+	if scope == (Scope{}) {
+		return Decision{}, errForbidden()
+	}
+	confidential, _, failed := a.decide(p, ConfidentialRead, nil)
+	a.report(ctx, p, ConfidentialRead, failed)
+	return Decision{Scope: scope, Confidential: confidential.covers(scope)}, nil
+}
+
+// AuthorizeRefund asks again once the amount is known: a role may have a limit.
+func (a *Authorizer) AuthorizeRefund(ctx context.Context, p Principal, amount payment.Money) error {
+	scope, _, failed := a.decide(p, RefundsCreate, &amount)
+	a.report(ctx, p, RefundsCreate, failed)
+	if scope == (Scope{}) {
+		return payment.Errorf(payment.CodeForbidden, "The role of this API key does not permit a refund of this amount.")
+	}
+	return nil
+}
+
+// report tells those who run the service; a caller learns of a deny only.
+func (a *Authorizer) report(ctx context.Context, p Principal, do Action, failed []string) {
+	if len(failed) == 0 {
+		return
+	}
+	a.failures.Inc()
+	a.log.ErrorContext(ctx, "a policy could not be evaluated: denied", "policies", failed, "action", do, "role", p.Role, "key", p.KeyID)
+}
+
+func errForbidden() *payment.Error {
+	return payment.Errorf(payment.CodeForbidden, "The role of this API key does not permit this.")
+}
+
+// covers reports whether every row of inner is in s.
+func (s Scope) covers(inner Scope) bool { return s.all || s == inner && s.merchant != "" }
+
+// Explanation is why a decision is what it is.
+type Explanation struct {
+	Scope    Scope    // the zero Scope is a deny
+	Policies []string // that decided; none: nothing matched
+	Failed   []string // that could not be evaluated, for which all is denied
+}
+
+// Explain gives Authorize's decision with its reasons; refund may be nil.
+func (a *Authorizer) Explain(p Principal, do Action, refund *payment.Money) Explanation {
+	scope, by, failed := a.decide(p, do, refund)
+	return Explanation{scope, by, failed}
+}
+
+// decide gives the widest scope that is allowed: everybody's rows, or the
+// principal's merchant's own, or none.
+func (a *Authorizer) decide(p Principal, do Action, refund *payment.Money) (s Scope, by, failed []string) {
+	ofAll := a.policies.ask(question{principal: p, action: do, refund: refund})
+	if len(ofAll.failed) > 0 {
+		return Scope{}, nil, ofAll.failed
+	}
+	if ofAll.allowed {
+		return Scope{all: true}, ofAll.policies, nil
+	}
+	if p.MerchantID == "" {
+		return Scope{}, ofAll.policies, nil
+	}
+	own := a.policies.ask(question{principal: p, action: do, merchantID: p.MerchantID, refund: refund})
+	if len(own.failed) > 0 {
+		return Scope{}, nil, own.failed
+	}
+	if own.allowed {
+		return Scope{merchant: p.MerchantID}, own.policies, nil
+	}
+	by = append(ofAll.policies, own.policies...)
+	slices.Sort(by)
+	return Scope{}, slices.Compact(by), nil
 }

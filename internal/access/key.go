@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"payments/internal/payment"
 	"payments/internal/secret"
@@ -86,6 +89,8 @@ type Key struct {
 	MerchantID string
 	Role       Role
 	MAC        []byte
+	Networks   []netip.Prefix // from where it may be used; none is anywhere
+	ExpiresAt  *time.Time
 }
 
 // NewKey makes an API key and what to store of it. The text exists nowhere else:
@@ -107,16 +112,16 @@ func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, 
 // deployment brings with it.
 func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID string) (Key, error) {
 	switch {
-	case role != RoleMerchant && role != RoleOperator:
-		return Key{}, errors.New("an API key's role is merchant or operator")
-	case role == RoleMerchant && !payment.ValidID(payment.PrefixMerchant, merchantID):
+	case !slices.Contains(Roles(), role):
+		return Key{}, fmt.Errorf("an API key's role is one of %v", Roles())
+	case role.OfMerchant() && !payment.ValidID(payment.PrefixMerchant, merchantID):
 		return Key{}, errors.New("a merchant's API key needs a merchant id mer_…")
-	case role == RoleOperator && merchantID != "":
-		return Key{}, errors.New("an operator's API key belongs to no merchant")
+	case !role.OfMerchant() && merchantID != "":
+		return Key{}, errors.New("the API key of a role that reads all belongs to no merchant")
 	}
 	c, err := ParseKey(text)
 	if err != nil {
 		return Key{}, err
 	}
-	return Key{c.KeyID, merchantID, role, pepper.MAC([]byte(c.maced))}, nil
+	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, MAC: pepper.MAC([]byte(c.maced))}, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/go-chi/chi/v5"
@@ -42,7 +43,7 @@ func (s *server) change(ctx context.Context, c *call, do func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	r, err := s.viewResource(p)
+	r, err := s.viewResource(c, p)
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,17 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 		return err
 	}
 	id := chi.URLParam(c.r, "id")
+	if _, all := c.scope.Merchant(); all {
+		p, err := s.Payments.Get(ctx, c.scope, id)
+		if err != nil {
+			return err
+		}
+		request = c.inNameOf(request, p.MerchantID)
+	}
 	resp, replayed, err := s.Orders.Refund(ctx, request, id, wanted, func(r order.Refunding) (idempotency.Response, error) {
+		if err := s.permitAmount(ctx, c, r); err != nil {
+			return idempotency.Response{}, err
+		}
 		return s.seal(r.ID, "/v1/payments/"+r.PaymentID+"/refunds", committed(request.MerchantID, r.PaymentID, r.Sequence), refundResource{
 			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
 			Status: payment.RefundPending, CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.CreatedAt),
@@ -83,6 +94,19 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 		return err
 	}
 	return s.unseal(c, resp, replayed)
+}
+
+// permitAmount asks once the amount is certain, and before it is committed.
+func (s *server) permitAmount(ctx context.Context, c *call, r order.Refunding) error {
+	currency, err := payment.ParseCurrency(r.Currency)
+	if err != nil {
+		return fmt.Errorf("currency of %s: %w", r.PaymentID, err)
+	}
+	amount, err := payment.NewMoney(r.Amount, currency)
+	if err != nil {
+		return fmt.Errorf("amount of %s: %w", r.ID, err)
+	}
+	return s.Authorizer.AuthorizeRefund(ctx, c.principal, amount)
 }
 
 func (s *server) listRefunds(ctx context.Context, c *call) error {

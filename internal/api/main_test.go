@@ -58,6 +58,7 @@ type world struct {
 
 	merchantID, otherID       string
 	merchant, other, operator string // API keys
+	reader, support, auditor  string
 }
 
 // brittle is the real service until a test breaks it.
@@ -138,6 +139,7 @@ func newWorld(t *testing.T) *world {
 		return text
 	}
 	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
+	w.reader, w.support, w.auditor = key(access.RoleMerchantReader, w.merchantID), key(access.RoleSupport, ""), key(access.RoleAuditor, "")
 	w.orders = &brittle{Service: order.New(w.config(pool))}
 	w.projector, err = inbox.New(pool, "payment_view", readmodel.NewProjector().Handle,
 		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
@@ -146,12 +148,21 @@ func newWorld(t *testing.T) *world {
 	}
 	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
-		Authenticator:    access.NewAuthenticator(pool, pepper),
+		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
 		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)
 	return w
+}
+
+func authorizer(t *testing.T) *access.Authorizer {
+	t.Helper()
+	a, err := access.NewAuthorizer(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 func (w *world) receiver(pool *pgxpool.Pool) *providerwebhook.Receiver {

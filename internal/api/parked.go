@@ -278,7 +278,7 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	if utf8.RuneCountInString(reason) > maxReason {
 		return invalid("/reason", "text_invalid", "must have at most "+strconv.Itoa(maxReason)+" characters")
 	}
-	remaining, err := s.Parked.Discard(ctx, id, c.keyID, reason, q.Offset)
+	remaining, err := s.Parked.Discard(ctx, id, c.principal.KeyID, reason, q.Offset)
 	if errors.Is(err, inbox.ErrNoReason) {
 		return invalid("/reason", "text_invalid", "must say why, in text")
 	}

@@ -85,6 +85,9 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if request.MerchantID == "" {
+		return payment.Errorf(payment.CodeForbidden, "This is done with a merchant's API key.")
+	}
 	o, err := q.order()
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func (s *server) outcome(ctx context.Context, c *call, paymentID string, done fu
 	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, done)
 	if err == nil && settled {
 		var r paymentResource
-		if r, err = s.viewResource(p); err == nil {
+		if r, err = s.viewResource(c, p); err == nil {
 			return r, true
 		}
 	}
@@ -132,7 +135,7 @@ func (s *server) getPayment(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.viewResource(p)
+	r, err := s.viewResource(c, p)
 	if err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (s *server) listPayments(ctx context.Context, c *call) error {
 	}
 	items := make([]paymentResource, len(page.Payments))
 	for i, p := range page.Payments {
-		if items[i], err = s.viewResource(p); err != nil {
+		if items[i], err = s.viewResource(c, p); err != nil {
 			return err
 		}
 	}

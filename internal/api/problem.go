@@ -49,6 +49,7 @@ var problems = map[payment.Code]struct {
 	payment.CodeWebhookLimit:       {http.StatusConflict, "The limit of webhook endpoints or secrets is reached"},
 	payment.CodeWebhookDisabled:    {http.StatusConflict, "The webhook endpoint is disabled"},
 	payment.CodeKeyInUse:           {http.StatusConflict, "The idempotency key is in use"},
+	payment.CodeAPIKeyInactive:     {http.StatusConflict, "The API key is not active"},
 	codeBodyTooLarge:               {http.StatusRequestEntityTooLarge, "The body is too large"},
 	codeContentType:                {http.StatusUnsupportedMediaType, "The content type is not supported"},
 	payment.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request"},

@@ -29,6 +29,9 @@ type paymentResource struct {
 	UpdatedAt        time.Time             `json:"updated_at"`
 }
 
+// masked stands for a member that the caller's role does not see.
+const masked = "***"
+
 type customerResource struct {
 	Reference string  `json:"reference"`
 	Email     *string `json:"email"`
@@ -73,7 +76,7 @@ func placedResource(p order.Placed) paymentResource {
 	return r
 }
 
-func (s *server) viewResource(p readmodel.Payment) (paymentResource, error) {
+func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, error) {
 	currency, err := payment.ParseCurrency(p.Currency)
 	if err != nil {
 		return paymentResource{}, fmt.Errorf("currency of %s: %w", p.ID, err)
@@ -88,7 +91,12 @@ func (s *server) viewResource(p readmodel.Payment) (paymentResource, error) {
 		Failure:   p.Failure,
 		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
 	}
-	if p.CustomerEmailCiphertext != nil {
+	switch {
+	case p.CustomerEmailCiphertext == nil:
+	case !c.confidential: // not even opened
+		hidden := masked
+		r.Customer.Email = &hidden
+	default:
 		email, err := s.Cipher.Decrypt(p.CustomerEmailCiphertext, order.EmailData(p.ID))
 		if err != nil {
 			return paymentResource{}, fmt.Errorf("customer's address of %s: %w", p.ID, err)

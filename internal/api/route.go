@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -54,6 +56,11 @@ func (s *server) routes() []route {
 		// These two can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
+		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: append(pageParameters(), "merchant"), handle: s.listKeys},
+		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},
+		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysWrite, hides: true, handle: s.rotateKey},
+		{method: http.MethodDelete, pattern: "/v1/ops/keys/{id}", action: access.KeysWrite, hides: true, handle: s.revokeKey},
+		{method: http.MethodPost, pattern: "/v1/ops/authz/explain", action: access.AuthzExplain, handle: s.explainAuthorization},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
 		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},
 		{method: http.MethodGet, pattern: "/v1/ops/parked/groups", action: access.ParkedRead, handle: s.groupParked},
@@ -66,12 +73,24 @@ func (s *server) routes() []route {
 
 // call is one permitted request.
 type call struct {
-	w     *recorder
-	r     *http.Request
-	keyID string // of the caller's API key
-	scope access.Scope
-	query url.Values
-	wait  time.Duration // preferred; 0 without
+	w         *recorder
+	r         *http.Request
+	principal access.Principal
+	scope     access.Scope
+	// confidential: the policies let this caller see what is masked for others.
+	confidential bool
+	query        url.Values
+	wait         time.Duration // preferred; 0 without
+}
+
+// check refuses a table with a route that anybody could call.
+func check(routes []route) error {
+	for _, rt := range routes {
+		if rt.signed == rt.action.Known() {
+			return fmt.Errorf("api: the route %s %s needs an action that the policies know, or a signed body", rt.method, rt.pattern)
+		}
+	}
+	return nil
 }
 
 func (s *server) router() http.Handler {
@@ -121,6 +140,7 @@ func (s *server) serve(rt route) http.Handler {
 		var err error
 		if !rt.signed {
 			err = s.permit(ctx, rt, c)
+			ctx = c.scope.Bound(ctx)
 		}
 		if err == nil {
 			err = c.readQuery(rt)
@@ -131,7 +151,7 @@ func (s *server) serve(rt route) http.Handler {
 		if err == nil {
 			err = rt.handle(ctx, c)
 		}
-		if err != nil && c.keyID == "" {
+		if err != nil && c.principal.KeyID == "" {
 			err = s.limits.refused(rec.Header(), r, err)
 		}
 		if err != nil {
@@ -143,15 +163,16 @@ func (s *server) serve(rt route) http.Handler {
 func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")))
+	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")), peer(c.r))
 	if err != nil {
 		return err
 	}
-	c.keyID = principal.KeyID
+	c.principal = principal
 	if err := s.limits.keys.take(c.w.Header(), principal.KeyID); err != nil {
 		return err
 	}
-	c.scope, err = access.Authorize(principal, rt.action)
+	decision, err := s.Authorizer.Authorize(ctx, principal, rt.action)
+	c.scope, c.confidential = decision.Scope, decision.Confidential
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
 		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)
@@ -183,6 +204,12 @@ func queryError(pointer, code, message string) error {
 		Code: payment.CodeInvalid, Message: "The query is not valid.",
 		Fields: []payment.FieldError{{Pointer: pointer, Code: code, Message: message}},
 	}
+}
+
+// peer is the address of the connection: what a header says of it anybody can write.
+func peer(r *http.Request) netip.Addr {
+	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address is in no network
+	return a.Addr()
 }
 
 // bearer is empty, and so no key, unless there is exactly one Bearer credential

@@ -216,7 +216,7 @@ func (s *server) actOnSaga(ctx context.Context, c *call) error {
 	if err := c.decode(&q); err != nil {
 		return err
 	}
-	by, verdict, err := q.read(c.keyID, act)
+	by, verdict, err := q.read(c.principal.KeyID, act)
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,8 @@ type Config struct {
 	ProviderWebhooks ProviderWebhooks
 	Webhooks         Webhooks
 	Authenticator    *access.Authenticator
+	Authorizer       *access.Authorizer
+	Keys             *access.Keys
 	Cipher           Cipher
 	IDs              payment.Generator // of requests that bring no Request-Id
 	RateLimits       RateLimits        // the zero value: none
@@ -121,7 +123,8 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Authenticator == nil || c.Cipher == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil ||
+		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}
@@ -134,6 +137,9 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	s := &server{c, m, l}
+	if err := check(s.routes()); err != nil {
+		return nil, err
+	}
 	return s.router(), nil
 }
 

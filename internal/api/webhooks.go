@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -71,6 +72,18 @@ func newEndpointResource(e webhook.Endpoint) endpointResource {
 	return r
 }
 
+// endpoint masks of the URL what may hold a token, unless the caller may see it.
+func (c *call) endpoint(e webhook.Endpoint) endpointResource {
+	r := newEndpointResource(e)
+	if !c.confidential {
+		scheme, rest, _ := strings.Cut(e.URL, "://")
+		if host := strings.IndexAny(rest, "/?"); host >= 0 {
+			r.URL = scheme + "://" + rest[:host] + "/" + masked
+		}
+	}
+	return r
+}
+
 func newDeliveryResource(d webhook.Delivery) deliveryResource {
 	r := deliveryResource{
 		ID: d.ID, Object: "webhook_delivery", Endpoint: d.EndpointID, EventID: d.EventID, EventType: d.EventType, Payment: d.PaymentID,
@@ -103,7 +116,6 @@ func (s *server) sealEndpoint(k webhook.Keyed) (idempotency.Response, error) {
 	}
 	resp, err := s.seal(k.ID, "/v1/webhook_endpoints/"+k.ID, "", r)
 	resp.Status = http.StatusCreated
-	delete(resp.Header, headerReadAfter) // it is read from the tables that it was written to
 	return resp, err
 }
 
@@ -160,7 +172,7 @@ func (s *server) getEndpoint(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, newEndpointResource(e))
+	return s.ok(ctx, c, c.endpoint(e))
 }
 
 func (s *server) listEndpoints(ctx context.Context, c *call) error {
@@ -174,7 +186,7 @@ func (s *server) listEndpoints(ctx context.Context, c *call) error {
 	}
 	items := make([]endpointResource, len(page))
 	for i, e := range page {
-		items[i] = newEndpointResource(e)
+		items[i] = c.endpoint(e)
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
@@ -201,7 +213,7 @@ func (s *server) enableEndpoint(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, newEndpointResource(e))
+	return s.ok(ctx, c, c.endpoint(e))
 }
 
 func (s *server) listDeliveries(ctx context.Context, c *call) error {

@@ -103,7 +103,9 @@ func (p *Postgres) Provision(ctx context.Context, database string) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	secret := "'" + strings.ReplaceAll(p.password, "'", "''") + "'"
 	for _, s := range []struct{ exists, name, create string }{
-		{"SELECT 1 FROM pg_roles WHERE rolname = $1", OwnerRole, "CREATE ROLE " + OwnerRole + " LOGIN PASSWORD " + secret},
+		{"SELECT 1 FROM pg_roles WHERE rolname = $1", OwnerRole, "CREATE ROLE " + OwnerRole + " LOGIN BYPASSRLS PASSWORD " + secret},
+		// Made before the owner had to see every merchant's rows.
+		{"SELECT 1 FROM pg_roles WHERE rolname = $1 AND rolbypassrls", OwnerRole, "ALTER ROLE " + OwnerRole + " BYPASSRLS"},
 		{"SELECT 1 FROM pg_roles WHERE rolname = $1", ServiceRole, "CREATE ROLE " + ServiceRole + " LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD " + secret},
 		// To see whose transaction holds back cleaning and retention.
 		{"SELECT 1 FROM pg_auth_members WHERE member = $1::text::regrole AND roleid = 'pg_read_all_stats'::regrole", ServiceRole, "GRANT pg_read_all_stats TO " + ServiceRole},

@@ -100,7 +100,7 @@ type StockLevel struct {
 
 // Stock lists the levels of one merchant, or of all when merchantID is empty.
 func (s *Service) Stock(ctx context.Context, merchantID string) ([]StockLevel, error) {
-	rows, err := s.Pool.Query(ctx, `
+	rows, err := postgres.Query(ctx, s.Pool, `
 		SELECT merchant_id, sku, on_hand, reserved, sold FROM stock
 		WHERE $1 = '' OR merchant_id = $1 ORDER BY merchant_id, sku`, merchantID)
 	if err != nil {

@@ -24,6 +24,7 @@ const (
 	CodeKeyInUse           Code = "idempotency_key_in_use"
 	CodeUnauthenticated    Code = "unauthenticated"
 	CodeForbidden          Code = "forbidden"
+	CodeAPIKeyInactive     Code = "api_key_inactive"
 	CodeSignatureInvalid   Code = "signature_invalid"
 	CodeParkedMoved        Code = "parked_message_moved"
 	CodeWebhookLimit       Code = "webhook_limit"

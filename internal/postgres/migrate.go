@@ -30,6 +30,7 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 		return errors.New("the database URL is not a Postgres connection URL")
 	}
 	owner.ConnectTimeout = connectTimeout
+	owner.RuntimeParams[tenantSetting] = everybody // a migration may move the rows of all
 	db := stdlib.OpenDB(*owner)
 	defer db.Close()
 	locker, err := lock.NewPostgresSessionLocker()

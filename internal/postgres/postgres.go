@@ -22,7 +22,8 @@ const (
 )
 
 // Open makes a pool whose sessions commit durably, keep UTC and give up waiting
-// for a lock or a lost client instead of hanging. It does not connect yet: the
+// for a lock or a lost client instead of hanging. They see every tenant unless the
+// context says otherwise (ForTenant). It does not connect yet: the
 // service starts, and answers 503, while the database is away.
 func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(url)
@@ -40,15 +41,18 @@ func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 		"lock_timeout":                        "5s",
 		"statement_timeout":                   "15s",
 		"idle_in_transaction_session_timeout": "15s",
+		tenantSetting:                         everybody,
 	})
+	c.PrepareConn = prepare
 	return pgxpool.NewWithConfig(ctx, c)
 }
 
-// InTx runs fn in a READ COMMITTED transaction and commits when fn returns nil.
+// InTx runs fn in a READ COMMITTED transaction, of the context's tenant if it has
+// one (ForTenant), and commits when fn returns nil.
 // An error of the commit itself leaves open whether it took effect. The rollback
 // survives a canceled context.
 func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) (err error) {
-	tx, err := pool.Begin(ctx)
+	tx, err := begin(ctx, pool)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

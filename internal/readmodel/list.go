@@ -11,6 +11,7 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/payment"
+	"payments/internal/postgres"
 )
 
 // Page is a part of a list, newest payment first.
@@ -59,7 +60,7 @@ func (q *Queries) List(ctx context.Context, scope access.Scope, f Filter) (Page,
 		limit = DefaultLimit
 	}
 	limit = min(max(limit, 1), MaxLimit)
-	rows, err := q.pool.Query(ctx, selectPayment+w.sql()+" ORDER BY payment_id DESC LIMIT "+strconv.Itoa(limit+1), w.args...)
+	rows, err := postgres.Query(ctx, q.pool, selectPayment+w.sql()+" ORDER BY payment_id DESC LIMIT "+strconv.Itoa(limit+1), w.args...)
 	if err != nil {
 		return Page{}, fmt.Errorf("list payments: %w", err)
 	}

@@ -213,11 +213,15 @@ func same[T any](t *testing.T, what string, got, want T) {
 
 func scope(tb testing.TB, p access.Principal) access.Scope {
 	tb.Helper()
-	s, err := access.Authorize(p, access.PaymentsRead)
+	a, err := access.NewAuthorizer(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return s
+	d, err := a.Authorize(tb.Context(), p, access.PaymentsRead)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d.Scope
 }
 
 func merchant(tb testing.TB, id string) access.Scope {

@@ -11,6 +11,7 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/payment"
+	"payments/internal/postgres"
 )
 
 // Payment is the row of the read model after the event with its Sequence.
@@ -65,7 +66,7 @@ func (q *Queries) read(ctx context.Context, scope access.Scope, id string) (Paym
 	}
 	w := scoped(scope)
 	w.and("payment_id = ", id)
-	rows, err := q.pool.Query(ctx, selectPayment+w.sql(), w.args...)
+	rows, err := postgres.Query(ctx, q.pool, selectPayment+w.sql(), w.args...)
 	if err != nil {
 		return Payment{}, false, fmt.Errorf("read payment: %w", err)
 	}
@@ -96,7 +97,7 @@ func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string) (
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.pool.Query(ctx, `
+	rows, err := postgres.Query(ctx, q.pool, `
 		SELECT sequence, type, event_id, occurred_at, data FROM payment_timeline
 		WHERE merchant_id = $1 AND payment_id = $2 ORDER BY sequence`, p.MerchantID, p.ID)
 	if err != nil {

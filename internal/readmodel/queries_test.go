@@ -181,7 +181,7 @@ func TestATransientErrorRollsTheBatchBack(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.order(w.merchant()), w.order(w.merchant())
 	batch := []inbox.Message{a.placed(), b.placed()}
-	locked, err := pgx.Connect(t.Context(), w.pool.Config().ConnString())
+	locked, err := pgx.ConnectConfig(t.Context(), w.pool.Config().ConnConfig)
 	if err != nil {
 		t.Fatal(err)
 	}

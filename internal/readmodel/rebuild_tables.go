@@ -72,13 +72,14 @@ func (b *rebuild) abandon(ctx context.Context) {
 func (b *rebuild) makeTables(ctx context.Context) error {
 	var bound []string
 	// A view or a foreign key is bound to the table, not to its name; triggers and
-	// policies would go with the old one.
+	// policies would go with the old one, but for the tenants', which is made anew.
 	if err := b.conn.QueryRow(ctx, `
 		SELECT coalesce(array_agg(DISTINCT what), '{}') FROM (
 			SELECT r.ev_class::regclass::text FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
 			WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::text[]::regclass[])
 			UNION SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = ANY ($1::text[]::regclass[])
-			UNION SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = ANY ($1::text[]::regclass[])) b (what)`,
+			UNION SELECT 'policy ' || polname FROM pg_policy
+				WHERE polrelid = ANY ($1::text[]::regclass[]) AND polname <> 'one_tenant') b (what)`,
 		[]string{"public.payment_view", "public.refund_view", "public.payment_timeline"}).Scan(&bound); err != nil {
 		return fmt.Errorf("look at the live tables: %w", err)
 	}
@@ -109,8 +110,8 @@ func (b *rebuild) makeTables(ctx context.Context) error {
 	return b.execute(ctx, statements)
 }
 
-// index makes the indexes and keys of the live tables, by the same names, once all
-// rows are there.
+// index makes the indexes, keys and policies of the live tables, by the same names,
+// once all rows are there.
 func (b *rebuild) index(ctx context.Context) error {
 	if err := b.keepLines(ctx); err != nil {
 		return err
@@ -126,6 +127,8 @@ func (b *rebuild) index(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// COPY does not go into a table with policies, but for a role that they do not bind.
+		statements = append(statements, fmt.Sprintf(`SELECT public.isolate_tenants('%s.%s')`, schemaNext, t))
 		if err := b.execute(ctx, statements); err != nil {
 			return err
 		}

@@ -20,6 +20,8 @@ func (s *shop) described() []string {
 			SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY ($1)
 			UNION ALL SELECT c.conname || ' ' || pg_get_constraintdef(c.oid) FROM pg_constraint c WHERE c.conrelid = ANY ($1::regclass[])
 			UNION ALL SELECT c.relname || ' ' || a::text FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = ANY ($1::regclass[])
+			UNION ALL SELECT c.relname || ' ' || c.relrowsecurity || c.relforcerowsecurity || p.polname || pg_get_expr(p.polqual, p.polrelid)
+				FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid WHERE c.oid = ANY ($1::regclass[])
 			UNION ALL SELECT table_name || ' ' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
 				|| ' ' || coalesce(collation_name, '')
 				FROM information_schema.columns WHERE table_schema = 'public' AND table_name = ANY ($1)) l (line)`,

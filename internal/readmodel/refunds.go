@@ -9,6 +9,7 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/payment"
+	"payments/internal/postgres"
 )
 
 // Refund is a refund as its newest event told of it; Amount is in minor units.
@@ -29,7 +30,7 @@ func (q *Queries) Refunds(ctx context.Context, scope access.Scope, paymentID str
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.pool.Query(ctx, `
+	rows, err := postgres.Query(ctx, q.pool, `
 		SELECT refund_id, payment_id, amount, $3::text, coalesce(reason, ''), status, coalesce(failure_code, ''), created_at, updated_at
 		FROM refund_view WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, refund_id`, p.MerchantID, p.ID, p.Currency)
 	if err != nil {

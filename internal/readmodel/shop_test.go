@@ -16,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"payments/internal/access"
 	"payments/internal/broker"
 	"payments/internal/devstack/devtest"
 	"payments/internal/idempotency"
@@ -328,10 +327,7 @@ func (s *shop) leftovers() (n int) {
 func (s *shop) traffic() (stop func() (posts, queries int64, slowest time.Duration)) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
-	scope, err := access.Authorize(access.Principal{KeyID: "key_1", MerchantID: s.merchant, Role: access.RoleMerchant}, access.PaymentsRead)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	scope := merchant(s.t, s.merchant)
 	var wg sync.WaitGroup
 	var posts, queries, slowest atomic.Int64
 	failed := func(what string, err error) bool {

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,10 @@ const (
 
 // Pepper makes HMAC-SHA256 MACs of high-entropy secrets: whoever has the
 // database alone can neither recompute nor guess them. It is safe for concurrent use.
-type Pepper struct{ mac tink.MAC }
+type Pepper struct {
+	mac     tink.MAC
+	primary []byte // begins every MAC of the primary key
+}
 
 // NewPepperKeyset makes a fresh value for ParseMAC.
 func NewPepperKeyset() (string, error) { return generate(mac.HMACSHA256Tag256KeyTemplate()) }
@@ -52,7 +56,15 @@ func newPepper(h *keyset.Handle) (*Pepper, error) {
 	if err != nil {
 		return nil, errors.New("has no usable primary key")
 	}
-	return &Pepper{m}, nil
+	primary, err := h.Primary()
+	if err != nil {
+		return nil, errors.New("has no usable primary key")
+	}
+	key, ok := primary.Key().(*hmac.Key)
+	if !ok || len(key.OutputPrefix()) == 0 {
+		return nil, errors.New("has a primary key without a version (its output prefix is RAW): it could not be rotated")
+	}
+	return &Pepper{m, key.OutputPrefix()}, nil
 }
 
 // MAC is deterministic as long as the primary key is the same: Tink's prefix of
@@ -67,6 +79,10 @@ func (p *Pepper) MAC(data []byte) []byte {
 
 // Verify compares in constant time, with any enabled key.
 func (p *Pepper) Verify(mac, data []byte) bool { return p.mac.VerifyMAC(mac, data) == nil }
+
+// Current reports whether the MAC names the primary key as the one that made it;
+// one that does not should be made anew while what it is of is at hand.
+func (p *Pepper) Current(mac []byte) bool { return bytes.HasPrefix(mac, p.primary) }
 
 // Format keeps the keys out of every %v.
 func (*Pepper) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "secret.Pepper") }

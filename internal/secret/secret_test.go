@@ -85,6 +85,9 @@ func TestPepperRotates(t *testing.T) {
 		{"new MAC, both keys", during, fresh, true},
 		{"new MAC, old key removed", after, fresh, true},
 	} {
+		if current := bytes.Equal(c.p.MAC(data), c.mac); c.p.Current(c.mac) != current {
+			t.Errorf("%s: current is %v", c.name, !current)
+		}
 		if got := c.p.Verify(c.mac, data); got != c.want {
 			t.Errorf("%s: verified is %v", c.name, got)
 		}

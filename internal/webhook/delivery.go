@@ -69,7 +69,7 @@ func (s *Store) Deliveries(ctx context.Context, scope access.Scope, endpointID, 
 		return nil, false, err
 	}
 	// webhook_deliveries_log gives the rows in order.
-	rows, err := s.pool.Query(ctx, selectDelivery+`($3 = '' OR id < $3) ORDER BY id DESC LIMIT `+strconv.Itoa(limit+1), e.MerchantID, e.ID, after)
+	rows, err := postgres.Query(ctx, s.pool, selectDelivery+`($3 = '' OR id < $3) ORDER BY id DESC LIMIT `+strconv.Itoa(limit+1), e.MerchantID, e.ID, after)
 	if err != nil {
 		return nil, false, fmt.Errorf("list deliveries: %w", err)
 	}
@@ -88,7 +88,7 @@ func (s *Store) readAttempts(ctx context.Context, merchantID string, page []Deli
 	for i := range page {
 		ids[i], at[page[i].ID] = page[i].ID, &page[i]
 	}
-	rows, err := s.pool.Query(ctx, `
+	rows, err := postgres.Query(ctx, s.pool, `
 		SELECT a.delivery_id, a.number, a.started_at, a.duration_ms, coalesce(a.status, 0), a.outcome, a.detail
 		FROM webhook_attempts a JOIN webhook_deliveries d ON d.merchant_id = a.merchant_id AND d.id = a.delivery_id
 		WHERE a.merchant_id = $1 AND a.delivery_id = ANY ($2) AND a.number > d.attempts - $3

@@ -198,11 +198,15 @@ func scope(tb testing.TB, merchantID string) access.Scope {
 	if merchantID == "" {
 		p.Role = access.RoleOperator
 	}
-	s, err := access.Authorize(p, access.WebhooksRead)
+	a, err := access.NewAuthorizer(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return s
+	d, err := a.Authorize(tb.Context(), p, access.WebhooksRead)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d.Scope
 }
 
 func (w *world) log(e Keyed) []Delivery {

@@ -192,13 +192,13 @@ func (s *Store) Get(ctx context.Context, scope access.Scope, id string) (Endpoin
 		return Endpoint{}, errNoEndpoint()
 	}
 	merchantID, all := scope.Merchant()
-	return one(s.pool.Query(ctx, selectEndpoint+`id = $1 AND ($2 OR merchant_id = $3)`, id, all, merchantID))
+	return one(postgres.Query(ctx, s.pool, selectEndpoint+`id = $1 AND ($2 OR merchant_id = $3)`, id, all, merchantID))
 }
 
 // List pages by the last id seen, oldest endpoint first; more says that there are others behind.
 func (s *Store) List(ctx context.Context, scope access.Scope, after string, limit int) (page []Endpoint, more bool, err error) {
 	merchantID, all := scope.Merchant()
-	rows, err := s.pool.Query(ctx, selectEndpoint+`($1 OR merchant_id = $2) AND id > $3 ORDER BY id LIMIT `+strconv.Itoa(limit+1), all, merchantID, after)
+	rows, err := postgres.Query(ctx, s.pool, selectEndpoint+`($1 OR merchant_id = $2) AND id > $3 ORDER BY id LIMIT `+strconv.Itoa(limit+1), all, merchantID, after)
 	if err != nil {
 		return nil, false, fmt.Errorf("list endpoints: %w", err)
 	}

@@ -1,0 +1,188 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"payments/internal/access"
+	"payments/internal/idempotency"
+	"payments/internal/payment"
+)
+
+// keyResource has its secret in the first answer to its creation alone: the stored
+// answer, and so every replay, has null there.
+type keyResource struct {
+	ID         string         `json:"id"`
+	Object     string         `json:"object"`
+	Merchant   *string        `json:"merchant"`
+	Role       access.Role    `json:"role"`
+	Networks   []netip.Prefix `json:"networks"` // empty: from anywhere
+	CreatedAt  time.Time      `json:"created_at"`
+	ExpiresAt  *time.Time     `json:"expires_at"`
+	LastUsedAt *time.Time     `json:"last_used_at"`
+	RevokedAt  *time.Time     `json:"revoked_at"`
+	ReplacedBy *string        `json:"replaced_by"`
+	Secret     *string        `json:"secret"`
+}
+
+func newKeyResource(k access.APIKey) keyResource {
+	return keyResource{
+		ID: k.ID, Object: "api_key", Merchant: given(k.MerchantID), Role: k.Role, Networks: append([]netip.Prefix{}, k.Networks...),
+		CreatedAt: shown(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt), ReplacedBy: k.ReplacedBy,
+	}
+}
+
+func (s *server) listKeys(ctx context.Context, c *call) error {
+	merchantID := c.query.Get("merchant")
+	if c.query.Has("merchant") && !payment.ValidID(payment.PrefixMerchant, merchantID) {
+		return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
+	}
+	after, limit, err := c.page(payment.PrefixKey)
+	if err != nil {
+		return err
+	}
+	keys, err := s.Keys.List(ctx, merchantID, after, limit+1)
+	if err != nil {
+		return err
+	}
+	more := len(keys) > limit
+	items := make([]keyResource, min(len(keys), limit))
+	for i := range items {
+		items[i] = newKeyResource(keys[i])
+	}
+	l := newList(items)
+	if l.HasMore = more; more {
+		l.NextCursor = cursorBehind(items[limit-1].ID)
+	}
+	return s.ok(ctx, c, l)
+}
+
+type keyRequest struct {
+	Mode      *string   `json:"mode"` // test or live
+	Role      *string   `json:"role"`
+	Merchant  *string   `json:"merchant"`   // of a merchant's roles
+	Networks  *[]string `json:"networks"`   // optional
+	ExpiresAt *string   `json:"expires_at"` // optional
+}
+
+func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
+	var f fields
+	spec := access.KeySpec{Mode: mode(&f, q.Mode), Role: access.Role(take(&f, q.Role, "/role"))}
+	if q.Role != nil && !slices.Contains(access.Roles(), spec.Role) {
+		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be the role of an API key"})
+	}
+	switch {
+	case spec.Role.OfMerchant():
+		if spec.MerchantID = take(&f, q.Merchant, "/merchant"); q.Merchant != nil && !payment.ValidID(payment.PrefixMerchant, spec.MerchantID) {
+			f = append(f, payment.FieldError{Pointer: "/merchant", Code: "id_invalid", Message: "must be a merchant's id (mer_…)"})
+		}
+	case q.Merchant != nil:
+		f = append(f, payment.FieldError{Pointer: "/merchant", Code: "member_unknown", Message: "belongs to the roles of a merchant"})
+	}
+	if q.Networks != nil {
+		if len(*q.Networks) > access.MaxNetworks {
+			f = append(f, payment.FieldError{Pointer: "/networks", Code: "out_of_range", Message: "must have at most " + strconv.Itoa(access.MaxNetworks)})
+		}
+		for i, text := range (*q.Networks)[:min(len(*q.Networks), access.MaxNetworks)] {
+			n, err := access.ParseNetwork(text)
+			if err != nil {
+				f = append(f, payment.FieldError{Pointer: "/networks/" + strconv.Itoa(i), Code: "network_invalid", Message: err.Error()})
+			}
+			spec.Networks = append(spec.Networks, n)
+		}
+	}
+	if q.ExpiresAt != nil {
+		at, err := time.Parse(time.RFC3339, *q.ExpiresAt)
+		if err != nil || !at.After(now) {
+			f = append(f, payment.FieldError{Pointer: "/expires_at", Code: "time_invalid", Message: "must be an RFC 3339 time that is still to come"})
+		}
+		spec.ExpiresAt = &at
+	}
+	return spec, f.err()
+}
+
+func mode(f *fields, given *string) access.Mode {
+	m := access.Mode(take(f, given, "/mode"))
+	if given != nil && m != access.ModeTest && m != access.ModeLive {
+		*f = append(*f, payment.FieldError{Pointer: "/mode", Code: "mode_invalid", Message: "must be test or live"})
+	}
+	return m
+}
+
+func (s *server) createKey(ctx context.Context, c *call) error {
+	var q keyRequest
+	request, err := c.keyed(&q)
+	if err != nil {
+		return err
+	}
+	spec, err := q.spec(s.IDs.Now())
+	if err != nil {
+		return err
+	}
+	made, err := s.Keys.Create(ctx, c.inNameOf(request, c.principal.KeyID), spec, s.sealKey)
+	if err != nil {
+		return err
+	}
+	return s.showMade(ctx, c, made)
+}
+
+type rotateRequest struct {
+	Mode    *string `json:"mode"`
+	Overlap *int64  `json:"overlap_seconds"` // optional
+}
+
+func (s *server) rotateKey(ctx context.Context, c *call) error {
+	var q rotateRequest
+	request, err := c.keyed(&q)
+	if err != nil {
+		return err
+	}
+	var f fields
+	m, overlap := mode(&f, q.Mode), defaultOverlap
+	if q.Overlap != nil {
+		if *q.Overlap < 0 || *q.Overlap > int64(access.MaxOverlap/time.Second) {
+			f = append(f, payment.FieldError{Pointer: "/overlap_seconds", Code: "out_of_range", Message: "must be from 0 to 30 days"})
+		} else {
+			overlap = time.Duration(*q.Overlap) * time.Second
+		}
+	}
+	if err := f.err(); err != nil {
+		return err
+	}
+	made, err := s.Keys.Rotate(ctx, c.inNameOf(request, c.principal.KeyID), chi.URLParam(c.r, "id"), m, overlap, s.sealKey)
+	if err != nil {
+		return err
+	}
+	return s.showMade(ctx, c, made)
+}
+
+func (s *server) sealKey(k access.APIKey) (idempotency.Response, error) {
+	resp, err := s.seal(k.ID, "/v1/ops/keys", "", newKeyResource(k))
+	resp.Status = http.StatusCreated
+	return resp, err
+}
+
+func (s *server) showMade(ctx context.Context, c *call, m access.Made) error {
+	if m.Replayed {
+		return s.unseal(c, m.Response, true)
+	}
+	tellReplay(c, m.Response, false)
+	r := newKeyResource(m.Key)
+	r.Secret = &m.Secret
+	s.write(ctx, c.w, m.Response.Status, "application/json", r)
+	return nil
+}
+
+func (s *server) revokeKey(ctx context.Context, c *call) error {
+	k, err := s.Keys.Revoke(ctx, chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, newKeyResource(k))
+}
