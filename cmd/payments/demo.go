@@ -82,7 +82,7 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if err := migrate(ctx, d.child()); err != nil {
 		return err
 	}
-	if err := seed(ctx, d.child()); err != nil {
+	if err := seedDatabase(ctx, d.child()); err != nil {
 		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)

@@ -33,7 +33,7 @@ var commands = map[string]command{
 	"serve":       {"run the service in the roles of PAYMENTS_ROLES", serve},
 	"simulator":   {"run the payment provider's simulator", runSimulator},
 	"migrate":     {"bring the schema up and grant the service's role", migrate},
-	"seed":        {"make the demo merchants, keys and stock", seed},
+	"seed":        {"make the demo merchants, keys and stock; with -payments N, N ended payments", seedDatabase},
 	"secrets":     {"print fresh secrets for an environment file", secrets},
 	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},

@@ -18,10 +18,11 @@ import (
 // demoStock is what each demo merchant has at first.
 var demoStock = map[string]int64{"TSHIRT-M": 1_000_000, "TSHIRT-L": 1_000_000, "MUG": 1_000_000, "POSTER": 5}
 
-// seed makes the demo's merchants, their keys and stock. What exists stays as it is.
-func seed(ctx context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
+// seedDatabase makes the demo's merchants, their keys and stock, where what exists
+// stays as it is; or, with flags, payments by the million.
+func seedDatabase(ctx context.Context, e environment) error {
+	if len(e.args) > 0 {
+		return seedPayments(ctx, e)
 	}
 	url, err := e.required("PAYMENTS_DATABASE_URL")
 	if err != nil {

@@ -108,18 +108,3 @@ func (s *server) permitAmount(ctx context.Context, c *call, r order.Refunding) e
 	}
 	return s.Authorizer.AuthorizeRefund(ctx, c.principal, amount)
 }
-
-func (s *server) listRefunds(ctx context.Context, c *call) error {
-	refunds, err := s.Payments.Refunds(ctx, c.scope, chi.URLParam(c.r, "id"))
-	if err != nil {
-		return err
-	}
-	items := make([]refundResource, len(refunds))
-	for i, r := range refunds {
-		items[i] = refundResource{
-			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
-			Status: r.Status, FailureCode: given(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
-		}
-	}
-	return s.ok(ctx, c, newList(items))
-}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"maps"
 	"net/http"
 	"slices"
@@ -107,15 +108,17 @@ func (x theirs) paths(w *world, pattern string) [][2]string {
 		pairs = append(pairs, [2]string{fill(x.mine, x.delivery), fill(x.mine, none[x.delivery])})
 	}
 	if pattern == "/v1/webhook_endpoints" || strings.HasSuffix(pattern, "/deliveries") {
-		cursor := *cursorBehind(x.endpoint)
+		forged := x.endpoint
 		if pattern != "/v1/webhook_endpoints" {
-			cursor = *cursorBehind(x.delivery)
+			forged = x.delivery
 		}
+		cursor := base64.RawURLEncoding.EncodeToString([]byte(forged))
 		pairs = append(pairs, [2]string{fill(id, "") + "?cursor=" + cursor, fill(none[id], "") + "?cursor=" + cursor})
 	}
 	if pattern == "/v1/payments" {
 		for name, v := range map[string][2]string{
 			"customer": {"theirs-customer", "nobodys-customer"}, "order": {"theirs-order", "nobodys-order"}, "cursor": {x.cursor, x.cursor},
+			"q": {"theirs", "nobodys"}, "merchant": {w.otherID, w.ids.New(payment.PrefixMerchant)}, "count=estimated&customer": {"theirs-customer", "nobodys-customer"},
 		} {
 			pairs = append(pairs, [2]string{"/v1/payments?" + name + "=" + v[0], "/v1/payments?" + name + "=" + v[1]})
 		}
@@ -181,8 +184,12 @@ func (u unscoped) Timeline(ctx context.Context, _ access.Scope, id string) ([]re
 	return u.Queries.Timeline(ctx, u.everybody, id)
 }
 
-func (u unscoped) Refunds(ctx context.Context, _ access.Scope, id string) ([]readmodel.Refund, error) {
-	return u.Queries.Refunds(ctx, u.everybody, id)
+func (u unscoped) Refunds(ctx context.Context, _ access.Scope, id, after string, limit int) ([]readmodel.Refund, error) {
+	return u.Queries.Refunds(ctx, u.everybody, id, after, limit)
+}
+
+func (u unscoped) Count(ctx context.Context, _ access.Scope, f readmodel.Filter) (readmodel.Count, error) {
+	return u.Queries.Count(ctx, u.everybody, f)
 }
 
 type unscopedWebhooks struct {
@@ -248,7 +255,7 @@ func (w *world) everythingOf(merchantID string) (all string) {
 	w.t.Helper()
 	for _, table := range []string{
 		"orders", "order_lines", "payments", "refunds", "stock", "idempotency_keys", "sagas", "saga_attempts", "saga_actions", "outbox",
-		"payment_view", "refund_view", "payment_timeline", "api_keys",
+		"payment_view", "refund_view", "payment_timeline", "payment_term", "api_keys",
 		"webhook_endpoints", "webhook_secrets", "webhook_deliveries", "webhook_attempts",
 	} {
 		var rows string

@@ -43,7 +43,7 @@ func (s *server) listKeys(ctx context.Context, c *call) error {
 	if c.query.Has("merchant") && !payment.ValidID(payment.PrefixMerchant, merchantID) {
 		return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
 	}
-	after, limit, err := c.page(payment.PrefixKey)
+	after, limit, err := s.page(c, payment.PrefixKey)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (s *server) listKeys(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
-		l.NextCursor = cursorBehind(items[limit-1].ID)
+		l.NextCursor = s.behind(c, items[limit-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -84,6 +85,14 @@ func (l *limiter[K]) take(h http.Header, k K) error {
 	l.limited.Inc()
 	h.Set("Retry-After", strconv.Itoa(max(l.seconds(1-left), 1)))
 	return payment.Errorf(codeRateLimited, "There were too many requests. Repeat this one after the time in Retry-After.")
+}
+
+// wait for one request's worth, for what a request does beyond the usual.
+func (l *limiter[K]) wait(ctx context.Context, k K) error {
+	if l == nil {
+		return nil
+	}
+	return l.bucket(k).Wait(ctx)
 }
 
 // seconds, whole ones, until so many tokens have come.

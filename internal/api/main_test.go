@@ -67,11 +67,11 @@ type brittle struct {
 	stock func() ([]order.StockLevel, error)
 }
 
-func (b *brittle) Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error) {
+func (b *brittle) Stock(ctx context.Context, merchantID string, after order.StockLevel, limit int) ([]order.StockLevel, error) {
 	if b.stock != nil {
 		return b.stock()
 	}
-	return b.Service.Stock(ctx, merchantID)
+	return b.Service.Stock(ctx, merchantID, after, limit)
 }
 
 // idle is a provider that no test of the API calls: no saga worker runs here.
@@ -150,7 +150,7 @@ func newWorld(t *testing.T) *world {
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
-		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+		Cipher: w.cipher, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)
 	return w

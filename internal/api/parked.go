@@ -113,7 +113,7 @@ func newReplayResource(r inbox.Replay) replayResource {
 }
 
 func (s *server) listParked(ctx context.Context, c *call) error {
-	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint"), After: c.query.Get("cursor"), Limit: maxParkedLimit}
+	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint"), Limit: maxParkedLimit}
 	for name, value := range map[string]string{"consumer": f.Consumer, "fingerprint": f.Fingerprint} {
 		if !plainText(value) {
 			return queryError("/query/"+name, "text_invalid", "must be text")
@@ -126,9 +126,16 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 		}
 		f.Limit = int(n)
 	}
+	place, err := s.after(c)
+	if err != nil {
+		return err
+	}
+	if len(place) > 0 {
+		f.After = place[0]
+	}
 	page, err := s.Parked.List(ctx, f)
 	if errors.Is(err, inbox.ErrCursor) {
-		return queryError("/query/cursor", "cursor_invalid", "must be the next_cursor of a page")
+		return cursorInvalid()
 	}
 	if err != nil {
 		return err
@@ -139,7 +146,7 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = page.Next != ""; l.HasMore {
-		l.NextCursor = &page.Next
+		l.NextCursor = s.behind(c, page.Next)
 	}
 	return s.ok(ctx, c, l)
 }

@@ -10,7 +10,6 @@ import (
 	"payments/internal/idempotency"
 	"payments/internal/order"
 	"payments/internal/payment"
-	"payments/internal/readmodel"
 )
 
 type paymentRequest struct {
@@ -130,51 +129,10 @@ func (s *server) outcome(ctx context.Context, c *call, paymentID string, done fu
 	return paymentResource{}, false
 }
 
-func (s *server) getPayment(ctx context.Context, c *call) error {
-	p, err := s.Payments.Get(ctx, c.scope, chi.URLParam(c.r, "id"))
-	if err != nil {
-		return err
-	}
-	r, err := s.viewResource(c, p)
-	if err != nil {
-		return err
-	}
-	return s.ok(ctx, c, r)
-}
-
-func (s *server) listPayments(ctx context.Context, c *call) error {
-	filter, err := readmodel.ParseFilter(c.query)
-	if err != nil {
-		return err
-	}
-	page, err := s.Payments.List(ctx, c.scope, filter)
-	if err != nil {
-		return err
-	}
-	items := make([]paymentResource, len(page.Payments))
-	for i, p := range page.Payments {
-		if items[i], err = s.viewResource(c, p); err != nil {
-			return err
-		}
-	}
-	l := newList(items)
-	if l.HasMore = page.HasMore; page.HasMore {
-		l.NextCursor = &page.NextCursor
-	}
-	return s.ok(ctx, c, l)
-}
-
 func (s *server) getTimeline(ctx context.Context, c *call) error {
 	entries, err := s.Payments.Timeline(ctx, c.scope, chi.URLParam(c.r, "id"))
 	if err != nil {
 		return err
 	}
-	items := make([]entryResource, len(entries))
-	for i, e := range entries {
-		items[i] = entryResource{
-			Object: "timeline_entry", Sequence: e.Sequence, Type: e.Type, EventID: e.EventID,
-			OccurredAt: e.OccurredAt, Status: e.Status, Failure: e.Failure, Attempts: e.Attempts,
-		}
-	}
-	return s.ok(ctx, c, newList(items))
+	return s.ok(ctx, c, newList(entryResources(entries)))
 }

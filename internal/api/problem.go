@@ -133,8 +133,3 @@ func (s *server) write(ctx context.Context, w *recorder, status int, contentType
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error here is the client's connection
 }
-
-func (s *server) ok(ctx context.Context, c *call, v any) error {
-	s.write(ctx, c.w, http.StatusOK, "application/json", v)
-	return nil
-}

@@ -27,6 +27,9 @@ type paymentResource struct {
 	Failure          *payment.Failure      `json:"failure"`
 	CreatedAt        time.Time             `json:"created_at"`
 	UpdatedAt        time.Time             `json:"updated_at"`
+	// As asked for by expand.
+	Timeline *list[entryResource]  `json:"timeline,omitzero"`
+	Refunds  *list[refundResource] `json:"refunds,omitzero"`
 }
 
 // masked stands for a member that the caller's role does not see.
@@ -53,6 +56,14 @@ type list[T any] struct {
 	Data       []T     `json:"data"`
 	HasMore    bool    `json:"has_more"`
 	NextCursor *string `json:"next_cursor"`
+	// Of a list that was asked for its count.
+	Count *countResource `json:"count,omitzero"`
+}
+
+// countResource says whether its value was counted or estimated.
+type countResource struct {
+	Value int64  `json:"value"`
+	Kind  string `json:"kind"` // exact or estimated
 }
 
 func newList[T any](items []T) list[T] { return list[T]{Object: "list", Data: items} }
@@ -120,6 +131,17 @@ type entryResource struct {
 	Status     payment.Status        `json:"status"`
 	Failure    *payment.Failure      `json:"failure"`
 	Attempts   []payment.AttemptData `json:"attempts"`
+}
+
+func entryResources(entries []readmodel.Entry) []entryResource {
+	items := make([]entryResource, len(entries))
+	for i, e := range entries {
+		items[i] = entryResource{
+			Object: "timeline_entry", Sequence: e.Sequence, Type: e.Type, EventID: e.EventID,
+			OccurredAt: e.OccurredAt, Status: e.Status, Failure: e.Failure, Attempts: e.Attempts,
+		}
+	}
+	return items
 }
 
 type refundResource struct {

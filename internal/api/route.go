@@ -35,17 +35,17 @@ func (s *server) routes() []route {
 	return []route{
 		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, handle: s.createPayment},
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, hides: true, readsAfter: true, handle: s.getPayment},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, parameters: []string{"expand"}, hides: true, readsAfter: true, handle: s.getPayment},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.getTimeline},
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/cancel", action: access.PaymentsCancel, hides: true, waits: true, handle: s.cancelPayment},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/capture", action: access.PaymentsCapture, hides: true, waits: true, handle: s.capturePayment},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/refunds", action: access.RefundsCreate, hides: true, handle: s.createRefund},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}/refunds", action: access.RefundsList, hides: true, readsAfter: true, handle: s.listRefunds},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/refunds", action: access.RefundsList, hides: true, readsAfter: true, parameters: pageParameters(), handle: s.listRefunds},
 		{method: http.MethodGet, pattern: "/v1/ops/sagas", action: access.SagasRead, parameters: sagaParameters(), handle: s.listSagas},
 		{method: http.MethodGet, pattern: "/v1/ops/sagas/{id}", action: access.SagasRead, hides: true, handle: s.getSaga},
 		{method: http.MethodPost, pattern: "/v1/ops/sagas/{id}/{act}", action: access.SagasOperate, hides: true, handle: s.actOnSaga},
-		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: []string{"merchant"}, handle: s.listStock},
+		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: append(pageParameters(), "merchant"), handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints", action: access.WebhooksWrite, handle: s.createEndpoint},
 		{method: http.MethodGet, pattern: "/v1/webhook_endpoints", action: access.WebhooksRead, parameters: pageParameters(), handle: s.listEndpoints},
@@ -80,7 +80,9 @@ type call struct {
 	// confidential: the policies let this caller see what is masked for others.
 	confidential bool
 	query        url.Values
-	wait         time.Duration // preferred; 0 without
+	// streaming has no deadline for the whole answer.
+	streaming context.Context //nolint:containedctx // of this one request
+	wait      time.Duration   // preferred; 0 without
 }
 
 // check refuses a table with a route that anybody could call.
@@ -129,9 +131,9 @@ func (s *server) serve(rt route) http.Handler {
 		if rt.waits {
 			c.wait = preferredWait(r.Header.Values("Prefer"))
 		}
-		ctx, span := s.span(r, rt.pattern)
+		whole, span := s.span(r, rt.pattern)
 		defer func() { end(span, rec) }()
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout+c.wait)
+		ctx, cancel := context.WithTimeout(whole, requestTimeout+c.wait)
 		defer cancel()
 		if r.Body != http.NoBody {
 			// Cleared once the body is read; until then it bounds the draining of a refused one, too.
@@ -140,7 +142,7 @@ func (s *server) serve(rt route) http.Handler {
 		var err error
 		if !rt.signed {
 			err = s.permit(ctx, rt, c)
-			ctx = c.scope.Bound(ctx)
+			ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
 		}
 		if err == nil {
 			err = c.readQuery(rt)

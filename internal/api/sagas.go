@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -11,8 +10,6 @@ import (
 	"payments/internal/order"
 	"payments/internal/payment"
 )
-
-const maxSagas = 100
 
 func sagaParameters() []string {
 	return []string{"state", "definition", "older_than", "paused", "limit", "cursor"}
@@ -85,7 +82,7 @@ type verdictResource struct {
 }
 
 func (s *server) listSagas(ctx context.Context, c *call) error {
-	f, err := c.sagaFilter()
+	f, err := s.sagaFilter(c)
 	if err != nil {
 		return err
 	}
@@ -103,13 +100,16 @@ func (s *server) listSagas(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
-		l.NextCursor = &items[limit-1].ID
+		l.NextCursor = s.behind(c, items[limit-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
 
-func (c *call) sagaFilter() (order.SagaFilter, error) {
-	f := order.SagaFilter{Limit: 20, Definition: c.query.Get("definition"), After: c.query.Get("cursor")}
+func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {
+	f.Definition = c.query.Get("definition")
+	if f.After, f.Limit, err = s.page(c, payment.PrefixSaga); err != nil {
+		return f, err
+	}
 	if state := c.query.Get("state"); c.query.Has("state") {
 		if !slices.Contains(order.SagaStates(), state) {
 			return f, queryError("/query/state", "state_invalid", "must be a saga's state")
@@ -128,16 +128,6 @@ func (c *call) sagaFilter() (order.SagaFilter, error) {
 			return f, queryError("/query/paused", "value_invalid", "must be true")
 		}
 		f.Paused = true
-	}
-	if c.query.Has("limit") {
-		n, err := strconv.Atoi(c.query.Get("limit"))
-		if err != nil || n < 1 || n > maxSagas {
-			return f, queryError("/query/limit", "out_of_range", "must be from 1 to "+strconv.Itoa(maxSagas))
-		}
-		f.Limit = n
-	}
-	if c.query.Has("cursor") && !payment.ValidID(payment.PrefixSaga, f.After) {
-		return f, queryError("/query/cursor", "cursor_invalid", "must be the next_cursor of a page")
 	}
 	if f.Definition != "" && !slices.Contains(order.SagaNames(), f.Definition) {
 		return f, queryError("/query/definition", "definition_invalid", "must be a saga's name")

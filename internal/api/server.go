@@ -36,8 +36,8 @@ type Orders interface {
 	// transaction. render makes the response to store.
 	Place(ctx context.Context, r idempotency.Request, o payment.Order,
 		render func(order.Placed) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
-	// Stock lists the merchant's stock, or everybody's when merchantID is empty.
-	Stock(ctx context.Context, merchantID string) ([]order.StockLevel, error)
+	// Stock lists the merchant's stock, or everybody's when merchantID is empty, behind a level's merchant and sku.
+	Stock(ctx context.Context, merchantID string, after order.StockLevel, limit int) ([]order.StockLevel, error)
 	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)
 	// The sequence of Cancel and Capture is what a read after it has to have seen.
 	Cancel(ctx context.Context, merchantID, paymentID string) (sequence int64, err error)
@@ -54,7 +54,10 @@ type Payments interface {
 	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
 	WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (readmodel.Payment, bool, error)
-	Refunds(ctx context.Context, scope access.Scope, paymentID string) ([]readmodel.Refund, error)
+	// Refunds are those behind an id, at most limit.
+	Refunds(ctx context.Context, scope access.Scope, paymentID, after string, limit int) ([]readmodel.Refund, error)
+	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)
+	Expand(ctx context.Context, payments []readmodel.Payment, e readmodel.Expand) (map[string]readmodel.Expanded, error)
 	AwaitPosition(ctx context.Context, scope access.Scope, at readmodel.Position) error
 }
 
@@ -108,6 +111,7 @@ type Config struct {
 	Authorizer       *access.Authorizer
 	Keys             *access.Keys
 	Cipher           Cipher
+	Cursors          MAC
 	IDs              payment.Generator // of requests that bring no Request-Id
 	RateLimits       RateLimits        // the zero value: none
 	Tracer           trace.Tracer
@@ -124,7 +128,7 @@ type server struct {
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
 	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil ||
-		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil ||
+		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Cursors == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}
@@ -140,7 +144,7 @@ func New(c Config) (http.Handler, error) {
 	if err := check(s.routes()); err != nil {
 		return nil, err
 	}
-	return s.router(), nil
+	return compressed(s.router())
 }
 
 // NewServer bounds what a client can hold open. ReadTimeout stays unset: it would

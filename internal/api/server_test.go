@@ -81,7 +81,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	}
 	w.server = w.serve(Config{
 		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
-		Authenticator: access.NewAuthenticator(dead, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(dead, pepper, w.ids),
+		Authenticator: access.NewAuthenticator(dead, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(dead, pepper, w.ids), Cursors: pepper,
 		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}),
 		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})

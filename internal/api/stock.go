@@ -35,11 +35,52 @@ func (s *server) listStock(ctx context.Context, c *call) error {
 		}
 		merchantID = asked
 	}
-	levels, err := s.Orders.Stock(ctx, merchantID)
+	if c.wantsCSV() {
+		return s.exportStock(c, merchantID)
+	}
+	limit, err := c.limit(maxStockItems)
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, stockList(levels))
+	if !c.query.Has("limit") {
+		limit = maxStockItems
+	}
+	place, err := s.after(c)
+	if err != nil {
+		return err
+	}
+	var after order.StockLevel
+	if place != nil {
+		if len(place) != 2 {
+			return cursorInvalid()
+		}
+		after.MerchantID, after.SKU = place[0], place[1]
+	}
+	levels, err := s.Orders.Stock(ctx, merchantID, after, limit+1)
+	if err != nil {
+		return err
+	}
+	l := stockList(levels[:min(limit, len(levels))])
+	if l.HasMore = len(levels) > limit; l.HasMore {
+		last := l.Data[limit-1]
+		l.NextCursor = s.behind(c, last.Merchant, last.SKU)
+	}
+	return s.ok(ctx, c, l)
+}
+
+func (s *server) exportStock(c *call, merchantID string) error {
+	var after order.StockLevel
+	columns := []string{"merchant", "sku", "on_hand", "reserved", "sold"}
+	return s.export(c, "stock", columns, func(ctx context.Context) (rows [][]string, more bool, err error) {
+		levels, err := s.Orders.Stock(ctx, merchantID, after, exportPage)
+		for _, v := range levels {
+			rows = append(rows, []string{
+				v.MerchantID, v.SKU, strconv.FormatInt(v.OnHand, 10), strconv.FormatInt(v.Reserved, 10), strconv.FormatInt(v.Sold, 10),
+			})
+			after = v
+		}
+		return rows, len(levels) == exportPage, err
+	})
 }
 
 func (s *server) setStock(ctx context.Context, c *call) error {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
@@ -176,7 +175,7 @@ func (s *server) getEndpoint(ctx context.Context, c *call) error {
 }
 
 func (s *server) listEndpoints(ctx context.Context, c *call) error {
-	after, limit, err := c.page(payment.PrefixEndpoint)
+	after, limit, err := s.page(c, payment.PrefixEndpoint)
 	if err != nil {
 		return err
 	}
@@ -190,7 +189,7 @@ func (s *server) listEndpoints(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
-		l.NextCursor = cursorBehind(items[len(items)-1].ID)
+		l.NextCursor = s.behind(c, items[len(items)-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
@@ -217,7 +216,7 @@ func (s *server) enableEndpoint(ctx context.Context, c *call) error {
 }
 
 func (s *server) listDeliveries(ctx context.Context, c *call) error {
-	after, limit, err := c.page(payment.PrefixDelivery)
+	after, limit, err := s.page(c, payment.PrefixDelivery)
 	if err != nil {
 		return err
 	}
@@ -231,7 +230,7 @@ func (s *server) listDeliveries(ctx context.Context, c *call) error {
 	}
 	l := newList(items)
 	if l.HasMore = more; more {
-		l.NextCursor = cursorBehind(items[len(items)-1].ID)
+		l.NextCursor = s.behind(c, items[len(items)-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
@@ -247,37 +246,4 @@ func (s *server) redeliver(ctx context.Context, c *call) error {
 	}
 	s.write(ctx, c.w, http.StatusAccepted, "application/json", newDeliveryResource(d))
 	return nil
-}
-
-const (
-	defaultPage = 20
-	maxPage     = 100
-)
-
-func pageParameters() []string { return []string{"limit", "cursor"} }
-
-// page reads the parameters of a list that is paged by the ids of its items;
-// after is empty on the first page.
-func (c *call) page(prefix string) (after string, limit int, err error) {
-	limit = defaultPage
-	if c.query.Has("limit") {
-		n, err := strconv.ParseUint(c.query.Get("limit"), 10, 8)
-		if err != nil || n < 1 || n > maxPage {
-			return "", 0, queryError("/query/limit", "out_of_range", "must be from 1 to "+strconv.Itoa(maxPage))
-		}
-		limit = int(n)
-	}
-	if c.query.Has("cursor") {
-		b, err := base64.RawURLEncoding.Strict().DecodeString(c.query.Get("cursor"))
-		if err != nil || !payment.ValidID(prefix, string(b)) {
-			return "", 0, queryError("/query/cursor", "cursor_invalid", "must be the next_cursor of a page")
-		}
-		after = string(b)
-	}
-	return after, limit, nil
-}
-
-func cursorBehind(id string) *string {
-	s := base64.RawURLEncoding.EncodeToString([]byte(id))
-	return &s
 }

@@ -191,6 +191,30 @@ func LoadReplay(lookup Lookup) (Replay, error) {
 	return c, nil
 }
 
+// Seed is what `payments seed -payments` needs: both models as their owner.
+type Seed struct {
+	WriteOwnerURL, WriteVariable string
+	ReadOwnerURL                 string // WriteOwnerURL unless the read model stands elsewhere
+}
+
+// LoadSeed takes the databases as LoadReplay does.
+func LoadSeed(lookup Lookup) (Seed, error) {
+	r := reader{lookup: lookup}
+	url := r.databaseURL("PAYMENTS_DATABASE_URL", required)
+	read := r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional)
+	c := Seed{WriteOwnerURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional), WriteVariable: "PAYMENTS_MIGRATE_DATABASE_URL"}
+	if c.WriteOwnerURL == "" {
+		c.WriteOwnerURL, c.WriteVariable = url, "PAYMENTS_DATABASE_URL"
+	}
+	if c.ReadOwnerURL = c.WriteOwnerURL; read != "" && read != url {
+		c.ReadOwnerURL = read
+	}
+	if err := r.err(); err != nil {
+		return Seed{}, err
+	}
+	return c, nil
+}
+
 // Simulator is what `payments simulator` needs.
 type Simulator struct {
 	Addr                  string        // host:port

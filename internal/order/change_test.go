@@ -31,7 +31,7 @@ func second(_ int64, err error) error { return err }
 
 func (w *world) stockIs(onHand, reserved, sold int64) {
 	w.t.Helper()
-	levels, err := w.orders.Stock(w.t.Context(), w.merchant)
+	levels, err := w.orders.Stock(w.t.Context(), w.merchant, order.StockLevel{}, 1000)
 	if err != nil {
 		w.t.Fatal(err)
 	}

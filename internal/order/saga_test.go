@@ -33,7 +33,7 @@ func TestEveryPaymentMethodEndsAsItShould(t *testing.T) {
 			if status := w.status(id); status != want.status || !slices.Equal(w.events(id), want.events) {
 				t.Fatalf("got %s after %v, want %s after %v", status, w.events(id), want.status, want.events)
 			}
-			stock, err := w.orders.Stock(t.Context(), w.merchant)
+			stock, err := w.orders.Stock(t.Context(), w.merchant, order.StockLevel{}, 1000)
 			if err != nil {
 				t.Fatal(err)
 			}

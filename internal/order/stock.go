@@ -98,11 +98,14 @@ type StockLevel struct {
 	OnHand, Reserved, Sold int64
 }
 
-// Stock lists the levels of one merchant, or of all when merchantID is empty.
-func (s *Service) Stock(ctx context.Context, merchantID string) ([]StockLevel, error) {
+// Stock lists the levels of one merchant, or of all when merchantID is empty, in the
+// order of merchant and sku: at most limit of those behind after, which is the zero
+// level at first.
+func (s *Service) Stock(ctx context.Context, merchantID string, after StockLevel, limit int) ([]StockLevel, error) {
 	rows, err := postgres.Query(ctx, s.Pool, `
 		SELECT merchant_id, sku, on_hand, reserved, sold FROM stock
-		WHERE $1 = '' OR merchant_id = $1 ORDER BY merchant_id, sku`, merchantID)
+		WHERE ($1 = '' OR merchant_id = $1) AND (merchant_id, sku) > ($2::text COLLATE "C", $3::text COLLATE "C")
+		ORDER BY merchant_id, sku LIMIT $4`, merchantID, after.MerchantID, after.SKU, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list stock: %w", err)
 	}

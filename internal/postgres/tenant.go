@@ -85,7 +85,26 @@ func Query(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) (pg
 	var b pgx.Batch
 	b.Queue(`SELECT set_config($1, $2, true)`, tenantSetting, t.merchantID)
 	b.Queue(sql, args...)
-	results := pool.SendBatch(t.inStatements(ctx), &b)
+	return queryBehind(pool.SendBatch(t.inStatements(ctx), &b))
+}
+
+// QueryPlanned is Query for a statement whose plan depends on its arguments, which
+// one merchant has three of and another three million: it is planned for them each
+// time, and never for arguments in general.
+func QueryPlanned(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) (pgx.Rows, error) {
+	merchant := everybody
+	t, bounded := tenancyOf(ctx)
+	if bounded {
+		merchant = t.merchantID
+	}
+	var b pgx.Batch
+	b.Queue(`SELECT set_config($1, $2, true), set_config('plan_cache_mode', 'force_custom_plan', true)`, tenantSetting, merchant)
+	b.Queue(sql, args...)
+	return queryBehind(pool.SendBatch(t.inStatements(ctx), &b))
+}
+
+// queryBehind is the second of two statements in one pipeline.
+func queryBehind(results pgx.BatchResults) (pgx.Rows, error) {
 	if _, err := results.Exec(); err != nil {
 		_ = results.Close() // tells the same
 		return nil, err

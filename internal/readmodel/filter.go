@@ -1,18 +1,18 @@
 package readmodel
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"payments/internal/payment"
+	"payments/internal/readmodel/term"
 )
 
 // Limits of a page's length.
@@ -22,27 +22,44 @@ const (
 )
 
 // Filter narrows a list; a zero member does not. CreatedFrom and CreatedTo are
-// the half-open span [from, to). After is a page's NextCursor and holds for the
-// same filters only.
+// the half-open span [from, to). Amounts are in minor units, both ends included.
+// After is where a page ended, and holds for the same filters and order only.
 type Filter struct {
-	Status      string
-	Customer    string
-	Order       string
-	Currency    string
-	CreatedFrom time.Time
-	CreatedTo   time.Time
-	Limit       int
-	After       string
+	Merchant      string // beside the scope, which it can only narrow
+	Statuses      []payment.Status
+	Customer      string
+	Order         string
+	Currency      string
+	PaymentMethod string
+	FailureCode   string
+	AmountMin     int64
+	AmountMax     int64
+	CreatedFrom   time.Time
+	CreatedTo     time.Time
+	// Search is a folded text (term.Fold). It orders the list itself: what is found
+	// by the shorter word first, and of one word the newest payment.
+	Search string
+	Sort   Sort // of a list without Search
+	Limit  int
+	After  *Place
+	Count  bool // wanted beside the page
+	Expand Expand
 }
+
+// Sort is newest first unless it says otherwise. A payment's id carries the
+// millisecond in which it was made, and decides among equal amounts.
+type Sort struct{ ByAmount, Ascending bool }
+
+// Expand says what is wanted beside each payment.
+type Expand struct{ Timeline, Refunds bool }
 
 const invalidQuery = "The query is not valid."
 
-var cursorInvalid = payment.FieldError{
-	Pointer: "/query/cursor", Code: "cursor_invalid", Message: "must be the next_cursor of a page with the same filters",
-}
+// MaxExpanded bounds a page whose payments are expanded.
+const MaxExpanded = 25
 
-// ParseFilter reads the query of GET /v1/payments. Its error is a *payment.Error
-// with one field for each refused parameter.
+// ParseFilter reads the query of GET /v1/payments, less the cursor. Its error is a
+// *payment.Error with one field for each refused parameter.
 func ParseFilter(query url.Values) (Filter, error) {
 	f := Filter{Limit: DefaultLimit}
 	var fields []payment.FieldError
@@ -65,10 +82,14 @@ func ParseFilter(query url.Values) (Filter, error) {
 	if !f.CreatedFrom.IsZero() && !f.CreatedTo.IsZero() && !f.CreatedFrom.Before(f.CreatedTo) {
 		refuse("/query/created_to", "out_of_range", "must be after created_from")
 	}
-	if len(fields) == 0 && query.Has("cursor") {
-		if _, ok := f.position(); !ok {
-			fields = append(fields, cursorInvalid)
-		}
+	if f.AmountMin > 0 && f.AmountMax > 0 && f.AmountMin > f.AmountMax {
+		refuse("/query/amount_max", "out_of_range", "must not be below amount_min")
+	}
+	if f.Search != "" && query.Has("sort") {
+		refuse("/query/sort", "sort_with_search", "cannot be given with q, which has an order of its own")
+	}
+	if f.Expand != (Expand{}) && f.Limit > MaxExpanded {
+		refuse("/query/limit", "out_of_range", fmt.Sprintf("must be from 1 to %d with expand", MaxExpanded))
 	}
 	if len(fields) > 0 {
 		return Filter{}, &payment.Error{Code: payment.CodeInvalid, Message: invalidQuery, Fields: fields}
@@ -76,18 +97,34 @@ func ParseFilter(query url.Values) (Filter, error) {
 	return f, nil
 }
 
+// ParseExpand reads the query's one parameter of that name.
+func ParseExpand(query url.Values) (Expand, error) {
+	var f Filter
+	if !query.Has("expand") {
+		return f.Expand, nil
+	}
+	if code, message := f.setExpand(query.Get("expand")); code != "" {
+		return f.Expand, &payment.Error{
+			Code: payment.CodeInvalid, Message: invalidQuery, Fields: []payment.FieldError{{Pointer: "/query/expand", Code: code, Message: message}},
+		}
+	}
+	return f.Expand, nil
+}
+
 // setter is nil for an unknown parameter. What it returns for a refused value is
 // the code and message of the field's error.
 func (f *Filter) setter(name string) func(value string) (code, message string) {
 	switch name {
-	case "status":
+	case "merchant":
 		return func(value string) (string, string) {
-			if _, ok := payment.ParseStatus(value); !ok {
-				return "status_invalid", "must be a payment's status"
+			if !payment.ValidID(payment.PrefixMerchant, value) {
+				return "id_invalid", "must be a merchant's id (mer_…)"
 			}
-			f.Status = value
+			f.Merchant = value
 			return "", ""
 		}
+	case "status":
+		return f.setStatuses
 	case "currency":
 		return func(value string) (string, string) {
 			if _, err := payment.ParseCurrency(value); err != nil {
@@ -100,10 +137,22 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 		return setReference(&f.Customer)
 	case "order":
 		return setReference(&f.Order)
+	case "payment_method":
+		return setReference(&f.PaymentMethod)
+	case "failure_code":
+		return setReference(&f.FailureCode)
+	case "amount_min":
+		return setAmount(&f.AmountMin)
+	case "amount_max":
+		return setAmount(&f.AmountMax)
 	case "created_from":
 		return setTime(&f.CreatedFrom)
 	case "created_to":
 		return setTime(&f.CreatedTo)
+	case "q":
+		return f.setSearch
+	case "sort":
+		return f.setSort
 	case "limit":
 		return func(value string) (string, string) {
 			n, err := strconv.ParseUint(value, 10, 8)
@@ -113,13 +162,73 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 			f.Limit = int(n)
 			return "", ""
 		}
-	case "cursor":
-		return func(value string) (string, string) { // held against the filters when all are read
-			f.After = value
+	case "count":
+		return func(value string) (string, string) {
+			if f.Count = value == "estimated"; !f.Count {
+				return "count_invalid", "must be estimated"
+			}
 			return "", ""
 		}
+	case "expand":
+		return f.setExpand
 	}
 	return nil
+}
+
+func (f *Filter) setStatuses(value string) (string, string) {
+	for word := range strings.SplitSeq(value, ",") {
+		status, ok := payment.ParseStatus(word)
+		if !ok || slices.Contains(f.Statuses, status) {
+			return "status_invalid", "must be a payment's status, or several by comma, each once"
+		}
+		f.Statuses = append(f.Statuses, status)
+	}
+	return "", ""
+}
+
+func (f *Filter) setSearch(value string) (code, message string) {
+	var text string
+	if code, message = setReference(&text)(value); code != "" {
+		return code, message
+	}
+	if f.Search = term.Fold(text); f.Search == "" {
+		return "text_invalid", "must have a character that can be searched for"
+	}
+	return "", ""
+}
+
+func (f *Filter) setSort(value string) (code, message string) {
+	name, descending := strings.CutPrefix(value, "-")
+	f.Sort = Sort{ByAmount: name == "amount", Ascending: !descending}
+	if name != "amount" && name != "created_at" {
+		return "sort_invalid", "must be created_at or amount, with - before it for the greatest first"
+	}
+	return "", ""
+}
+
+func (f *Filter) setExpand(value string) (code, message string) {
+	for word := range strings.SplitSeq(value, ",") {
+		switch {
+		case word == "timeline" && !f.Expand.Timeline:
+			f.Expand.Timeline = true
+		case word == "refunds" && !f.Expand.Refunds:
+			f.Expand.Refunds = true
+		default:
+			return "expand_invalid", "must be timeline, refunds, or both by comma"
+		}
+	}
+	return "", ""
+}
+
+func setAmount(to *int64) func(string) (string, string) {
+	return func(value string) (string, string) {
+		n, err := strconv.ParseUint(value, 10, 63)
+		if err != nil || n < 1 || n > uint64(payment.MaxAmount) {
+			return "out_of_range", fmt.Sprintf("must be from 1 to %d minor units", payment.MaxAmount)
+		}
+		*to = int64(n) //nolint:gosec // bounded above
+		return "", ""
+	}
 }
 
 // setReference refuses what no stored reference can be, NUL above all, which
@@ -149,30 +258,4 @@ func setTime(to *time.Time) func(string) (string, string) {
 		*to = t
 		return "", ""
 	}
-}
-
-// digestLength guards against mistakes, not forgers: a cursor names a place in a
-// list, and the scope alone decides what can be seen there.
-const digestLength = 8
-
-// cursor is base64url of the last payment's id and a digest of the filters.
-func (f Filter) cursor(lastID string) string {
-	return base64.RawURLEncoding.EncodeToString(append([]byte(lastID), f.digest()...))
-}
-
-// position is false for every text that cursor would not have written.
-func (f Filter) position() (lastID string, ok bool) {
-	b, err := base64.RawURLEncoding.DecodeString(f.After)
-	if err != nil || len(b) <= digestLength {
-		return "", false
-	}
-	lastID = string(b[:len(b)-digestLength])
-	return lastID, payment.ValidID(payment.PrefixPayment, lastID) && f.cursor(lastID) == f.After
-}
-
-// digest leaves the limit out: pages may change their length on the way.
-func (f Filter) digest() []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %s %s", f.Status, f.Customer, f.Order, f.Currency,
-		f.CreatedFrom.UTC().Format(time.RFC3339Nano), f.CreatedTo.UTC().Format(time.RFC3339Nano)))
-	return sum[:digestLength]
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,53 +13,30 @@ import (
 	"payments/internal/postgres"
 )
 
-// Page is a part of a list, newest payment first.
+// Page is a part of a list. Next is where the rest begins, nil at the end. A page
+// of a search may be shorter than its limit although there is more.
 type Page struct {
-	Payments   []Payment
-	HasMore    bool
-	NextCursor string // empty without more
+	Payments []Payment
+	Next     *Place
 }
 
-// List pages by the last id seen, which new payments do not move. A filter's
-// index (payment_view_status, _customer, _order, _currency, or the primary key)
-// gives the rows in order.
+// maxPage bounds what one List reads, for an export; a client's page is MaxLimit.
+const maxPage = 1000
+
+// List pages by what its last payment is ordered by, which neither changes nor is
+// moved by new payments: none comes twice, and none is missed that was there.
 func (q *Queries) List(ctx context.Context, scope access.Scope, f Filter) (Page, error) {
-	w := scoped(scope)
-	if f.Status != "" {
-		w.and("status = ", f.Status)
-	}
-	if f.Customer != "" {
-		w.and("customer_reference = ", f.Customer)
-	}
-	if f.Order != "" {
-		w.and("order_reference = ", f.Order)
-	}
-	if f.Currency != "" {
-		w.and("currency = ", f.Currency)
-	}
-	if !f.CreatedFrom.IsZero() {
-		w.and("created_at >= ", f.CreatedFrom)
-		w.and("payment_id >= ", idAt(f.CreatedFrom.Add(-idSlack)))
-	}
-	if !f.CreatedTo.IsZero() {
-		w.and("created_at < ", f.CreatedTo)
-		w.and("payment_id < ", idAt(f.CreatedTo.Add(idSlack)))
-	}
-	if f.After != "" {
-		id, ok := f.position()
-		if !ok {
-			return Page{}, &payment.Error{
-				Code: payment.CodeInvalid, Message: invalidQuery, Fields: []payment.FieldError{cursorInvalid},
-			}
-		}
-		w.and("payment_id < ", id)
-	}
 	limit := f.Limit
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	limit = min(max(limit, 1), MaxLimit)
-	rows, err := postgres.Query(ctx, q.pool, selectPayment+w.sql()+" ORDER BY payment_id DESC LIMIT "+strconv.Itoa(limit+1), w.args...)
+	limit = min(max(limit, 1), maxPage)
+	if f.Search != "" {
+		return q.search(ctx, scope, f, limit)
+	}
+	var s statement
+	sql := s.list(scope, f, limit+1)
+	rows, err := postgres.QueryPlanned(ctx, q.pool, sql, s.args...)
 	if err != nil {
 		return Page{}, fmt.Errorf("list payments: %w", err)
 	}
@@ -71,8 +47,142 @@ func (q *Queries) List(ctx context.Context, scope access.Scope, f Filter) (Page,
 	if len(payments) <= limit {
 		return Page{Payments: payments}, nil
 	}
-	payments = payments[:limit]
-	return Page{Payments: payments, HasMore: true, NextCursor: f.cursor(payments[limit-1].ID)}, nil
+	last := payments[limit-1]
+	return Page{Payments: payments[:limit], Next: &Place{ID: last.ID, Amount: last.Amount}}, nil
+}
+
+// statement collects arguments. Its text is the code's own.
+type statement struct{ args []any }
+
+func (s *statement) arg(v any) string {
+	s.args = append(s.args, v)
+	return "$" + strconv.Itoa(len(s.args))
+}
+
+// list gives the rows in the order of an index, so that a page costs what it holds,
+// wherever in the list it is: of the one that begins with the filter (payment_view_status,
+// _customer, _order, _currency, _method, _failure), of _amount, or of the primary
+// key. Several statuses, and the merchants of a caller who sees all, are lists of their
+// own that are merged, each no longer than the page.
+func (s *statement) list(scope access.Scope, f Filter, limit int) string {
+	order, merged := "v.payment_id", "payment_id"
+	direction, beyond := " DESC", " < "
+	if f.Sort.Ascending {
+		direction, beyond = "", " > "
+	}
+	end := ""
+	switch {
+	case f.Sort.ByAmount:
+		order, merged = "v.amount"+direction+", v.payment_id"+direction, "amount"+direction+", payment_id"+direction
+		if f.After != nil {
+			end = " AND (v.amount, v.payment_id)" + beyond + "(" + s.arg(f.After.Amount) + "::bigint, " + s.arg(f.After.ID) + "::text)"
+		}
+	default:
+		order, merged = order+direction, merged+direction
+		if f.After != nil {
+			end = " AND v.payment_id" + beyond + s.arg(f.After.ID)
+		}
+	}
+	most := " LIMIT " + s.arg(limit)
+	end = s.conditions(f) + end
+	branch := func(merchant, status string) string {
+		return selectPayment + "WHERE " + merchant + status + end + " ORDER BY " + order + most
+	}
+	statuses := []string{""}
+	if len(f.Statuses) > 0 {
+		statuses = statuses[:0]
+		for _, status := range f.Statuses {
+			statuses = append(statuses, " AND v.status = "+s.arg(string(status)))
+		}
+	}
+	merchant, all := s.merchant(scope, f)
+	if all && f.overAll() {
+		return branch("true", "") // payment_view_all
+	}
+	if all {
+		merchant = "v.merchant_id = m.id"
+	}
+	if !all && len(statuses) == 1 {
+		return branch(merchant, statuses[0])
+	}
+	union := ""
+	for i, status := range statuses {
+		if i > 0 {
+			union += " UNION ALL "
+		}
+		union += "(" + branch(merchant, status) + ")"
+	}
+	if all {
+		union = everyMerchant + "SELECT l.* FROM m CROSS JOIN LATERAL (" + union + ") l WHERE m.id IS NOT NULL"
+		return union + " ORDER BY " + merged + most
+	}
+	return "SELECT * FROM (" + union + ") l ORDER BY " + merged + most
+}
+
+// everyMerchant skips from merchant to merchant through the primary key.
+const everyMerchant = `
+	WITH RECURSIVE m (id) AS (
+		(SELECT merchant_id FROM payment_view ORDER BY merchant_id LIMIT 1)
+		UNION ALL
+		SELECT (SELECT v.merchant_id FROM payment_view v WHERE v.merchant_id > m.id ORDER BY v.merchant_id LIMIT 1) FROM m WHERE m.id IS NOT NULL)
+	`
+
+// overAll: one index has the payments of all merchants, by their ids alone.
+func (f Filter) overAll() bool {
+	f.CreatedFrom, f.CreatedTo, f.Limit, f.After, f.Count, f.Expand, f.Sort.Ascending = time.Time{}, time.Time{}, 0, nil, false, Expand{}, false
+	return len(f.Statuses) == 0 && f.narrows() == 0 && !f.Sort.ByAmount
+}
+
+// narrows counts the filters beside statuses and span.
+func (f Filter) narrows() (n int) {
+	for _, given := range []bool{
+		f.Customer != "", f.Order != "", f.Currency != "", f.PaymentMethod != "", f.FailureCode != "", f.AmountMin > 0, f.AmountMax > 0,
+	} {
+		if given {
+			n++
+		}
+	}
+	return n
+}
+
+// merchant is the first condition of every query: the first column of the indexes.
+// all: the caller sees all merchants and has named none.
+func (s *statement) merchant(scope access.Scope, f Filter) (condition string, all bool) {
+	own, all := scope.Merchant()
+	switch {
+	case !all && (f.Merchant == "" || f.Merchant == own):
+		return "v.merchant_id = " + s.arg(own), false
+	case !all:
+		return "v.merchant_id = " + s.arg(own) + " AND false", false
+	case f.Merchant != "":
+		return "v.merchant_id = " + s.arg(f.Merchant), false
+	}
+	return "", true
+}
+
+// conditions beside merchant and status.
+func (s *statement) conditions(f Filter) (sql string) {
+	and := func(condition string, given bool, value any) {
+		if given {
+			sql += " AND v." + condition + s.arg(value)
+		}
+	}
+	and("customer_reference = ", f.Customer != "", f.Customer)
+	and("order_reference = ", f.Order != "", f.Order)
+	and("currency = ", f.Currency != "", f.Currency)
+	and("payment_method = ", f.PaymentMethod != "", f.PaymentMethod)
+	and("failure_code = ", f.FailureCode != "", f.FailureCode)
+	and("amount >= ", f.AmountMin > 0, f.AmountMin)
+	and("amount <= ", f.AmountMax > 0, f.AmountMax)
+	if !f.CreatedFrom.IsZero() {
+		and("created_at >= ", true, f.CreatedFrom)
+		and("payment_id >= ", true, idAt(f.CreatedFrom.Add(-idSlack)))
+	}
+	if !f.CreatedTo.IsZero() {
+		and("created_at < ", true, f.CreatedTo)
+		and("payment_id < ", true, idAt(f.CreatedTo.Add(idSlack)))
+	}
+	return sql
 }
 
 // idSlack is how far an id's own time may be from the payment's created_at.
@@ -92,32 +202,4 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) {
 	clear(b)
 	return len(b), nil
-}
-
-// where collects conditions. Their text is the code's own, values are arguments.
-type where struct {
-	conditions []string
-	args       []any
-}
-
-func (w *where) and(condition string, arg any) {
-	w.args = append(w.args, arg)
-	w.conditions = append(w.conditions, condition+"$"+strconv.Itoa(len(w.args)))
-}
-
-func (w *where) sql() string {
-	if len(w.conditions) == 0 {
-		return ""
-	}
-	return "WHERE " + strings.Join(w.conditions, " AND ")
-}
-
-// scoped begins every condition with the merchant, the first column of the
-// indexes; an operator's has none.
-func scoped(scope access.Scope) where {
-	var w where
-	if merchantID, all := scope.Merchant(); !all {
-		w.and("merchant_id = ", merchantID)
-	}
-	return w
 }

@@ -144,16 +144,17 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 
 const insertRows = `
 	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
-		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, created_at, updated_at)
+		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, failure_code,
+		created_at, updated_at)
 	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured, amount_refunded,
 		placed->>'payment_method', coalesce(placed->>'capture_method', 'automatic'), placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'),
-		placed->>'reference', (placed->'lines')::jsonb, failure, created_at, updated_at
+		placed->>'reference', (placed->'lines')::jsonb, failure, failure->>'code', created_at, updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, order_id text, sequence bigint, status text,
 		amount_captured bigint, amount_refunded bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
 	ON CONFLICT (merchant_id, payment_id) DO NOTHING`
 
 const updateRows = `
-	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure,
+	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure, failure_code = r.failure->>'code',
 		amount_captured = r.amount_captured, amount_refunded = r.amount_refunded, updated_at = r.updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, sequence bigint, status text,
 		amount_captured bigint, amount_refunded bigint, failure jsonb, updated_at timestamptz)
@@ -213,7 +214,7 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, even
 	}
 	if err := errors.Join(
 		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))), queue(&b, insertTimeline, timeline, nil),
-		queue(&b, upsertRefunds, refundsOf(moving), nil),
+		queue(&b, upsertRefunds, refundsOf(moving), nil), queue(&b, insertTerms, termsOf(made), nil),
 	); err != nil {
 		return err
 	}

@@ -46,10 +46,10 @@ type Queries struct {
 func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
 
 const selectPayment = `
-	SELECT merchant_id, payment_id, order_id, sequence, status, amount, amount_captured, amount_refunded, currency,
-		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure,
-		created_at, updated_at
-	FROM payment_view `
+	SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.amount, v.amount_captured, v.amount_refunded, v.currency,
+		v.payment_method, v.capture_method, v.customer_reference, v.customer_email_ciphertext, v.order_reference, v.lines, v.failure,
+		v.created_at, v.updated_at
+	FROM payment_view v `
 
 func scanPayment(row pgx.CollectableRow) (p Payment, err error) {
 	err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured,
@@ -64,9 +64,12 @@ func (q *Queries) read(ctx context.Context, scope access.Scope, id string) (Paym
 	if !payment.ValidID(payment.PrefixPayment, id) {
 		return Payment{}, false, nil
 	}
-	w := scoped(scope)
-	w.and("payment_id = ", id)
-	rows, err := postgres.Query(ctx, q.pool, selectPayment+w.sql(), w.args...)
+	var s statement
+	where := "WHERE v.payment_id = " + s.arg(id)
+	if merchant, all := s.merchant(scope, Filter{}); !all {
+		where += " AND " + merchant
+	}
+	rows, err := postgres.Query(ctx, q.pool, selectPayment+where, s.args...)
 	if err != nil {
 		return Payment{}, false, fmt.Errorf("read payment: %w", err)
 	}
@@ -82,6 +85,7 @@ func (q *Queries) read(ctx context.Context, scope access.Scope, id string) (Paym
 
 // Entry is one event of a payment's life, with the attempts that led to it.
 type Entry struct {
+	PaymentID  string
 	Sequence   int64
 	Type       payment.EventType
 	EventID    string
@@ -91,6 +95,8 @@ type Entry struct {
 	Attempts   []payment.AttemptData
 }
 
+const entryColumns = `t.payment_id, t.sequence, t.type, t.event_id, t.occurred_at, t.data`
+
 // Timeline is in the order of the events.
 func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string) ([]Entry, error) {
 	p, err := q.Get(ctx, scope, id)
@@ -98,19 +104,20 @@ func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string) (
 		return nil, err
 	}
 	rows, err := postgres.Query(ctx, q.pool, `
-		SELECT sequence, type, event_id, occurred_at, data FROM payment_timeline
-		WHERE merchant_id = $1 AND payment_id = $2 ORDER BY sequence`, p.MerchantID, p.ID)
+		SELECT `+entryColumns+` FROM payment_timeline t WHERE t.merchant_id = $1 AND t.payment_id = $2 ORDER BY t.sequence`, p.MerchantID, p.ID)
 	if err != nil {
 		return nil, fmt.Errorf("read timeline: %w", err)
 	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Entry, err error) {
-		var data payment.EventData
-		err = row.Scan(&e.Sequence, &e.Type, &e.EventID, &e.OccurredAt, &data)
-		e.OccurredAt, e.Status, e.Failure, e.Attempts = e.OccurredAt.UTC(), data.Status, data.Failure, data.Attempts
-		return e, err
-	})
+	entries, err := pgx.CollectRows(rows, scanEntry)
 	if err != nil {
 		return nil, fmt.Errorf("read timeline: %w", err)
 	}
 	return entries, nil
+}
+
+func scanEntry(row pgx.CollectableRow) (e Entry, err error) {
+	var data payment.EventData
+	err = row.Scan(&e.PaymentID, &e.Sequence, &e.Type, &e.EventID, &e.OccurredAt, &data)
+	e.OccurredAt, e.Status, e.Failure, e.Attempts = e.OccurredAt.UTC(), data.Status, data.Failure, data.Attempts
+	return e, err
 }

@@ -78,7 +78,7 @@ type Rebuilt struct {
 }
 
 // Difference is a payment whose live row is not what the write model says at the
-// same sequence. What names the columns; or "refunds", "timeline"; or says that
+// same sequence. What names the columns; or "refunds", "timeline", "terms"; or says that
 // the payment is unknown to the write model, or the live row further than the log.
 type Difference struct {
 	MerchantID, PaymentID string
@@ -268,7 +268,7 @@ func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
 	}
 	// EXCLUSIVE keeps out the projector and replays of parked keys, whose first
 	// statement is a SELECT … FOR UPDATE on payment_view, and lets plain reads in.
-	if _, err := tx.Exec(ctx, `LOCK TABLE public.payment_view, public.refund_view, public.payment_timeline IN EXCLUSIVE MODE`); err != nil {
+	if _, err := tx.Exec(ctx, `LOCK TABLE public.payment_view, public.refund_view, public.payment_timeline, public.payment_term IN EXCLUSIVE MODE`); err != nil {
 		return orTryAgain(fmt.Errorf("hold the projector: %w", err))
 	}
 	held, cancel := context.WithTimeout(ctx, b.HoldFor)

@@ -32,6 +32,16 @@ func (b *rebuild) compare(ctx context.Context) error {
 		return fmt.Errorf("compare: %w", err)
 	}
 	b.unsettled = tag.RowsAffected()
+	// A payment's terms are written with its first event and never change: where both
+	// models have the payment, nothing is on its way.
+	if _, err := b.conn.Exec(ctx, `
+		INSERT INTO payment_view_next.different
+		SELECT DISTINCT merchant_id, payment_id, 'terms'
+		FROM payment_view_next.payment_term n FULL JOIN public.payment_term l USING (merchant_id, payment_id, term)
+			JOIN payment_view_next.payment_view USING (merchant_id, payment_id) JOIN public.payment_view USING (merchant_id, payment_id)
+		WHERE n IS NULL OR l IS NULL`); err != nil {
+		return fmt.Errorf("compare terms: %w", err)
+	}
 	if err := b.conn.QueryRow(ctx, `
 		SELECT count(*) FROM payment_view_next.payment_view n FULL JOIN public.payment_view l USING (merchant_id, payment_id)`).
 		Scan(&b.done.Compared); err != nil {
@@ -76,7 +86,8 @@ func (b *rebuild) judge(ctx context.Context, db rowQueryer, last bool) error {
 		found AS (
 			INSERT INTO payment_view_next.different
 			SELECT merchant_id, payment_id, what FROM judged
-			WHERE what NOT IN ('', $1) AND ($5 OR what NOT IN ($2, $3, $4))),
+			WHERE what NOT IN ('', $1) AND ($5 OR what NOT IN ($2, $3, $4))
+			ON CONFLICT (merchant_id, payment_id) DO UPDATE SET what = excluded.what || ', ' || different.what),
 		settled AS (
 			DELETE FROM payment_view_next.unsettled u USING judged j
 			WHERE u.merchant_id = j.merchant_id AND u.payment_id = j.payment_id AND ($5 OR what NOT IN ($1, $2, $3, $4)))

@@ -20,13 +20,14 @@ type source struct {
 // the first, whose time is created_at.
 var sourcePayments = source{ //nolint:gochecknoglobals // a constant, were structs constants
 	"payment_view", `merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
-		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, created_at, updated_at`, `
+		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, failure_code,
+		created_at, updated_at`, `
 	SELECT p.merchant_id, p.id, p.order_id, o.sequence, p.status, p.currency, p.amount::bigint, p.amount_captured::bigint, p.amount_refunded::bigint,
 		p.payment_method, p.capture_method, o.customer_reference::text, o.customer_email_ciphertext, o.reference::text,
 		(SELECT jsonb_agg(jsonb_build_object('sku', l.sku, 'quantity', l.quantity, 'unit_amount', l.unit_amount) ORDER BY l.line)
 			FROM order_lines l WHERE l.merchant_id = o.merchant_id AND l.order_id = o.id),
 		CASE WHEN p.failure_code IS NOT NULL
-			THEN jsonb_build_object('code', p.failure_code, 'step', p.failure_step, 'message', p.failure_message) END,
+			THEN jsonb_build_object('code', p.failure_code, 'step', p.failure_step, 'message', p.failure_message) END, p.failure_code,
 		o.created_at, CASE o.sequence WHEN 1 THEN o.created_at ELSE o.updated_at END
 	FROM orders o JOIN payments p ON p.merchant_id = o.merchant_id AND p.order_id = o.id`,
 }
@@ -77,7 +78,7 @@ func (b *rebuild) snapshot(ctx context.Context) error {
 			return fmt.Errorf("copy %s: %w", s.table, err)
 		}
 	}
-	return nil
+	return b.findable(ctx)
 }
 
 // quoted is a string constant of SQL, for COPY, which takes no arguments.

@@ -25,7 +25,7 @@ func (s *shop) described() []string {
 			UNION ALL SELECT table_name || ' ' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
 				|| ' ' || coalesce(collation_name, '')
 				FROM information_schema.columns WHERE table_schema = 'public' AND table_name = ANY ($1)) l (line)`,
-		[]string{"payment_view", "refund_view", "payment_timeline"}).Scan(&all); err != nil {
+		[]string{"payment_view", "refund_view", "payment_timeline", "payment_term"}).Scan(&all); err != nil {
 		s.t.Fatal(err)
 	}
 	return all
@@ -79,7 +79,7 @@ func TestARebuildFindsAndHealsWhatIsWrong(t *testing.T) {
 	if err := s.read.QueryRow(t.Context(), `SELECT array_agg(payment_id ORDER BY status = 'succeeded' DESC, payment_id) FROM payment_view`).Scan(&ids); err != nil {
 		t.Fatal(err)
 	}
-	row, refund, line, lost, stray, fast := ids[0], ids[1], ids[2], ids[3], "pay_01jqh0000000000000000000zz", ids[4]
+	row, refund, line, lost, stray, fast, unfound := ids[0], ids[1], ids[2], ids[3], "pay_01jqh0000000000000000000zz", ids[4], ids[5]
 	for _, spoil := range []struct {
 		sql string
 		id  string
@@ -92,6 +92,7 @@ func TestARebuildFindsAndHealsWhatIsWrong(t *testing.T) {
 			amount_refunded, payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure,
 			created_at, updated_at FROM payment_view ORDER BY payment_id DESC LIMIT 1`, stray},
 		{`UPDATE payment_view SET sequence = sequence + 1 WHERE payment_id = $1`, fast},
+		{`DELETE FROM payment_term WHERE payment_id = $1`, unfound},
 	} {
 		if tag, err := s.read.Exec(t.Context(), spoil.sql, spoil.id); err != nil || tag.RowsAffected() == 0 {
 			t.Fatalf("%s: %v %v", spoil.sql, tag, err)
@@ -99,7 +100,7 @@ func TestARebuildFindsAndHealsWhatIsWrong(t *testing.T) {
 	}
 	bad := s.contents()
 	r, err := s.rebuild()
-	if !errors.Is(err, ErrDifferent) || r.Swapped || r.Different != 5 || r.Behind != 1 {
+	if !errors.Is(err, ErrDifferent) || r.Swapped || r.Different != 6 || r.Behind != 1 {
 		t.Fatalf("%+v: %v", r, err)
 	}
 	got := map[string]string{}
@@ -107,14 +108,18 @@ func TestARebuildFindsAndHealsWhatIsWrong(t *testing.T) {
 		got[d.PaymentID] = d.What
 	}
 	same(t, "differences", got, map[string]string{
-		row: "amount_captured, status", refund: "refunds", line: "timeline", stray: unknown, fast: further,
+		row: "amount_captured, status", refund: "refunds", line: "timeline", stray: unknown, fast: further, unfound: "terms",
 	})
 	same(t, "the live tables", s.contents(), bad)
 	r, err = s.rebuild(func(c *RebuildConfig) { c.Accept = true })
-	if err != nil || !r.Swapped || r.Different != 5 {
+	if err != nil || !r.Swapped || r.Different != 6 {
 		t.Fatalf("%+v: %v", r, err)
 	}
 	same(t, "healed", s.contents(), good)
+	var terms int
+	if err := s.read.QueryRow(t.Context(), `SELECT count(*) FROM payment_term WHERE payment_id = $1`, unfound).Scan(&terms); err != nil || terms == 0 {
+		t.Errorf("%s is found by %d terms (%v)", unfound, terms, err)
+	}
 	// The projector goes on with what was healed.
 	s.refund()
 	s.settles()

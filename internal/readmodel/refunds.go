@@ -24,24 +24,40 @@ type Refund struct {
 	UpdatedAt     time.Time
 }
 
-// Refunds of a payment, oldest first.
-func (q *Queries) Refunds(ctx context.Context, scope access.Scope, paymentID string) ([]Refund, error) {
+const refundColumns = `r.refund_id, r.payment_id, r.amount, r.reason, r.status, r.failure_code, r.created_at, r.updated_at`
+
+func scanRefund(row pgx.CollectableRow) (r Refund, err error) {
+	var reason, code *string
+	err = row.Scan(&r.ID, &r.PaymentID, &r.Amount, &reason, &r.Status, &code, &r.CreatedAt, &r.UpdatedAt)
+	if reason != nil {
+		r.Reason = *reason
+	}
+	if code != nil {
+		r.FailureCode = *code
+	}
+	r.CreatedAt, r.UpdatedAt = r.CreatedAt.UTC(), r.UpdatedAt.UTC()
+	return r, err
+}
+
+// Refunds of a payment, oldest first by their ids: at most limit of those behind
+// after, which is empty at first.
+func (q *Queries) Refunds(ctx context.Context, scope access.Scope, paymentID, after string, limit int) ([]Refund, error) {
 	p, err := q.Get(ctx, scope, paymentID)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := postgres.Query(ctx, q.pool, `
-		SELECT refund_id, payment_id, amount, $3::text, coalesce(reason, ''), status, coalesce(failure_code, ''), created_at, updated_at
-		FROM refund_view WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, refund_id`, p.MerchantID, p.ID, p.Currency)
+	rows, err := postgres.Query(ctx, q.pool, `SELECT `+refundColumns+`
+		FROM refund_view r WHERE r.merchant_id = $1 AND r.payment_id = $2 AND r.refund_id > $3 ORDER BY r.refund_id LIMIT $4`,
+		p.MerchantID, p.ID, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read refunds: %w", err)
 	}
-	refunds, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Refund])
+	refunds, err := pgx.CollectRows(rows, scanRefund)
 	if err != nil {
 		return nil, fmt.Errorf("read refunds: %w", err)
 	}
 	for i := range refunds {
-		refunds[i].CreatedAt, refunds[i].UpdatedAt = refunds[i].CreatedAt.UTC(), refunds[i].UpdatedAt.UTC()
+		refunds[i].Currency = p.Currency
 	}
 	return refunds, nil
 }

@@ -30,7 +30,9 @@ func (l *life) refunds(given, refused string) []inbox.Message {
 
 func TestRefundsFollowTheirEvents(t *testing.T) {
 	w := newWorld(t)
-	given, refused := w.ids.New(payment.PrefixRefund), w.ids.New(payment.PrefixRefund)
+	given := w.ids.New(payment.PrefixRefund)
+	w.clock = w.clock.Add(time.Millisecond) // ids of one instant are in no order
+	refused := w.ids.New(payment.PrefixRefund)
 	// In one batch, and one by one: the same rows.
 	var shown [2][]Refund
 	for n := range shown {
@@ -50,13 +52,13 @@ func TestRefundsFollowTheirEvents(t *testing.T) {
 			t.Errorf("refunded %+v", got)
 		}
 		var err error
-		if shown[n], err = w.queries.Refunds(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID); err != nil {
+		if shown[n], err = w.queries.Refunds(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID, "", 10); err != nil {
 			t.Fatal(err)
 		}
 		for i := range shown[n] {
 			shown[n][i].PaymentID = ""
 		}
-		if _, err := w.queries.Refunds(t.Context(), merchant(t, w.merchant()), o.ids.PaymentID); err == nil {
+		if _, err := w.queries.Refunds(t.Context(), merchant(t, w.merchant()), o.ids.PaymentID, "", 10); err == nil {
 			t.Error("another merchant sees them")
 		}
 	}

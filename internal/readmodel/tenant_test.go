@@ -25,6 +25,9 @@ func TestRowLevelSecurityAloneHoldsTheTenants(t *testing.T) {
 	if err != nil || !slices.Equal(ids(page), []string{mine.ids.PaymentID}) {
 		t.Errorf("list: %v, %v", ids(page), err)
 	}
+	if page, err = w.queries.List(ctx, unscoped, Filter{Search: "cust"}); err != nil || !slices.Equal(ids(page), []string{mine.ids.PaymentID}) {
+		t.Errorf("search: %v, %v", ids(page), err)
+	}
 	entries, err := w.queries.Timeline(ctx, unscoped, mine.ids.PaymentID)
 	if err != nil || len(entries) != 5 {
 		t.Errorf("timeline: %d, %v", len(entries), err)
@@ -40,7 +43,7 @@ func TestRowLevelSecurityAloneHoldsTheTenants(t *testing.T) {
 	notFound("get", err)
 	_, err = w.queries.Timeline(ctx, unscoped, id)
 	notFound("timeline", err)
-	_, err = w.queries.Refunds(ctx, unscoped, id)
+	_, err = w.queries.Refunds(ctx, unscoped, id, "", 10)
 	notFound("refunds", err)
 
 	// Without a bound they are all there: it was the wall that held.

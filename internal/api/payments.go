@@ -1,0 +1,223 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+func (s *server) getPayment(ctx context.Context, c *call) error {
+	expand, err := readmodel.ParseExpand(c.query)
+	if err != nil {
+		return err
+	}
+	p, err := s.Payments.Get(ctx, c.scope, chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	items, err := s.viewResources(ctx, c, []readmodel.Payment{p}, expand)
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, items[0])
+}
+
+func (s *server) listPayments(ctx context.Context, c *call) error {
+	place, err := s.after(c)
+	if err != nil {
+		return err
+	}
+	asked := c.query
+	if place != nil {
+		asked = without(asked, "cursor")
+	}
+	f, err := readmodel.ParseFilter(asked)
+	if err != nil {
+		return err
+	}
+	if c.wantsCSV() {
+		return s.exportPayments(c, f)
+	}
+	if place != nil {
+		var ok bool
+		if f.After, ok = readmodel.PlaceOf(place); !ok {
+			return cursorInvalid()
+		}
+	}
+	page, err := s.Payments.List(ctx, c.scope, f)
+	if err != nil {
+		return err
+	}
+	items, err := s.viewResources(ctx, c, page.Payments, f.Expand)
+	if err != nil {
+		return err
+	}
+	l := newList(items)
+	if l.HasMore = page.Next != nil; l.HasMore {
+		l.NextCursor = s.behind(c, page.Next.Fields()...)
+	}
+	if f.Count {
+		n, err := s.Payments.Count(ctx, c.scope, f)
+		if err != nil {
+			return err
+		}
+		l.Count = &countResource{n.Value, "estimated"}
+		if n.Exact {
+			l.Count.Kind = "exact"
+		}
+	}
+	return s.ok(ctx, c, l)
+}
+
+func without(query map[string][]string, name string) map[string][]string {
+	rest := make(map[string][]string, len(query))
+	for n, values := range query {
+		if n != name {
+			rest[n] = values
+		}
+	}
+	return rest
+}
+
+// viewResources asks for each expansion as its own route does.
+func (s *server) viewResources(ctx context.Context, c *call, payments []readmodel.Payment, expand readmodel.Expand) ([]paymentResource, error) {
+	items := make([]paymentResource, len(payments))
+	var err error
+	for i, p := range payments {
+		if items[i], err = s.viewResource(c, p); err != nil {
+			return nil, err
+		}
+	}
+	if expand == (readmodel.Expand{}) {
+		return items, nil
+	}
+	for action, wanted := range map[access.Action]bool{access.PaymentsTimeline: expand.Timeline, access.RefundsList: expand.Refunds} {
+		if !wanted {
+			continue
+		}
+		decision, err := s.Authorizer.Authorize(ctx, c.principal, action)
+		if err != nil {
+			return nil, err
+		}
+		if decision.Scope != c.scope {
+			return nil, payment.Errorf(payment.CodeForbidden, "The role of this API key does not permit this expansion.")
+		}
+	}
+	expanded, err := s.Payments.Expand(ctx, payments, expand)
+	if err != nil {
+		return nil, err
+	}
+	for i := range items {
+		x := expanded[items[i].ID]
+		if expand.Timeline {
+			l := newList(entryResources(x.Timeline))
+			l.HasMore = x.MoreTimeline
+			items[i].Timeline = &l
+		}
+		if expand.Refunds {
+			l := newList(refundResources(x.Refunds))
+			l.HasMore = x.MoreRefunds
+			items[i].Refunds = &l
+		}
+	}
+	return items, nil
+}
+
+func paymentColumns() []string {
+	return []string{
+		"id", "status", "amount", "currency", "currency_exponent", "amount_captured", "amount_refunded", "payment_method", "capture_method",
+		"customer_reference", "customer_email", "order_id", "order_reference", "failure_code", "failure_step", "failure_message", "created_at", "updated_at",
+	}
+}
+
+func (s *server) exportPayments(c *call, f readmodel.Filter) error {
+	if f.Count || f.Expand != (readmodel.Expand{}) {
+		return queryError("/query", "parameter_unknown", "has count or expand, and an export has neither")
+	}
+	f.Limit = exportPage
+	return s.export(c, "payments", paymentColumns(), func(ctx context.Context) (rows [][]string, more bool, err error) {
+		page, err := s.Payments.List(ctx, c.scope, f)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, p := range page.Payments {
+			r, err := s.viewResource(c, p)
+			if err != nil {
+				return nil, false, err
+			}
+			rows = append(rows, r.row())
+		}
+		f.After = page.Next
+		return rows, page.Next != nil, nil
+	})
+}
+
+func (r paymentResource) row() []string {
+	var email string
+	var failure payment.Failure
+	if r.Customer.Email != nil {
+		email = *r.Customer.Email
+	}
+	if r.Failure != nil {
+		failure = *r.Failure
+	}
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	return []string{
+		r.ID, string(r.Status), number(r.Amount), r.Currency, strconv.Itoa(r.CurrencyExponent), number(r.AmountCaptured), number(r.AmountRefunded),
+		r.PaymentMethod, string(r.CaptureMethod), r.Customer.Reference, email, r.Order.ID, r.Order.Reference,
+		failure.Code, failure.Step, failure.Message, r.CreatedAt.Format(time.RFC3339Nano), r.UpdatedAt.Format(time.RFC3339Nano),
+	}
+}
+
+func (s *server) listRefunds(ctx context.Context, c *call) error {
+	id := chi.URLParam(c.r, "id")
+	if c.wantsCSV() {
+		return s.exportRefunds(c, id)
+	}
+	after, limit, err := s.page(c, payment.PrefixRefund)
+	if err != nil {
+		return err
+	}
+	refunds, err := s.Payments.Refunds(ctx, c.scope, id, after, limit+1)
+	if err != nil {
+		return err
+	}
+	l := newList(refundResources(refunds[:min(limit, len(refunds))]))
+	if l.HasMore = len(refunds) > limit; l.HasMore {
+		l.NextCursor = s.behind(c, refunds[limit-1].ID)
+	}
+	return s.ok(ctx, c, l)
+}
+
+func refundResources(refunds []readmodel.Refund) []refundResource {
+	items := make([]refundResource, len(refunds))
+	for i, r := range refunds {
+		items[i] = refundResource{
+			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
+			Status: r.Status, FailureCode: given(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
+		}
+	}
+	return items
+}
+
+func (s *server) exportRefunds(c *call, paymentID string) error {
+	after := ""
+	columns := []string{"id", "payment", "amount", "currency", "reason", "status", "failure_code", "created_at", "updated_at"}
+	return s.export(c, "refunds", columns, func(ctx context.Context) (rows [][]string, more bool, err error) {
+		refunds, err := s.Payments.Refunds(ctx, c.scope, paymentID, after, exportPage)
+		for _, r := range refunds {
+			rows = append(rows, []string{
+				r.ID, r.PaymentID, strconv.FormatInt(r.Amount, 10), r.Currency, r.Reason, string(r.Status), r.FailureCode,
+				shown(r.CreatedAt).Format(time.RFC3339Nano), shown(r.UpdatedAt).Format(time.RFC3339Nano),
+			})
+			after = r.ID
+		}
+		return rows, len(refunds) == exportPage, err
+	})
+}

@@ -1,0 +1,89 @@
+package readmodel
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/access"
+	"payments/internal/postgres"
+	"payments/internal/readmodel/term"
+)
+
+// Count is how many payments a list has: exact where counting them is cheap, else
+// what the planner takes from its statistics.
+type Count struct {
+	Value int64
+	Exact bool
+}
+
+const (
+	// exactRows are counted one by one: an index gives that many in a few milliseconds.
+	exactRows = 1000
+	// exactCost in the planner's units, of what has to be read for them.
+	exactCost = 20_000
+)
+
+// Count asks the planner first, and counts only what it takes for little; past
+// exactRows it stops counting.
+func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Count, error) {
+	var s statement
+	sql := s.matching(scope, f)
+	rows, cost, err := q.estimate(ctx, sql, s.args)
+	if err != nil {
+		return Count{}, err
+	}
+	if rows > exactRows || cost > exactCost {
+		return Count{Value: int64(rows)}, nil
+	}
+	counted, err := postgres.QueryPlanned(ctx, q.pool, "SELECT count(*) FROM ("+sql+" LIMIT "+s.arg(exactRows+1)+") l", s.args...)
+	if err != nil {
+		return Count{}, fmt.Errorf("count payments: %w", err)
+	}
+	n, err := pgx.CollectOneRow(counted, pgx.RowTo[int64])
+	if err != nil {
+		return Count{}, fmt.Errorf("count payments: %w", err)
+	}
+	return Count{Value: n, Exact: n <= exactRows}, nil
+}
+
+func (q *Queries) estimate(ctx context.Context, sql string, args []any) (rows, cost float64, err error) {
+	explained, err := postgres.QueryPlanned(ctx, q.pool, "EXPLAIN (FORMAT JSON) "+sql, args...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("estimate payments: %w", err)
+	}
+	text, err := pgx.CollectOneRow(explained, pgx.RowTo[string])
+	if err != nil {
+		return 0, 0, fmt.Errorf("estimate payments: %w", err)
+	}
+	var plans []struct {
+		Plan struct {
+			Rows float64 `json:"Plan Rows"`
+			Cost float64 `json:"Total Cost"`
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &plans); err != nil || len(plans) != 1 {
+		return 0, 0, fmt.Errorf("estimate payments: %d plans: %w", len(plans), err)
+	}
+	return plans[0].Plan.Rows, plans[0].Plan.Cost, nil
+}
+
+// matching names each payment of the list once.
+func (s *statement) matching(scope access.Scope, f Filter) string {
+	merchant, all := s.merchant(scope, f)
+	if all {
+		merchant = "true"
+	}
+	where := merchant + s.conditions(f)
+	if len(f.Statuses) > 0 {
+		where += " AND v.status = ANY (" + s.arg(statusTexts(f.Statuses)) + "::text[])"
+	}
+	if f.Search == "" {
+		return "SELECT FROM payment_view v WHERE " + where
+	}
+	from, to := term.Range(f.Search)
+	return "SELECT DISTINCT t.payment_id FROM payment_term t JOIN payment_view v ON v.merchant_id = t.merchant_id AND v.payment_id = t.payment_id WHERE " +
+		where + " AND t.term >= " + s.arg(from) + " AND t.term < " + s.arg(to)
+}

@@ -1,0 +1,125 @@
+package readmodel
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+	"payments/internal/readmodel/term"
+)
+
+// maxHits is how many terms one page of a search looks at where filters may refuse
+// what they name: the page may then be short, and its cursor goes on from there.
+const maxHits = 500
+
+type hit struct{ MerchantID, Term, PaymentID string }
+
+// search walks the terms that begin with the search, in their index, and reads the
+// payments that they name. Its work is bounded whatever is searched for.
+func (q *Queries) search(ctx context.Context, scope access.Scope, f Filter, limit int) (Page, error) {
+	most := 2*limit + 1 // a payment may be met by several of its words
+	if len(f.Statuses) > 0 || f.narrows() > 0 || !f.CreatedFrom.IsZero() || !f.CreatedTo.IsZero() {
+		most = max(most, maxHits)
+	}
+	var s statement
+	sql := s.hits(scope, f, most)
+	rows, err := postgres.QueryPlanned(ctx, q.pool, sql, s.args...)
+	if err != nil {
+		return Page{}, fmt.Errorf("search payments: %w", err)
+	}
+	hits, err := pgx.CollectRows(rows, pgx.RowToStructByPos[hit])
+	if err != nil {
+		return Page{}, fmt.Errorf("search payments: %w", err)
+	}
+	found, err := q.hitPayments(ctx, f, hits)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	for i, h := range hits {
+		p, ok := found[h.PaymentID]
+		// By the first of its words alone, so that it does not come twice.
+		if ok && term.First(f.Search, p.OrderReference, p.CustomerReference) == h.Term {
+			page.Payments = append(page.Payments, p)
+		}
+		if last := i == len(hits)-1; len(page.Payments) == limit && !last || last && len(hits) == most {
+			page.Next = &Place{ID: h.PaymentID, Term: h.Term}
+			break
+		}
+	}
+	return page, nil
+}
+
+// hits relies on payment_term_found.
+func (s *statement) hits(scope access.Scope, f Filter, most int) string {
+	from, to := term.Range(f.Search)
+	order := " ORDER BY v.term, v.payment_id DESC LIMIT " + s.arg(most)
+	below := " AND v.term < " + s.arg(to)
+	merchant, all := s.merchant(scope, f)
+	if all {
+		merchant = "v.merchant_id = m.id"
+	}
+	const columns = "SELECT v.merchant_id, v.term, v.payment_id FROM payment_term v WHERE "
+	union := ""
+	if f.After == nil {
+		union = columns + merchant + " AND v.term >= " + s.arg(from) + below + order
+	} else {
+		at := s.arg(f.After.Term)
+		union = "(" + columns + merchant + " AND v.term = " + at + " AND v.payment_id < " + s.arg(f.After.ID) + order + ") UNION ALL (" +
+			columns + merchant + " AND v.term > " + at + below + order + ")"
+	}
+	merged := " ORDER BY term, payment_id DESC LIMIT " + s.arg(most)
+	if all {
+		return everyMerchant + "SELECT l.* FROM m CROSS JOIN LATERAL (" + union + ") l WHERE m.id IS NOT NULL" + merged
+	}
+	return "SELECT * FROM (" + union + ") l" + merged
+}
+
+// hitPayments are those that the filters let through, by the primary key: OFFSET 0
+// keeps each lookup one.
+func (q *Queries) hitPayments(ctx context.Context, f Filter, hits []hit) (map[string]Payment, error) {
+	var s statement
+	sql := s.named(f, hits)
+	rows, err := postgres.Query(ctx, q.pool, sql, s.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read found payments: %w", err)
+	}
+	payments, err := pgx.CollectRows(rows, scanPayment)
+	if err != nil {
+		return nil, fmt.Errorf("read found payments: %w", err)
+	}
+	found := make(map[string]Payment, len(payments))
+	for _, p := range payments {
+		found[p.ID] = p
+	}
+	return found, nil
+}
+
+func (s *statement) named(f Filter, hits []hit) string {
+	seen := make(map[string]bool, len(hits))
+	var merchants, ids []string
+	for _, h := range hits {
+		if !seen[h.PaymentID] {
+			seen[h.PaymentID] = true
+			merchants, ids = append(merchants, h.MerchantID), append(ids, h.PaymentID)
+		}
+	}
+	from := "SELECT l.* FROM unnest(" + s.arg(merchants) + "::text[], " + s.arg(ids) + "::text[]) AS h (merchant_id, payment_id) CROSS JOIN LATERAL (" +
+		selectPayment + "WHERE v.merchant_id = h.merchant_id AND v.payment_id = h.payment_id"
+	if len(f.Statuses) > 0 {
+		from += " AND v.status = ANY (" + s.arg(statusTexts(f.Statuses)) + "::text[])"
+	}
+	return from + s.conditions(f) + " OFFSET 0) l"
+}
+
+func statusTexts(statuses []payment.Status) []string {
+	all := make([]string, len(statuses))
+	for i, s := range statuses {
+		all[i] = string(s)
+	}
+	return all
+}
