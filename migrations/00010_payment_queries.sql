@@ -8,6 +8,11 @@
 -- behind row-level security no index over the expression could be used.
 ALTER TABLE payment_view ADD COLUMN failure_code text COLLATE "C";
 
+-- An operator names a payment without its merchant. An index in the order of ids would
+-- be taken for a merchant's list as well, since rows lie in that order, and would walk
+-- past everybody else's payments to the few of a merchant that has stopped trading.
+CREATE INDEX payment_view_id ON payment_view USING hash (payment_id);
+DROP INDEX payment_view_all;
 CREATE INDEX payment_view_amount ON payment_view (merchant_id, amount, payment_id);
 CREATE INDEX payment_view_method ON payment_view (merchant_id, payment_method, payment_id);
 -- Failures are few: an index of them alone.
@@ -30,5 +35,6 @@ SELECT isolate_tenants('payment_term');
 
 -- +goose Down
 DROP TABLE payment_term;
-DROP INDEX payment_view_amount, payment_view_method;
+CREATE INDEX payment_view_all ON payment_view (payment_id);
+DROP INDEX payment_view_amount, payment_view_method, payment_view_id;
 ALTER TABLE payment_view DROP COLUMN failure_code;

@@ -46,7 +46,7 @@ func (s *server) after(c *call) ([]string, error) {
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(c.query.Get("cursor"))
 	length, n := binary.Uvarint(b)
-	if err != nil || n <= 0 || length > uint64(len(b)-n) {
+	if err != nil || n <= 0 || length > uint64(len(b)-n) { //nolint:gosec // n is at most len(b)
 		return nil, cursorInvalid()
 	}
 	mac, payload := b[n:n+int(length)], b[n+int(length):] //nolint:gosec // below len(b)

@@ -226,7 +226,7 @@ func setAmount(to *int64) func(string) (string, string) {
 		if err != nil || n < 1 || n > uint64(payment.MaxAmount) {
 			return "out_of_range", fmt.Sprintf("must be from 1 to %d minor units", payment.MaxAmount)
 		}
-		*to = int64(n) //nolint:gosec // bounded above
+		*to = int64(n)
 		return "", ""
 	}
 }

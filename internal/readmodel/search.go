@@ -64,7 +64,7 @@ func (s *statement) hits(scope access.Scope, f Filter, most int) string {
 		merchant = "v.merchant_id = m.id"
 	}
 	const columns = "SELECT v.merchant_id, v.term, v.payment_id FROM payment_term v WHERE "
-	union := ""
+	var union string
 	if f.After == nil {
 		union = columns + merchant + " AND v.term >= " + s.arg(from) + below + order
 	} else {

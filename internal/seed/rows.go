@@ -76,13 +76,13 @@ type article struct{ merchantID, sku string }
 
 // batch is payments that are written in one transaction of each database.
 type batch struct {
-	write, read []*table
-	sold        map[article]int64
-	payments    int
+	written, projected []*table
+	sold               map[article]int64
+	payments           int
 }
 
 func newBatch() *batch {
-	return &batch{write: writeTables(), read: readTables(), sold: map[article]int64{}}
+	return &batch{written: writeTables(), projected: readTables(), sold: map[article]int64{}}
 }
 
 func (b *batch) add(l life, timeline []string) error {
@@ -105,25 +105,25 @@ func (b *batch) add(l life, timeline []string) error {
 			rejection = fmt.Sprintf(`{"step": %q, "code": %q, "detail": %q}`, l.failure.Step, l.failure.Code, l.failure.Message)
 		}
 	}
-	b.write[0].add(l.merchantID, l.orderID, o.Reference(), o.CustomerReference(), currency, amount, status, sequence, l.createdAt, l.updatedAt)
+	b.written[0].add(l.merchantID, l.orderID, o.Reference(), o.CustomerReference(), currency, amount, status, sequence, l.createdAt, l.updatedAt)
 	quantities, order := map[string]int64{}, []string{}
 	lines := make([]payment.LineData, 0, len(o.Lines()))
 	for n, line := range o.Lines() {
-		b.write[1].add(l.merchantID, l.orderID, int64(n), line.SKU(), line.Quantity(), line.UnitAmount())
+		b.written[1].add(l.merchantID, l.orderID, int64(n), line.SKU(), line.Quantity(), line.UnitAmount())
 		if quantities[line.SKU()] == 0 {
 			order = append(order, line.SKU())
 		}
 		quantities[line.SKU()] += line.Quantity()
 		lines = append(lines, payment.LineData{SKU: line.SKU(), Quantity: line.Quantity(), UnitAmount: line.UnitAmount()})
 	}
-	b.write[2].add(l.merchantID, l.paymentID, l.orderID, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(), string(o.CaptureMethod()),
+	b.written[2].add(l.merchantID, l.paymentID, l.orderID, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(), string(o.CaptureMethod()),
 		authorization, capture, l.failure.Code, l.failure.Step, l.failure.Message, l.createdAt, l.updatedAt)
 	data := fmt.Sprintf(`{"merchant_id": %q, "order_id": %q, "payment_id": %q, "amount": %d, "currency": %q, "payment_method": %q}`,
 		l.merchantID, l.orderID, l.paymentID, amount, currency, o.PaymentMethod())
-	b.write[5].add(l.merchantID, l.sagaID, "order", int64(1), l.orderID, sagaState, lastStep, rejection, "false", data, l.createdAt, l.endedAt)
+	b.written[5].add(l.merchantID, l.sagaID, "order", int64(1), l.orderID, sagaState, lastStep, rejection, "false", data, l.createdAt, l.endedAt)
 	if !l.stockRejected {
 		for _, sku := range order {
-			b.write[4].add(l.merchantID, l.orderID, sku, quantities[sku], state)
+			b.written[4].add(l.merchantID, l.orderID, sku, quantities[sku], state)
 			if state == "sold" {
 				b.sold[article{l.merchantID, sku}] += quantities[sku]
 			}
@@ -131,11 +131,11 @@ func (b *batch) add(l life, timeline []string) error {
 	}
 	if l.refund.id != "" {
 		requested := l.updatedAt.Add(-time.Second)
-		b.write[3].add(l.merchantID, l.refund.id, l.paymentID, l.refund.amount, "returned", "succeeded", requested, l.updatedAt)
-		b.write[5].add(l.merchantID, l.refund.sagaID, "refund", int64(1), l.refund.id, "completed", "refund_payment", "", "false", data, requested, l.updatedAt)
-		b.read[1].add(l.merchantID, l.paymentID, l.refund.id, l.refund.amount, "returned", "succeeded", requested, l.updatedAt)
+		b.written[3].add(l.merchantID, l.refund.id, l.paymentID, l.refund.amount, "returned", "succeeded", requested, l.updatedAt)
+		b.written[5].add(l.merchantID, l.refund.sagaID, "refund", int64(1), l.refund.id, "completed", "refund_payment", "", "false", data, requested, l.updatedAt)
+		b.projected[1].add(l.merchantID, l.paymentID, l.refund.id, l.refund.amount, "returned", "succeeded", requested, l.updatedAt)
 	}
-	b.write[6].add(l.orderID, sequence)
+	b.written[6].add(l.orderID, sequence)
 	document, err := json.Marshal(lines)
 	if err != nil {
 		return err
@@ -148,10 +148,10 @@ func (b *batch) add(l life, timeline []string) error {
 		}
 		failure = string(f)
 	}
-	b.read[0].add(l.merchantID, l.paymentID, l.orderID, sequence, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(),
+	b.projected[0].add(l.merchantID, l.paymentID, l.orderID, sequence, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(),
 		string(o.CaptureMethod()), o.CustomerReference(), o.Reference(), string(document), failure, l.failure.Code, l.createdAt, l.updatedAt)
 	for _, t := range term.Of(o.Reference(), o.CustomerReference()) {
-		b.read[2].add(l.merchantID, t, l.paymentID)
+		b.projected[2].add(l.merchantID, t, l.paymentID)
 	}
 	for n, id := range timeline {
 		at := l.createdAt.Add(time.Duration(n) * l.endedAt.Sub(l.createdAt) / time.Duration(len(timeline)))
@@ -159,7 +159,7 @@ func (b *batch) add(l life, timeline []string) error {
 		if n >= 5 || n == len(l.events)-1 {
 			told, at = l.status, l.updatedAt
 		}
-		b.read[3].add(l.merchantID, l.paymentID, int64(n+1), id, string(l.events[n]),
+		b.projected[3].add(l.merchantID, l.paymentID, int64(n+1), id, string(l.events[n]),
 			fmt.Sprintf(`{"merchant_id": %q, "order_id": %q, "payment_id": %q, "status": %q}`, l.merchantID, l.orderID, l.paymentID, told), at)
 	}
 	b.payments++

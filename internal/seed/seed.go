@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -44,13 +43,13 @@ var ErrNotEmpty = errors.New("the database has payments; seeding beside them has
 
 const (
 	batchSize = 10_000
-	// writers share a core each with Postgres.
-	writers = 2
-	onHand  = 1_000_000
+	onHand    = 1_000_000
 )
 
-// Run commits batch by batch, each in a transaction of each database: what a run
-// that was stopped has written is whole. Its memory is a few batches.
+// Run fills empty databases in one transaction of each, during which their tables
+// belong to it: indexes and keys are made when all rows are there, and a run that is
+// stopped leaves nothing. Beside other payments it commits batch by batch instead, each
+// of them whole, with the indexes as they are. Its memory is a few batches.
 func Run(ctx context.Context, c Config) error {
 	if c.Payments < 1 || c.Merchants < 1 || !c.Begin.Before(c.End) || c.Write == nil || c.Read == nil {
 		return errors.New("seed: both pools, a number of payments and of merchants, and a span of time are needed")
@@ -58,94 +57,112 @@ func Run(ctx context.Context, c Config) error {
 	if c.Done == nil {
 		c.Done = func(int) {}
 	}
-	if err := c.empty(ctx); err != nil {
-		return err
-	}
 	g := newGenerator(c.Seed, c.Merchants, c.Begin)
 	g.size(c.Payments)
-	if err := c.makeMerchants(ctx, g.merchants); err != nil {
-		return err
-	}
-	batches, written := make(chan *batch), make(chan int)
+	batches := make(chan *batch)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(batches)
 		return c.generate(gctx, g, batches)
 	})
-	writing, wctx := errgroup.WithContext(gctx)
-	for range writers {
-		writing.Go(func() error {
-			for b := range batches {
-				if err := c.write(wctx, b); err != nil {
-					return err
-				}
-				written <- b.payments
-			}
-			return nil
-		})
-	}
 	group.Go(func() error {
-		defer close(written)
-		return writing.Wait()
+		if c.Beside {
+			return c.fillBeside(gctx, g.merchants, batches)
+		}
+		return c.fillEmpty(gctx, g.merchants, batches)
 	})
-	for total := range sums(written) {
-		c.Done(total)
-	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	return c.analyze(ctx)
 }
 
-func sums(written <-chan int) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		total := 0
-		for n := range written {
-			if total += n; !yield(total) {
-				return
-			}
-		}
+func (c Config) fillBeside(ctx context.Context, merchants []merchant, batches <-chan *batch) error {
+	if err := unhurried(ctx, c.Write, func(tx pgx.Tx) error { return makeMerchants(ctx, tx, merchants) }); err != nil {
+		return err
 	}
-}
-
-func (c Config) empty(ctx context.Context) error {
-	if c.Beside {
-		return nil
-	}
-	for _, model := range []struct {
-		pool *pgxpool.Pool
-		sql  string
-	}{{c.Write, `SELECT EXISTS (SELECT FROM payments)`}, {c.Read, `SELECT EXISTS (SELECT FROM payment_view)`}} {
-		var exists bool
-		if err := model.pool.QueryRow(ctx, model.sql).Scan(&exists); err != nil {
-			return fmt.Errorf("look for payments: %w", err)
+	done := 0
+	for b := range batches {
+		if err := unhurried(ctx, c.Write, b.write(ctx)); err != nil {
+			return err
 		}
-		if exists {
-			return ErrNotEmpty
+		// Until then the read model is behind, as a projector is.
+		if err := unhurried(ctx, c.Read, b.read(ctx)); err != nil {
+			return err
 		}
+		done += b.payments
+		c.Done(done)
 	}
 	return nil
 }
 
-func (c Config) makeMerchants(ctx context.Context, merchants []merchant) error {
-	return postgres.InTx(ctx, c.Write, func(tx pgx.Tx) error {
-		for i, m := range merchants {
-			if _, err := tx.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ($1, $2)`, m.id, fmt.Sprintf("Seeded shop %d", i+1)); err != nil {
-				return fmt.Errorf("make merchants: %w", err)
+func (c Config) fillEmpty(ctx context.Context, merchants []merchant, batches <-chan *batch) error {
+	return unhurried(ctx, c.Write, func(write pgx.Tx) error {
+		read := write
+		fill := func(tx pgx.Tx) error {
+			read = tx
+			return c.fill(ctx, write, read, merchants, batches)
+		}
+		if c.Read == c.Write {
+			return fill(write)
+		}
+		return unhurried(ctx, c.Read, fill)
+	})
+}
+
+func (c Config) fill(ctx context.Context, write, read pgx.Tx, merchants []merchant, batches <-chan *batch) error {
+	writeIndexes, err := takeIndexes(ctx, write, "payments", writeTables())
+	if err != nil {
+		return err
+	}
+	readIndexes, err := takeIndexes(ctx, read, "payment_view", readTables())
+	if err != nil {
+		return err
+	}
+	if err := makeMerchants(ctx, write, merchants); err != nil {
+		return err
+	}
+	done, sold := 0, map[article]int64{}
+	for b := range batches {
+		for a, n := range b.sold {
+			sold[a] += n
+		}
+		b.sold = nil
+		if err := b.write(ctx)(write); err != nil {
+			return err
+		}
+		if err := b.read(ctx)(read); err != nil {
+			return err
+		}
+		done += b.payments
+		c.Done(done)
+	}
+	if err := sell(ctx, write, sold); err != nil {
+		return err
+	}
+	if err := execute(ctx, write, writeIndexes); err != nil {
+		return err
+	}
+	return execute(ctx, read, readIndexes)
+}
+
+func makeMerchants(ctx context.Context, tx pgx.Tx, merchants []merchant) error {
+	for i, m := range merchants {
+		if _, err := tx.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ($1, $2)`, m.id, fmt.Sprintf("Seeded shop %d", i+1)); err != nil {
+			return fmt.Errorf("make merchants: %w", err)
+		}
+		for n := range skus {
+			level, err := payment.NewStock("", m.id, skuName(n), onHand)
+			if err != nil {
+				return err
 			}
-			for n := range skus {
-				level, err := payment.NewStock("", m.id, skuName(n), onHand)
-				if err != nil {
-					return err
-				}
-				if _, err := tx.Exec(ctx, `INSERT INTO stock (merchant_id, sku, received, on_hand) VALUES ($1, $2, $3, $3)`,
-					level.MerchantID(), level.SKU(), level.OnHand()); err != nil {
-					return fmt.Errorf("make stock: %w", err)
-				}
+			if _, err := tx.Exec(ctx, `INSERT INTO stock (merchant_id, sku, received, on_hand) VALUES ($1, $2, $3, $3)`,
+				level.MerchantID(), level.SKU(), level.OnHand()); err != nil {
+				return fmt.Errorf("make stock: %w", err)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (c Config) generate(ctx context.Context, g *generator, batches chan<- *batch) error {
@@ -179,24 +196,24 @@ func (c Config) generate(ctx context.Context, g *generator, batches chan<- *batc
 	return nil
 }
 
-// write commits the read model last: until then it is behind, as a projector is.
-func (c Config) write(ctx context.Context, b *batch) error {
-	err := unhurried(ctx, c.Write, func(tx pgx.Tx) error {
-		if err := copyAll(ctx, tx, b.write); err != nil {
+func (b *batch) write(ctx context.Context) func(pgx.Tx) error {
+	return func(tx pgx.Tx) error {
+		if err := copyAll(ctx, tx, b.written); err != nil {
 			return err
 		}
 		return sell(ctx, tx, b.sold)
-	})
-	if err != nil {
-		return err
 	}
-	return unhurried(ctx, c.Read, func(tx pgx.Tx) error { return copyAll(ctx, tx, b.read) })
+}
+
+func (b *batch) read(ctx context.Context) func(pgx.Tx) error {
+	return func(tx pgx.Tx) error { return copyAll(ctx, tx, b.projected) }
 }
 
 // unhurried is a transaction whose statements take as long as they need.
 func unhurried(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
 	return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL synchronous_commit = off`); err != nil {
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL synchronous_commit = off;
+			SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL maintenance_work_mem = '512MB'`); err != nil {
 			return err
 		}
 		return fn(tx)

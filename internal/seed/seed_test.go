@@ -76,7 +76,7 @@ func TestTheAuditPassesOverWhatIsSeeded(t *testing.T) {
 	if err := seed.Run(t.Context(), c); err != nil || done != payments {
 		t.Fatalf("%d: %v", done, err)
 	}
-	findings, err := audit.Audit{Write: pool, Read: pool, Ledger: bank(t, pool), Client: http.DefaultClient, Settled: true}.Run(t.Context())
+	findings, err := audit.Audit{Write: pool, Read: pool, Ledger: bank(t, pool), Client: &http.Client{Timeout: time.Minute}, Settled: true}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

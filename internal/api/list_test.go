@@ -1,0 +1,253 @@
+package api
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+	"payments/internal/readmodel"
+)
+
+// placedAs posts and projects payments with these order references.
+func (w *world) placedAs(references ...string) {
+	w.t.Helper()
+	for _, r := range references {
+		if a := w.post(w.merchant, strings.Replace(good, "A-1001", r, 1), key(fmt.Sprintf("key-%x", r))...); a.status != 202 {
+			w.t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	w.project()
+}
+
+func TestACursorHoldsForItsListAndCallerOnly(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1", "A-2", "A-3")
+	cursor := w.do("GET", "/v1/payments?currency=EUR&sort=-amount&limit=1", w.merchant, "").at(t, "next_cursor").(string)
+	raw, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, same := range []string{"&limit=2", "&limit=1&count=estimated", "&expand=refunds"} {
+		if a := w.do("GET", "/v1/payments?sort=-amount&currency=EUR"+same+"&cursor="+cursor, w.merchant, ""); a.status != 200 {
+			t.Errorf("%s: %d %s", same, a.status, a.body)
+		}
+	}
+	refused := func(what, path, as string) {
+		t.Helper()
+		got := w.refused(what, w.do("GET", path, as, ""), 400, payment.CodeInvalid)
+		if len(got) != 1 || got[0] != "/query/cursor cursor_invalid" {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+	list := "/v1/payments?currency=EUR&sort=-amount&cursor="
+	refused("another filter", strings.Replace(list, "EUR", "USD", 1)+cursor, w.merchant)
+	refused("one filter more", list+cursor+"&status=failed", w.merchant)
+	refused("another order", strings.Replace(list, "-amount", "amount", 1)+cursor, w.merchant)
+	refused("no order", "/v1/payments?currency=EUR&cursor="+cursor, w.merchant)
+	refused("another merchant", list+cursor, w.other)
+	refused("who sees all", list+cursor, w.operator)
+	refused("another list", "/v1/webhook_endpoints?cursor="+cursor, w.merchant)
+	refused("empty", list, w.merchant)
+	refused("padded", list+cursor+"%3D", w.merchant)
+	for i := range raw {
+		changed := append([]byte{}, raw...)
+		changed[i] ^= 1
+		refused(fmt.Sprintf("byte %d changed", i), list+base64.RawURLEncoding.EncodeToString(changed), w.merchant)
+		refused(fmt.Sprintf("cut at %d", i), list+base64.RawURLEncoding.EncodeToString(raw[:i]), w.merchant)
+	}
+}
+
+func TestAnAnswerThatIsKnownIsNotSentAgain(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1", "A-2")
+	for _, path := range []string{"/v1/payments?limit=1", w.do("GET", "/v1/payments", w.merchant, "").at(t, "data.0.id").(string)} {
+		if strings.HasPrefix(path, "pay_") {
+			path = "/v1/payments/" + path
+		}
+		first := w.do("GET", path, w.merchant, "")
+		tag := first.header.Get("ETag")
+		if !strings.HasPrefix(tag, `W/"`) {
+			t.Fatalf("%s: tag %q", path, tag)
+		}
+		for _, known := range []string{tag, strings.TrimPrefix(tag, "W/"), `"other", ` + tag, "*"} {
+			a := w.do("GET", path, w.merchant, "", "If-None-Match", known)
+			if a.status != 304 || a.body != "" || a.header.Get("ETag") != tag {
+				t.Errorf("%s, known %s: %d %q", path, known, a.status, a.body)
+			}
+		}
+		if a := w.do("GET", path, w.merchant, "", "If-None-Match", `"other"`); a.status != 200 || a.body != first.body {
+			t.Errorf("%s, another known: %d", path, a.status)
+		}
+		// What it shows has changed, or who looks: the auditor sees no address.
+		if a := w.do("GET", path, w.auditor, "", "If-None-Match", tag); a.status != 200 {
+			t.Errorf("%s as auditor: %d", path, a.status)
+		}
+	}
+	list := w.do("GET", "/v1/payments?limit=1", w.merchant, "")
+	w.placedAs("A-3")
+	if a := w.do("GET", "/v1/payments?limit=1", w.merchant, "", "If-None-Match", list.header.Get("ETag")); a.status != 200 {
+		t.Errorf("a list with a newer payment: %d", a.status)
+	}
+}
+
+func TestLargeAnswersAreCompressedForWhoTakesIt(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1", "A-2", "A-3", "A-4")
+	plain := w.do("GET", "/v1/payments", w.merchant, "")
+	for accepts, zipped := range map[string]bool{"gzip": true, "identity": false, "gzip;q=0": false} {
+		a := w.do("GET", "/v1/payments", w.merchant, "", "Accept-Encoding", accepts)
+		body := a.body
+		if got := a.header.Get("Content-Encoding") == "gzip"; got != zipped || a.header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: %v", accepts, a.header)
+		}
+		if zipped {
+			r, err := gzip.NewReader(strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body = string(b)
+		}
+		if body != plain.body || a.header.Get("ETag") != plain.header.Get("ETag") {
+			t.Errorf("%s: another answer", accepts)
+		}
+	}
+	// Answers that may show a secret are never compressed.
+	post := w.do("POST", "/v1/payments", w.merchant, strings.Repeat(" ", 2000)+good, "Idempotency-Key", "k", "Accept-Encoding", "gzip")
+	if post.header.Get("Content-Encoding") != "" {
+		t.Errorf("a POST: %v", post.header)
+	}
+}
+
+func TestExpandShowsWhatTheirOwnRoutesDo(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1")
+	id := w.do("GET", "/v1/payments", w.merchant, "").at(t, "data.0.id").(string)
+	for path, at := range map[string]string{"/v1/payments/" + id + "?expand=timeline,refunds": "", "/v1/payments?expand=timeline,refunds": "data.0."} {
+		a := w.do("GET", path, w.merchant, "")
+		if a.at(t, at+"timeline.data.0.type") != "order.placed" || a.at(t, at+"timeline.has_more") != false || a.at(t, at+"refunds.object") != "list" {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
+	for path, want := range map[string]string{
+		"/v1/payments/" + id + "?expand=lines": "/query/expand expand_invalid", "/v1/payments/" + id + "?expand=refunds&expand=timeline": "/query/expand parameter_repeated",
+	} {
+		if got := w.refused(path, w.do("GET", path, w.merchant, ""), 400, payment.CodeInvalid); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	if a := w.do("GET", "/v1/payments/"+id, w.merchant, ""); strings.Contains(a.body, "timeline") {
+		t.Errorf("not asked for: %s", a.body)
+	}
+}
+
+func TestACountSaysWhatItIs(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1", "A-2")
+	a := w.do("GET", "/v1/payments?count=estimated&limit=1", w.merchant, "")
+	if a.at(t, "count.value") != "2" || a.at(t, "count.kind") != "exact" {
+		t.Errorf("%s", a.body)
+	}
+}
+
+func TestAnExportIsTheListInSafeCells(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("=HYPERLINK(1)", "A-2", `-a \"b\", c`)
+	a := w.do("GET", "/v1/payments?sort=created_at", w.merchant, "", "Accept", "text/csv")
+	if a.status != 200 || !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") || a.header.Get("Content-Disposition") != `attachment; filename="payments.csv"` {
+		t.Fatalf("%d %v", a.status, a.header)
+	}
+	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
+	if err != nil || len(rows) != 4 {
+		t.Fatalf("%d rows: %v\n%s", len(rows), err, a.body)
+	}
+	column := map[string]int{}
+	for i, name := range rows[0] {
+		column[name] = i
+	}
+	for i, want := range []string{"'=HYPERLINK(1)", "A-2", `'-a "b", c`} {
+		row := rows[i+1]
+		if row[column["order_reference"]] != want || row[column["customer_email"]] != "ada@example.com" || row[column["amount"]] != "4998" || row[column["currency_exponent"]] != "2" {
+			t.Errorf("row %d: %q", i, row)
+		}
+	}
+	if a := w.do("GET", "/v1/payments", w.auditor, "", "Accept", "text/csv"); strings.Contains(a.body, "ada@") || !strings.Contains(a.body, masked) {
+		t.Errorf("to an auditor: %s", a.body)
+	}
+	if a := w.do("GET", "/v1/payments", w.other, "", "Accept", "text/csv"); strings.Count(a.body, "\n") != 1 {
+		t.Errorf("to another merchant: %s", a.body)
+	}
+	for accept, table := range map[string]bool{
+		"*/*": false, "application/json, text/csv;q=0.5": false, "text/csv, */*;q=0.1": true, "text/csv;q=0": false, "nonsense/": false,
+	} {
+		a := w.do("GET", "/v1/payments", w.merchant, "", "Accept", accept)
+		if got := strings.HasPrefix(a.header.Get("Content-Type"), "text/csv"); got != table {
+			t.Errorf("%s: %s", accept, a.header.Get("Content-Type"))
+		}
+	}
+	for _, query := range []string{"limit=5", "count=estimated", "expand=refunds"} {
+		w.refused(query, w.do("GET", "/v1/payments?"+query, w.merchant, "", "Accept", "text/csv"), 400, payment.CodeInvalid)
+	}
+	if a := w.do("GET", "/v1/stock", w.operator, "", "Accept", "text/csv"); !strings.HasPrefix(a.body, "merchant,sku,on_hand") {
+		t.Errorf("stock: %d %s", a.status, a.body)
+	}
+}
+
+// breaking gives one page and then fails.
+type breaking struct {
+	*readmodel.Queries
+	asked int
+}
+
+func (b *breaking) List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error) {
+	if b.asked++; b.asked > 1 {
+		return readmodel.Page{}, errors.New("gone")
+	}
+	page, err := b.Queries.List(ctx, scope, f)
+	page.Next = &readmodel.Place{ID: page.Payments[0].ID}
+	return page, err
+}
+
+func TestAnExportThatBreaksOffIsSeenToDoSo(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1")
+	c := w.api
+	c.Payments, c.Registerer = &breaking{Queries: readmodel.NewQueries(w.pool)}, prometheus.NewRegistry()
+	server := w.serve(c)
+	for _, encoding := range []string{"identity", "gzip"} {
+		c.Payments.(*breaking).asked = 0
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/payments", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+w.merchant)
+		r.Header.Set("Accept", "text/csv")
+		r.Header.Set("Accept-Encoding", encoding)
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %d, %d bytes and then %v; want an end that is none", encoding, resp.StatusCode, len(body), err)
+		}
+	}
+	// Before the first row it is a problem document.
+	w.server = server
+	w.refused("at once", w.do("GET", "/v1/payments", w.merchant, "", "Accept", "text/csv"), 500, payment.CodeInternal)
+}
