@@ -54,6 +54,10 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 bench: ## Drain and latency of the outbox beside what others use, as a table: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
 	cd bench && go run . $(BENCHFLAGS)
 
+.PHONY: bench-queries
+bench-queries: ## Measure lists, search and reads at SIZES=100000,10000000 payments (the second takes half an hour and 50 GB)
+	go test ./internal/readmodel -count=1 -run TestQueriesMeasured -v -timeout 180m -queries-sizes=$(or $(SIZES),100000)
+
 .PHONY: timing
 # Without the race detector, which would be what is measured.
 timing: ## Ask by measurement whether verifying a secret takes a time that tells of it; SAMPLES=50000 asks thoroughly
