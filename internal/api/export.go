@@ -21,6 +21,7 @@ const (
 // A media type and not a path of its own: the filters, the permission, the limits and
 // the path are the list's, and a browser could follow no link without the API key.
 func (c *call) wantsCSV() bool {
+	c.w.Header().Add("Vary", "Accept")
 	var table, document float64
 	for accepted := range strings.SplitSeq(strings.Join(c.r.Header.Values("Accept"), ","), ",") {
 		mediaType, params, err := mime.ParseMediaType(accepted)

@@ -93,15 +93,17 @@ func (s *server) observe(next http.Handler) http.Handler {
 		rec.Header().Set("Request-Id", rec.requestID)
 		secure(rec.Header(), r)
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http does
-					panic(p)
-				}
+			p := recover()
+			aborted := p == http.ErrAbortHandler //nolint:errorlint // a panic's value, compared as net/http does
+			if p != nil && !aborted {
 				s.panicked(r.Context(), rec, p)
 			}
 			method := knownMethod(r.Method)
 			s.metrics.requests.WithLabelValues(method, rec.route, strconv.Itoa(max(rec.status, http.StatusOK))).Inc()
 			s.metrics.seconds.WithLabelValues(method, rec.route).Observe(time.Since(start).Seconds())
+			if aborted {
+				panic(p)
+			}
 		}()
 		next.ServeHTTP(rec, r)
 	})
