@@ -46,6 +46,9 @@ const (
 	maxBatch = 32
 	// commits side by side; each is of another merchant.
 	parallelCommits = 4
+	// One slot in freshShare is for sagas that have not begun, however many that have
+	// begun are due.
+	freshShare = 4
 )
 
 // Worker claims due sagas and drives each until it waits or ends.
@@ -56,6 +59,7 @@ type Worker struct {
 	names    []string
 	versions []int
 	slots    chan struct{}
+	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
 	wake     chan struct{}
 	commits  *group
 	circuit  circuit
@@ -124,14 +128,22 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 	if free <= 0 || w.dead.Load() {
 		return false, nil
 	}
-	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, w.Now)
+	share := max(cap(w.slots)/freshShare, 1) - int(w.fresh.Load())
+	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, max(share, 0), w.Now)
 	if err != nil {
 		return false, err
 	}
 	for _, i := range claimed {
 		w.slots <- struct{}{}
+		fresh := i.number == 0
+		if fresh {
+			w.fresh.Add(1)
+		}
 		w.inHand.Go(func() {
 			defer func() {
+				if fresh {
+					w.fresh.Add(-1)
+				}
 				<-w.slots
 				w.Wake()
 			}()
