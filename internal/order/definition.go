@@ -36,6 +36,9 @@ const (
 	stepVoidOrphan = "void_orphan"
 )
 
+// calling are the steps whose key a provider may name.
+var calling = []string{stepAuthorize, stepCapture, undoAuthorize, stepRefund, stepVoidOrphan}
+
 // Why a saga turns back or fails, beside the provider's own codes.
 const (
 	codeCanceled     = "canceled"

@@ -3,6 +3,7 @@ package order_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"payments/internal/order"
 	"payments/internal/payment"
@@ -80,6 +81,29 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	w.act(ada, id, "retry", order.Verdict{}, payment.CodeSagaState) // it has ended
 	w.act(ada, "sag_x", "retry", order.Verdict{}, payment.CodeNotFound)
 	w.stockIs(startStock, 0, 0)
+}
+
+// What put a payment into review is no failure of one that has succeeded since.
+func TestAPaymentThatSucceedsAfterAReviewHasNoFailure(t *testing.T) {
+	w := newWorld(t)
+	w.policy.KeyLifetime = 0
+	w.fault(`{"kind": "timeout_lost", "operation": "capture"}`)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	failure := func() string {
+		return one[string](w, `SELECT coalesce(failure_code, '') FROM payments WHERE id = $1`, id)
+	}
+	if s, f := w.status(id), failure(); s != "requires_review" || f != "unresolved" {
+		t.Fatalf("the payment is %s for %q", s, f)
+	}
+	w.heal()
+	w.policy.KeyLifetime = time.Hour
+	w.act(ada, w.sagaOf(id), "retry", order.Verdict{}, "")
+	w.settle()
+	if s, f := w.status(id), failure(); s != "succeeded" || f != "" {
+		t.Errorf("the payment is %s with the failure %q", s, f)
+	}
+	w.audited()
 }
 
 func TestAPausedSagaWaitsForItsResumption(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +67,7 @@ func (s *Service) finding() *saga.Call {
 
 // age of the saga whose step has this key, by its id.
 func (s *Service) age(key string) time.Duration {
-	id, _ := saga.OfKey(key)
+	id, _, _ := saga.OfKey(key)
 	made, ok := payment.IDTime(payment.PrefixSaga, id)
 	if !ok {
 		return 0
@@ -100,8 +101,8 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	if !found {
 		return nil
 	}
-	if sagaID, named := saga.OfKey(n.Key); named && payment.ValidID(payment.PrefixSaga, sagaID) {
-		err = saga.Hurry(ctx, tx, d.MerchantID, sagaID)
+	if sagaID, step, named := saga.OfKey(n.Key); named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step) {
+		err = saga.Hurry(ctx, tx, d.MerchantID, sagaID, step)
 	} else {
 		err = saga.HurryOf(ctx, tx, d.MerchantID, d.OrderID, sagaAutomatic, sagaManual)
 	}
@@ -145,7 +146,7 @@ func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData) error {
 	case over: // it is voided, or waits for a person
 		return nil
 	case searching != nil:
-		return saga.Hurry(ctx, tx, d.MerchantID, *searching)
+		return saga.Hurry(ctx, tx, d.MerchantID, *searching, stepFind)
 	}
 	d.AuthorizationKey = saga.Key(sagaID, stepAuthorize)
 	if err := s.beginOrphan(ctx, tx, d, fmt.Sprintf("%s/%d", d.PaymentID, searches+1), "", 0); !errors.Is(err, saga.ErrBegun) {

@@ -92,6 +92,12 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, i *saga.Instance) (sag
 	if err := s.end(ctx, tx, d, "confirmed", payment.StatusSucceeded); err != nil {
 		return saga.Outcome{}, err
 	}
+	// What a person had to decide is decided: order.confirmed clears it for its readers too.
+	if _, err := tx.Exec(ctx, `
+		UPDATE payments SET failure_code = NULL, failure_step = NULL, failure_message = NULL
+		WHERE merchant_id = $1 AND id = $2 AND failure_code IS NOT NULL`, d.MerchantID, d.PaymentID); err != nil {
+		return saga.Outcome{}, fmt.Errorf("clear failure: %w", err)
+	}
 	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventOrderConfirmed, d.event())
 }
 

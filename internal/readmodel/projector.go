@@ -104,6 +104,9 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 	if e.data.Failure != nil && (e.kind != payment.EventReviewRequired || e.data.Status == payment.StatusRequiresReview) {
 		r.Failure = e.data.Failure
 	}
+	if e.kind == payment.EventOrderConfirmed {
+		r.Failure = nil // it was reviewed, and has succeeded
+	}
 	if e.data.Captured != nil {
 		r.Captured = e.data.Captured.Amount
 	}

@@ -43,6 +43,23 @@ func TestAFailureStaysWhenALaterEventHasNone(t *testing.T) {
 	}
 }
 
+// What a person had to decide is no failure of a payment that has succeeded since.
+func TestAReviewsFailureGoesWithTheOrdersConfirmation(t *testing.T) {
+	w := newWorld(t)
+	o := w.order(w.merchant())
+	why := func(d *payment.EventData) {
+		d.Failure = &payment.Failure{Code: "unresolved", Step: "capture_payment", Message: "A person has to decide."}
+	}
+	w.apply(o.placed(), o.event(payment.EventReviewRequired, payment.StatusRequiresReview, why))
+	if got := w.get(o); got.Failure == nil {
+		t.Fatalf("under review: %+v", got)
+	}
+	w.apply(o.event(payment.EventOrderConfirmed, payment.StatusSucceeded, nil))
+	if got := w.get(o); got.Status != payment.StatusSucceeded || got.Failure != nil {
+		t.Errorf("confirmed: %+v", got)
+	}
+}
+
 func TestAReplayOfTheWholeTopicChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.order(w.merchant()), w.order(w.merchant())

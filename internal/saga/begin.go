@@ -125,19 +125,25 @@ func Signal(ctx context.Context, tx pgx.Tx, merchantID, definition, subject stri
 	return nil
 }
 
-// Hurry makes a waiting saga due at once: there may be news of what it waits
-// for. A saga that awaits a signal, is held by a worker, or is at its end is left
-// alone.
-func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id string) error {
+// newsPause is how soon after the last that was done with a saga news may make it
+// due: each of many notices of one operation would else cause a lookup.
+const newsPause = 200 * time.Millisecond
+
+// Hurry makes a waiting saga due: there may be news of what it waits for. One that
+// stands at another step than the news is of (empty: any), has nothing to look up,
+// is held by a worker, or is at its end is left alone.
+func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id, step string) error {
+	// updated_at stays: many notices do not put off what one makes due.
 	if _, err := tx.Exec(ctx, `
-		UPDATE sagas SET due_at = now(), updated_at = now()
-		WHERE merchant_id = $1 AND id = $2 AND owner IS NULL AND due_at > now() AND NOT awaiting`, merchantID, id); err != nil {
+		UPDATE sagas SET due_at = greatest(now(), updated_at + $4::interval)
+		WHERE merchant_id = $1 AND id = $2 AND owner IS NULL AND due_at > greatest(now(), updated_at + $4::interval)
+			AND (resolving OR attempts = 0) AND (step = $3 OR $3 = '')`, merchantID, id, step, newsPause); err != nil {
 		return fmt.Errorf("hurry saga: %w", err)
 	}
 	return nil
 }
 
-// HurryOf is Hurry for who knows a subject and its possible definitions.
+// HurryOf is Hurry, at any step, for who knows a subject and its possible definitions.
 func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definitions ...string) error {
 	var id string
 	err := tx.QueryRow(ctx, `SELECT id FROM sagas WHERE merchant_id = $1 AND definition = ANY ($2) AND subject = $3`,
@@ -148,5 +154,5 @@ func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definit
 	if err != nil {
 		return fmt.Errorf("hurry saga: %w", err)
 	}
-	return Hurry(ctx, tx, merchantID, id)
+	return Hurry(ctx, tx, merchantID, id, "")
 }

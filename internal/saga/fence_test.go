@@ -52,7 +52,7 @@ func held(t *testing.T) (*Worker, *Instance) {
 
 func (w *Worker) claimed(t *testing.T, owner string) *Instance {
 	t.Helper()
-	claimed, err := claim(t.Context(), w.pool, owner, w.names, w.versions, w.Lease, 1, time.Now)
+	claimed, err := claim(t.Context(), w.pool, owner, w.names, w.versions, w.Lease, 1, 0, time.Now)
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("claimed %d sagas: %v", len(claimed), err)
 	}

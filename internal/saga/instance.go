@@ -51,30 +51,37 @@ func (i *Instance) request() Request { return Request{Key: i.key(), Data: i.Data
 // Key of the requests of a saga's step at the other system.
 func Key(sagaID, step string) string { return sagaID + ":" + step }
 
-// OfKey is the saga that a key belongs to; false for a key that Key did not make.
-func OfKey(key string) (sagaID string, ok bool) {
-	sagaID, _, ok = strings.Cut(key, ":")
-	return sagaID, ok
-}
+// OfKey is the saga and step that a key belongs to; false for a key that Key did not make.
+func OfKey(key string) (sagaID, step string, ok bool) { return strings.Cut(key, ":") }
 
 // now is the database's time, carried on by the process's monotonic clock.
 func (i *Instance) now(local time.Time) time.Time { return i.clock.Add(local.Sub(i.claimed)) }
 
-// claim takes up to limit due sagas of the versions held, oldest first.
-func claim(ctx context.Context, pool *pgxpool.Pool, owner string, names []string, versions []int, lease time.Duration, limit int, now func() time.Time) ([]*Instance, error) {
+// claim takes up to limit due sagas of the versions held, oldest first: of those that
+// have not begun first as many as have a share, then of those that have begun, and
+// what room is left goes to whichever is there. Were all taken by age, each that has
+// to come again would queue behind a backlog that has done nothing yet.
+func claim(ctx context.Context, pool *pgxpool.Pool, owner string, names []string, versions []int, lease time.Duration, limit, share int, now func() time.Time) ([]*Instance, error) {
 	asked := now()
-	// sagas_due serves the inner query.
+	// sagas_due serves each of the inner queries.
+	due := func(which, limit string) string {
+		return `
+			SELECT merchant_id, id FROM sagas
+			WHERE due_at <= now() AND paused_at IS NULL AND (attempts > 0) = ` + which + `
+				AND (definition, version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+			ORDER BY due_at LIMIT ` + limit + ` FOR UPDATE SKIP LOCKED`
+	}
 	rows, err := pool.Query(ctx, `
+		WITH shared AS MATERIALIZED (`+due(`false`, `least($5::int, $6::int)`)+`),
+		begun AS MATERIALIZED (`+due(`true`, `$5::int - (SELECT count(*) FROM shared)`)+`),
+		fresh AS MATERIALIZED (`+due(`false AND id NOT IN (SELECT id FROM shared)`, `$5::int - (SELECT count(*) FROM shared) - (SELECT count(*) FROM begun)`)+`)
 		UPDATE sagas s SET epoch = s.epoch + 1, owner = $1, due_at = now() + $2::interval, updated_at = now()
-		FROM (SELECT merchant_id, id FROM sagas
-		      WHERE due_at <= now() AND paused_at IS NULL
-		          AND (definition, version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-		      ORDER BY due_at LIMIT $5 FOR UPDATE SKIP LOCKED) due
+		FROM (TABLE shared UNION ALL TABLE begun UNION ALL TABLE fresh) due
 		WHERE s.merchant_id = due.merchant_id AND s.id = due.id
 		RETURNING s.merchant_id, s.id, s.definition, s.version, s.subject, s.data, coalesce(s.traceparent, ''), s.state, s.step,
 		          s.step_since, s.tries, s.intent, s.attempted, s.resolving, coalesce(s.in_flight_until, 'epoch'), s.rejection,
 		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, now()`,
-		owner, lease, names, versions, limit)
+		owner, lease, names, versions, limit, share)
 	if err != nil {
 		return nil, fmt.Errorf("claim sagas: %w", err)
 	}

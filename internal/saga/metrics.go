@@ -16,6 +16,7 @@ type metrics struct {
 	orphaned *prometheus.GaugeVec
 	oldest   prometheus.Gauge
 	open     prometheus.Gauge
+	allowed  prometheus.Gauge
 	finished *prometheus.CounterVec
 	fenced   prometheus.Counter
 	errors   prometheus.Counter
@@ -38,6 +39,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer.",
 		}),
+		allowed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "payments_saga_calls_allowed", Help: "Calls to the provider that this process makes at once at most, by how the last ones were answered.",
+		}),
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_sagas_finished_total", Help: "Sagas that this process ended or parked.",
 		}, []string{"definition", "state"}),
@@ -48,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "payments_saga_turn_errors_total", Help: "Turns of a saga that were rolled back and will be tried again.",
 		}),
 	}
-	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.open, m.finished, m.fenced, m.errors)
+	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.open, m.allowed, m.finished, m.fenced, m.errors)
 	return m
 }
 

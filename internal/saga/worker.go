@@ -22,7 +22,8 @@ type Config struct {
 	Owner string
 	// CallTimeout bounds one call; Lease must leave room for it and a commit.
 	CallTimeout, Lease time.Duration
-	// Concurrency is how many sagas, and so how many calls, are in hand at once.
+	// Concurrency is how many sagas, and so how many calls, are in hand at once at
+	// most; how many calls are, the answers to them decide.
 	Concurrency int
 	// Lock takes, before the steps of a commit run, the locks that their writes will
 	// take, in one order for all, so that two commits cannot deadlock.
@@ -45,6 +46,9 @@ const (
 	maxBatch = 32
 	// commits side by side; each is of another merchant.
 	parallelCommits = 4
+	// One slot in freshShare is for sagas that have not begun, however many that have
+	// begun are due.
+	freshShare = 4
 )
 
 // Worker claims due sagas and drives each until it waits or ends.
@@ -55,9 +59,11 @@ type Worker struct {
 	names    []string
 	versions []int
 	slots    chan struct{}
+	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
 	wake     chan struct{}
 	commits  *group
 	circuit  circuit
+	limit    *limit
 	inHand   sync.WaitGroup
 	dead     atomic.Bool // Crash said so
 	metrics  metrics
@@ -79,7 +85,13 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer),
 	}
 	w.commits = newGroup(maxBatch, parallelCommits, w.commitAll)
-	w.circuit = newCircuit(c.Policy.Shut(), w.metrics.circuitChanged)
+	w.limit = newLimit(c.Concurrency, func(allowed int) { w.metrics.allowed.Set(float64(allowed)) })
+	w.circuit = newCircuit(c.Policy.Shut(), func(open bool) {
+		w.metrics.circuitChanged(open)
+		if open {
+			w.limit.restart()
+		}
+	})
 	for _, d := range c.Definitions {
 		if err := d.Check(); err != nil {
 			return nil, err
@@ -112,18 +124,26 @@ func (w *Worker) Woken() <-chan struct{} { return w.wake }
 // Turn claims as many due sagas as there are free slots and drives them in the
 // background; again is true when there may be more and a slot for them.
 func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
-	free := cap(w.slots) - len(w.slots)
-	if free == 0 || w.dead.Load() {
+	free := min(cap(w.slots)-len(w.slots), w.limit.room())
+	if free <= 0 || w.dead.Load() {
 		return false, nil
 	}
-	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, w.Now)
+	share := max(cap(w.slots)/freshShare, 1) - int(w.fresh.Load())
+	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, max(share, 0), w.Now)
 	if err != nil {
 		return false, err
 	}
 	for _, i := range claimed {
 		w.slots <- struct{}{}
+		fresh := i.number == 0
+		if fresh {
+			w.fresh.Add(1)
+		}
 		w.inHand.Go(func() {
 			defer func() {
+				if fresh {
+					w.fresh.Add(-1)
+				}
 				<-w.slots
 				w.Wake()
 			}()
@@ -218,7 +238,7 @@ func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 		if err := w.dies("call", i.Step); err != nil {
 			return err
 		}
-		if m = w.call(ctx, *action.Call, i); m == nil {
+		if m = w.call(ctx, stop, *action.Call, i); m == nil {
 			w.giveBack(ctx, i, w.Policy.Shut(), false) // a lookup can wait
 			i.Wait = w.Policy.Shut()
 			return nil
@@ -253,28 +273,49 @@ func (w *Worker) submit(ctx, stop context.Context, i *Instance, m *made) error {
 	}
 }
 
-// call makes the call that the position asks for. An open circuit makes none: the
-// intent of an execution is then taken back, and a lookup is nil.
-func (w *Worker) call(ctx context.Context, c Call, i *Instance) *made {
+// call makes the call that the position asks for, when its turn comes. An open
+// circuit makes none: the intent of an execution is then taken back, and a lookup
+// is nil.
+func (w *Worker) call(ctx, stop context.Context, c Call, i *Instance) *made {
 	m := &made{call: callExecute, digest: i.request().digest()}
 	do := c.Execute
 	if i.Resolving {
 		m.call, do = callLookup, c.Lookup
 	}
-	began := w.Now()
-	m.began = i.now(began)
-	done, ok := w.circuit.allow()
+	done, refusal := w.allow(stop, i)
+	m.began = i.now(w.Now())
 	switch {
-	case !ok && i.Resolving:
-		return nil
-	case !ok:
-		m.outcome = Outcome{Verdict: notSent, Code: "circuit_open"}
-	default:
+	case refusal == "":
 		m.outcome = w.safely(ctx, do, i)
 		done(m.outcome.Verdict)
+	case i.Resolving:
+		return nil
+	default:
+		m.outcome = Outcome{Verdict: notSent, Code: refusal}
 	}
 	m.outcome.sent, m.ended = m.began, i.now(w.Now())
 	return m
+}
+
+// allow waits until limit and circuit let a call be made, and says which did not.
+// done has to be told the call's verdict.
+func (w *Worker) allow(stop context.Context, i *Instance) (done func(Verdict), refusal string) {
+	if w.circuit.open() {
+		return nil, "circuit_open"
+	}
+	p, ok := w.limit.acquire(stop, i.leased.Sub(w.Now())-w.CallTimeout-time.Second)
+	if !ok {
+		return nil, "no_turn"
+	}
+	report, ok := w.circuit.allow()
+	if !ok {
+		w.limit.cancel()
+		return nil, "circuit_open"
+	}
+	return func(v Verdict) {
+		report(v)
+		w.limit.release(p, v)
+	}, ""
 }
 
 // safely takes a panic for what it is: nobody knows what was sent.

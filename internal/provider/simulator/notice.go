@@ -3,6 +3,7 @@ package simulator
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,9 +76,10 @@ func (l *ledger) notices(now time.Time, limit int) (due []notice, next time.Time
 }
 
 // settle writes what became of notices. Those in done are removed; with one of
-// them delivered, the reordered ones before it are due.
+// them delivered, the reordered ones before it are due. It shares its fsync with the
+// operations that come meanwhile, which would else wait for one a notice.
 func (l *ledger) settle(changed, done []notice, delivered uint64) error {
-	err := l.db.Update(func(tx *bbolt.Tx) error {
+	err := l.db.Batch(func(tx *bbolt.Tx) error {
 		for _, n := range done {
 			if err := tx.Bucket(noticeBucket).Delete(sequenceKey(n.sequence)); err != nil {
 				return err
@@ -87,7 +89,7 @@ func (l *ledger) settle(changed, done []notice, delivered uint64) error {
 		if err != nil {
 			return err
 		}
-		for _, n := range append(changed, overtaken...) {
+		for _, n := range slices.Concat(changed, overtaken) { // Batch may run this again
 			if err := putNotice(tx, sequenceKey(n.sequence), n); err != nil {
 				return err
 			}

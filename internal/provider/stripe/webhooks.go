@@ -37,7 +37,7 @@ func parseEvent(body []byte) (provider.Notification, error) {
 	case "payment_intent.succeeded":
 		n.Operation, n.Key = provider.Capture, m[metaCapture]
 	case "payment_intent.canceled":
-		n.Operation = provider.Void
+		n.Operation, n.Key = provider.Void, "" // a cancellation's key stands nowhere
 	case "payment_intent.payment_failed", "charge.failed", "refund.failed":
 		n.Declined = true
 	}
