@@ -12,6 +12,8 @@ PKG       ?= ./...
 TESTFLAGS ?= -race -timeout 15m
 KILLS     ?= 30
 OUTAGE    ?= 30s
+PAYMENTS  ?= 1000000
+REFRESHES ?= 20
 
 KAFKA_BROKERS := 127.0.0.1:19092
 # What publishes to Kafka or reads from it, and so runs against both brokers.
@@ -53,6 +55,10 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 .PHONY: bench
 bench: ## Drain and latency of the outbox beside what others use, as a table: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
 	cd bench && go run . $(BENCHFLAGS)
+
+.PHONY: bench-reports
+bench-reports: ## Live queries, caches and materialized views side by side, for PAYMENTS=1000000 payments and REFRESHES=20
+	go test -count=1 -v -timeout 180m -run TestReportsAtSize ./internal/report -report-payments=$(PAYMENTS) -report-refreshes=$(REFRESHES)
 
 .PHONY: timing
 # Without the race detector, which would be what is measured.
