@@ -12,6 +12,8 @@ PKG       ?= ./...
 TESTFLAGS ?= -race -timeout 15m
 KILLS     ?= 30
 OUTAGE    ?= 30s
+PAYMENTS  ?= 1000000
+REFRESHES ?= 20
 
 KAFKA_BROKERS := 127.0.0.1:19092
 # What publishes to Kafka or reads from it, and so runs against both brokers.
@@ -57,6 +59,10 @@ bench: ## Drain and latency of the outbox beside what others use, as a table: BE
 .PHONY: bench-queries
 bench-queries: ## Measure lists, search and reads at SIZES=100000,10000000 payments (the second takes half an hour and 50 GB)
 	go test ./internal/readmodel -count=1 -run TestQueriesMeasured -v -timeout 180m -queries-sizes=$(or $(SIZES),100000)
+
+.PHONY: bench-reports
+bench-reports: ## Live queries, caches and materialized views side by side, for PAYMENTS=1000000 payments and REFRESHES=20
+	go test -count=1 -v -timeout 180m -run TestReportsAtSize ./internal/report -report-payments=$(PAYMENTS) -report-refreshes=$(REFRESHES)
 
 .PHONY: timing
 # Without the race detector, which would be what is measured.

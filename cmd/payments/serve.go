@@ -32,6 +32,7 @@ import (
 	"payments/internal/postgres"
 	"payments/internal/provider"
 	"payments/internal/readmodel"
+	"payments/internal/report"
 	"payments/internal/saga"
 	"payments/internal/telemetry"
 	"payments/internal/webhook"
@@ -240,6 +241,11 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 			return err
 		}
 	}
+	if s.Roles.Has(config.RoleReports) {
+		if err := s.refreshReports(working); err != nil {
+			return err
+		}
+	}
 	if s.Roles.Has(config.RoleRelay) || s.Roles.Has(config.RoleProjector) || s.Roles.Has(config.RoleWebhooks) {
 		s.measureLag(working)
 	}
@@ -268,6 +274,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
+		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
 		Cipher: s.Cipher, Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{

@@ -44,6 +44,8 @@ const (
 	SagasOperate     Action = "sagas:operate"
 	WebhooksRead     Action = "webhooks:read"
 	WebhooksWrite    Action = "webhooks:write"
+	ReportsRead      Action = "reports:read"
+	ReportsRefresh   Action = "reports:refresh"
 	KeysRead         Action = "keys:read"
 	KeysWrite        Action = "keys:write"
 	AuthzExplain     Action = "authz:explain"
@@ -58,7 +60,7 @@ func Actions() []Action {
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
 		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
 		SagasRead, SagasOperate, WebhooksRead, WebhooksWrite,
-		KeysRead, KeysWrite, AuthzExplain, ConfidentialRead,
+		ReportsRead, ReportsRefresh, KeysRead, KeysWrite, AuthzExplain, ConfidentialRead,
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 	"payments/internal/provider"
 	providerwebhook "payments/internal/provider/webhook"
 	"payments/internal/readmodel"
+	"payments/internal/report"
 	"payments/internal/secret"
 	"payments/internal/telemetry"
 	"payments/internal/webhook"
@@ -149,7 +150,7 @@ func newWorld(t *testing.T) *world {
 	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
-		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}),
+		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(pool),
 		Cipher: w.cipher, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)

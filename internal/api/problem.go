@@ -57,6 +57,7 @@ var problems = map[payment.Code]struct {
 	payment.CodeInternal:           {http.StatusInternalServerError, "Internal error"},
 	payment.CodeServiceUnavailable: {http.StatusServiceUnavailable, "Temporarily unavailable"},
 	payment.CodeReadAfterTimeout:   {http.StatusServiceUnavailable, "Not readable yet"},
+	payment.CodeReportNotReady:     {http.StatusServiceUnavailable, "The reports are not there yet"},
 }
 
 const maxFieldErrors = 100
@@ -112,7 +113,7 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 	switch e.Code { //nolint:exhaustive // the others have no header of their own
 	case payment.CodeUnauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case payment.CodeServiceUnavailable, payment.CodeReadAfterTimeout, payment.CodeKeyInUse:
+	case payment.CodeServiceUnavailable, payment.CodeReadAfterTimeout, payment.CodeReportNotReady, payment.CodeKeyInUse:
 		w.Header().Set("Retry-After", "1")
 	}
 	s.write(ctx, w, kind.status, "application/problem+json", problemDocument{

@@ -32,7 +32,7 @@ type route struct {
 }
 
 func (s *server) routes() []route {
-	return []route{
+	return append([]route{
 		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, handle: s.createPayment},
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, parameters: []string{"expand"}, hides: true, readsAfter: true, handle: s.getPayment},
@@ -68,7 +68,7 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/ops/parked/{id}", action: access.ParkedRead, hides: true, handle: s.getParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/replay", action: access.ParkedReplay, hides: true, handle: s.replayParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/discard", action: access.ParkedDiscard, hides: true, handle: s.discardParked},
-	}
+	}, s.reportRoutes()...)
 }
 
 // call is one permitted request.

@@ -107,6 +107,7 @@ type Config struct {
 	Parked           Parked
 	ProviderWebhooks ProviderWebhooks
 	Webhooks         Webhooks
+	Reports          Reports
 	Authenticator    *access.Authenticator
 	Authorizer       *access.Authorizer
 	Keys             *access.Keys
@@ -127,7 +128,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
 		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Cursors == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")

@@ -22,6 +22,7 @@ import (
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/readmodel"
+	"payments/internal/report"
 	"payments/internal/secret"
 	"payments/internal/webhook"
 )
@@ -82,7 +83,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	w.server = w.serve(Config{
 		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
 		Authenticator: access.NewAuthenticator(dead, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(dead, pepper, w.ids), Cursors: pepper,
-		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}),
+		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(dead),
 		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	const notification = `{"id":"evt_1"}`

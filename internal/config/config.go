@@ -40,6 +40,7 @@ type Config struct {
 	KafkaPartitions    int    // of a topic that has to be made
 	KafkaPrefix        string // before the name of every topic and group; empty unless set
 	Outbox             Outbox
+	Reports            Reports
 	Provider           string   // simulator or stripe
 	ProviderURL        string   // simulator's; empty with stripe
 	StripeKey          string   // empty with simulator
@@ -88,6 +89,7 @@ func Load(lookup Lookup) (Config, error) {
 		KafkaPartitions:      r.integer("PAYMENTS_KAFKA_PARTITIONS", 6, 1, 1000),
 		KafkaPrefix:          r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
 		Outbox:               r.outbox(),
+		Reports:              r.reports(),
 		Provider:             r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
 		StripeURL:            r.httpURL("PAYMENTS_STRIPE_URL", optional),
 		WebhookSecrets:       r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),

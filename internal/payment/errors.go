@@ -32,6 +32,7 @@ const (
 	CodeServiceUnavailable Code = "service_unavailable"
 	CodeReadAfterInvalid   Code = "read_after_invalid"
 	CodeReadAfterTimeout   Code = "read_after_timeout"
+	CodeReportNotReady     Code = "report_not_ready"
 	CodeInternal           Code = "internal_error"
 )
 

@@ -58,6 +58,7 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 		// What bounds retention is written by its functions alone.
 		"REVOKE INSERT, UPDATE, DELETE ON outbox_partitions, outbox_dropped FROM " + role,
 		"GRANT EXECUTE ON FUNCTION outbox_extend, outbox_retire TO " + role,
+		"GRANT EXECUTE ON FUNCTION report_refresh TO " + role,
 		"REVOKE UPDATE ON idempotency_keys FROM " + role,
 		"REVOKE DELETE ON orders, order_lines, payments, sagas, saga_attempts, merchants, api_keys FROM " + role,
 	} {

@@ -95,6 +95,12 @@ func TimedOut(err error) bool {
 	return ok && pg.Code == "57014"
 }
 
+// NotPopulated reports whether a materialized view has never been filled.
+func NotPopulated(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "55000"
+}
+
 // Unavailable reports whether the database could not be reached, was shutting
 // down or starting, had no connection or lock to give in time, or chose this
 // transaction as a deadlock's victim: the same request may succeed later.
