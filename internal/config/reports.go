@@ -11,6 +11,6 @@ type Reports struct {
 func (r *reader) reports() Reports {
 	return Reports{
 		Interval: r.duration("PAYMENTS_REPORTS_INTERVAL", 5*time.Minute, time.Second, 24*time.Hour),
-		Timeout:  r.duration("PAYMENTS_REPORTS_TIMEOUT", 10*time.Minute, time.Second, 24*time.Hour),
+		Timeout:  r.duration("PAYMENTS_REPORTS_TIMEOUT", 30*time.Minute, time.Second, 24*time.Hour),
 	}
 }

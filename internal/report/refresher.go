@@ -27,7 +27,7 @@ type RefresherConfig struct {
 	// Interval from the begin of one refresh to that of the next, or twice as long as a
 	// refresh takes, if that is more. Default 5 minutes.
 	Interval time.Duration
-	// Timeout of a whole refresh. Default 10 minutes.
+	// Timeout of a whole refresh. Default 30 minutes.
 	Timeout time.Duration
 	// Beat, which may be nil, is called from time to time while a refresh runs, so that
 	// its loop is not taken for dead.
@@ -63,7 +63,7 @@ func NewRefresher(pool *pgxpool.Pool, c RefresherConfig) (*Refresher, error) {
 		c.Interval = 5 * time.Minute
 	}
 	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Minute
+		c.Timeout = 30 * time.Minute
 	}
 	if c.Beat == nil {
 		c.Beat = func() {}
