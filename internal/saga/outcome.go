@@ -26,8 +26,8 @@ type Outcome struct {
 	Reference string  `json:"reference,omitempty"`
 	// InFlight: the outcome is unknown and the request may yet be carried out.
 	InFlight bool `json:"-"`
-	// Again, of an outcome that was not found, says when to ask anew: for a step that
-	// only looks. 0 leaves that to the policy.
+	// Again, of an outcome that was not found or is unknown, says when to ask anew: for
+	// a step that only looks, whatever a key's lifetime is. 0 leaves that to the policy.
 	Again time.Duration `json:"-"`
 
 	testified bool // by persons, whom the other system may yet belie
