@@ -32,7 +32,9 @@ type Outcome struct {
 
 	testified bool // by persons, whom the other system may yet belie
 
-	sent time.Time // when the call began; the zero time means now
+	// When the call began, or its timeout before it ended if it ran past that: the
+	// policy's horizon counts from here. The zero time means now.
+	sent time.Time
 }
 
 // Rejection is why a saga turned back, or why it was parked. Unproven says that
