@@ -48,8 +48,11 @@ func (s *Service) finding() *saga.Call {
 			return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
 		}
 		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey)))
+		age := s.age(req.Key)
+		if o.Verdict == saga.Unknown && age <= watchFor {
+			o.Again = min(max(age/4, leastLook), mostLook)
+		}
 		if o.Verdict == saga.NotFound {
-			age := s.age(req.Key)
 			if age > watchFor {
 				return saga.Outcome{Verdict: saga.Rejected, Code: codeNothingFound, Detail: "The authorization was never given."}
 			}

@@ -101,6 +101,12 @@ func NotPopulated(err error) bool {
 	return ok && pg.Code == "55000"
 }
 
+// Locked reports whether another transaction held a lock for longer than lock_timeout.
+func Locked(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "55P03"
+}
+
 // Unavailable reports whether the database could not be reached, was shutting
 // down or starting, had no connection or lock to give in time, or chose this
 // transaction as a deadlock's victim: the same request may succeed later.

@@ -20,13 +20,23 @@ type entry struct {
 	next Instance // what saga is after the commit
 }
 
+const (
+	// How long a commit waits for each lock: below the lease by far, since what comes
+	// behind it waits as well.
+	lockWait = time.Second
+	// A saga that is committed alone, since others with it could not be, waits less: so
+	// do maxBatch of them at a row that stays locked.
+	lockWaitAlone = 50 * time.Millisecond
+)
+
 // commitAll commits the entries, all of one merchant, in one transaction. Where one
-// of them is at fault, each is committed alone, so that no saga fails for another.
+// of them is at fault, or would write what another transaction keeps locked, each is
+// committed alone, so that no saga fails for another.
 func (w *Worker) commitAll(ctx context.Context, entries []*entry) {
-	err := w.tryCommit(ctx, entries)
-	if err != nil && len(entries) > 1 && !postgres.Unavailable(err) && !w.dead.Load() {
+	err := w.tryCommit(ctx, entries, lockWait)
+	if err != nil && len(entries) > 1 && (postgres.Locked(err) || !postgres.Unavailable(err)) && !w.dead.Load() {
 		for _, e := range entries {
-			if err := w.tryCommit(ctx, []*entry{e}); err != nil {
+			if err := w.tryCommit(ctx, []*entry{e}, lockWaitAlone); err != nil {
 				e.err = err
 			}
 		}
@@ -41,8 +51,12 @@ func (w *Worker) commitAll(ctx context.Context, entries []*entry) {
 
 // tryCommit writes in one transaction, for each entry that is still this worker's:
 // the outcome of its call, every local step that follows, and the intent of the
-// next call. An entry that is another's gets ErrFenced.
-func (w *Worker) tryCommit(ctx context.Context, entries []*entry) (err error) {
+// next call. An entry that is another's gets ErrFenced. It gives up after the time of
+// a lease, after which it would be too late: a database that does not answer must
+// not hold up the commits behind it for ever.
+func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.Duration) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, w.Lease)
+	defer cancel()
 	// A step that panics fails its own saga, not the process and so every other.
 	defer func() {
 		if p := recover(); p != nil {
@@ -55,7 +69,7 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry) (err error) {
 	}
 	var held []*entry
 	err = postgres.InTx(ctx, w.pool, func(tx pgx.Tx) (err error) {
-		if held, err = lock(ctx, tx, merchantID, entries); err != nil || len(held) == 0 {
+		if held, err = lock(ctx, tx, merchantID, entries, patience); err != nil || len(held) == 0 {
 			return err
 		}
 		if err := w.Lock(ctx, tx, merchantID, w.plan(held)); err != nil {
@@ -104,8 +118,9 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry) (err error) {
 // lock is the fence: it gives the entries whose epoch is still theirs, with their
 // rows locked until the commit, and what was asked of each saga meanwhile. The
 // number of attempts and that it has not ended are part of it: a commit whose
-// answer was lost may have taken effect, and is not made a second time.
-func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (held []*entry, err error) {
+// answer was lost may have taken effect, and is not made a second time. From here on
+// the transaction waits for no lock longer than patience.
+func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry, patience time.Duration) (held []*entry, err error) {
 	// This worker may hold a saga twice: by a lease that has ended, and by its next claim.
 	type lease struct {
 		id    string
@@ -117,11 +132,23 @@ func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (
 		byLease[lease{e.saga.ID, e.saga.epoch}] = e
 		ids[n], epochs[n], numbers[n] = e.saga.ID, e.saga.epoch, int32(e.saga.number) //nolint:gosec // counted by ones
 	}
-	rows, err := tx.Query(ctx, `
+	var both pgx.Batch // one round trip
+	both.Queue(`SELECT set_config('lock_timeout', $1, true)`, fmt.Sprint(patience.Milliseconds()))
+	both.Queue(`
 		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused_at IS NOT NULL
 		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
 			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
 		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers)
+	results := tx.SendBatch(ctx, &both)
+	defer func() {
+		if cerr := results.Close(); cerr != nil && err == nil {
+			err = fmt.Errorf("lock sagas: %w", cerr)
+		}
+	}()
+	if _, err := results.Exec(); err != nil {
+		return nil, fmt.Errorf("bound the wait for locks: %w", err)
+	}
+	rows, err := results.Query()
 	if err != nil {
 		return nil, fmt.Errorf("lock sagas: %w", err)
 	}

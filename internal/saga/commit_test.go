@@ -79,7 +79,7 @@ func TestACommitThatTookEffectIsNotMadeAgain(t *testing.T) {
 			for n, want := range []error{nil, ErrFenced} {
 				i := before
 				e := &entry{saga: &i}
-				if err := w.tryCommit(t.Context(), []*entry{e}); err != nil || !errors.Is(e.err, want) {
+				if err := w.tryCommit(t.Context(), []*entry{e}, lockWait); err != nil || !errors.Is(e.err, want) {
 					t.Errorf("commit %d: %v, %v; want %v", n+1, err, e.err, want)
 				}
 			}
@@ -106,7 +106,7 @@ func TestAClaimByAnotherFencesEveryWrite(t *testing.T) {
 	}
 	before := row()
 	e := &entry{saga: &stale}
-	if err := w.tryCommit(t.Context(), []*entry{e}); err != nil || !errors.Is(e.err, ErrFenced) {
+	if err := w.tryCommit(t.Context(), []*entry{e}, lockWait); err != nil || !errors.Is(e.err, ErrFenced) {
 		t.Errorf("a stale commit: %v, %v", err, e.err)
 	}
 	if err := stale.giveBack(t.Context(), w.pool, 0, true); err != nil {
@@ -123,7 +123,7 @@ func TestAClaimByAnotherFencesEveryWrite(t *testing.T) {
 	}
 	// Both may come into one commit of a process that was slow.
 	again, fresh := &entry{saga: &stale}, &entry{saga: &held}
-	if err := w.tryCommit(t.Context(), []*entry{fresh, again}); err != nil || fresh.err != nil || !errors.Is(again.err, ErrFenced) {
+	if err := w.tryCommit(t.Context(), []*entry{fresh, again}, lockWait); err != nil || fresh.err != nil || !errors.Is(again.err, ErrFenced) {
 		t.Errorf("in one commit: %v, %v and %v", err, fresh.err, again.err)
 	}
 }

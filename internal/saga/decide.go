@@ -69,6 +69,13 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		return p.hold(policy.Shut())
 	default:
 		p.Tries++
+		if o.Again > 0 {
+			p.Resolving, p.Attempted, p.Wait = true, true, o.Again
+			return p
+		}
+		if p.Resolving && now.Sub(p.Since) > policy.KeyLifetime {
+			return p.park(unresolved(p.Step)) // lookups may stay without an answer for ever
+		}
 		p.Resolving, p.Attempted = true, true
 		if o.sent.IsZero() {
 			o.sent = now
@@ -100,12 +107,13 @@ func (d Definition) notFound(p position, now time.Time, policy Policy) position 
 	}
 	p.Resolving, p.Intent = false, false
 	if now.Sub(p.Since) > policy.KeyLifetime && d.turn(p, now).State == p.State {
-		return p.park(&Rejection{
-			Step: p.Step, Code: CodeUnresolved,
-			Detail: "The outcome stayed unknown for as long as the provider honors the key.",
-		})
+		return p.park(unresolved(p.Step))
 	}
 	return p
+}
+
+func unresolved(step string) *Rejection {
+	return &Rejection{Step: step, Code: CodeUnresolved, Detail: "The outcome stayed unknown for as long as the provider honors the key."}
 }
 
 // enter goes on to the step at index, or to the end.

@@ -90,6 +90,21 @@ func TestDecide(t *testing.T) {
 				Parked: &Rejection{Step: "capture", Code: "unresolved", Detail: "The outcome stayed unknown for as long as the provider honors the key."},
 			},
 		},
+		"lookups that get no answer for as long as the key lives are a person's": {
+			position{State: Compensating, Step: "void", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 9}, Outcome{Verdict: Unknown},
+			position{
+				State: Parked, From: Compensating, Step: "void", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 10,
+				Parked: &Rejection{Step: "void", Code: "unresolved", Detail: "The outcome stayed unknown for as long as the provider honors the key."},
+			},
+		},
+		"a request without an answer is looked up however late it was sent": {
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Intent: true}, Outcome{Verdict: Unknown},
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Second},
+		},
+		"a step that only looks goes on without an answer": {
+			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true}, Outcome{Verdict: Unknown, Again: time.Minute},
+			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Minute},
+		},
 		"a compensation has its own pauses": {
 			position{State: Compensating, Step: "void", Intent: true}, Outcome{Verdict: Unknown},
 			position{State: Compensating, Step: "void", Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Minute},

@@ -182,8 +182,9 @@ func (d Definition) find(name string) (index int, action Action, ok bool) {
 // Policy holds the times that the decisions need.
 type Policy struct {
 	// Horizon is the longest time after the beginning of its call that a request
-	// without an answer may still be carried out: a call may send late, so that this
-	// holds the CallTimeout as well.
+	// without an answer may still be carried out: a call may send at the end of its
+	// time, so that this holds the CallTimeout as well. A call that ran longer, since
+	// its process was stopped, counts as one that ended in time.
 	Horizon time.Duration
 	// KeyLifetime is how long the other system honors a key, less a margin.
 	KeyLifetime time.Duration

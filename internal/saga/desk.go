@@ -62,16 +62,26 @@ type Filter struct {
 	Limit      int
 }
 
+// listing is the query of a filter by state. The states stand in its text: of a
+// parameter a generic plan could not know that sagas_not_ended holds them.
+func listing(s State) string {
+	states := `'running', 'compensating', 'parked'`
+	switch s {
+	case Running, Compensating, Completed, Compensated, Parked:
+		states = `'` + string(s) + `'`
+	case "":
+	default:
+		states = `NULL` // there is none
+	}
+	return selectSummary + `
+		WHERE state IN (` + states + `) AND ($1 = '' OR definition = $1) AND step_since <= now() - $2::interval
+			AND (NOT $3 OR paused_at IS NOT NULL) AND id > $4
+		ORDER BY id LIMIT $5`
+}
+
 // List is oldest first.
 func (d *Desk) List(ctx context.Context, f Filter) ([]Summary, error) {
-	states := []string{string(f.State)}
-	if f.State == "" {
-		states = []string{string(Running), string(Compensating), string(Parked)}
-	}
-	rows, err := d.pool.Query(ctx, selectSummary+`
-		WHERE state = ANY ($1) AND ($2 = '' OR definition = $2) AND step_since <= now() - $3::interval
-			AND (NOT $4 OR paused_at IS NOT NULL) AND id > $5
-		ORDER BY id LIMIT $6`, states, f.Definition, f.OlderThan, f.Paused, f.After, f.Limit)
+	rows, err := d.pool.Query(ctx, listing(f.State), f.Definition, f.OlderThan, f.Paused, f.After, f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list sagas: %w", err)
 	}

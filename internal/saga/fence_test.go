@@ -73,11 +73,11 @@ func TestACommitIsNotMadeTwice(t *testing.T) {
 	w, i := held(t)
 	before := *i
 	first, again := &entry{saga: i}, &entry{saga: &before}
-	if err := w.tryCommit(t.Context(), []*entry{first}); err != nil || first.err != nil {
+	if err := w.tryCommit(t.Context(), []*entry{first}, lockWait); err != nil || first.err != nil {
 		t.Fatal(err, first.err)
 	}
 	n := attempts(t, w.pool)
-	if err := w.tryCommit(t.Context(), []*entry{again}); err != nil || !errors.Is(again.err, ErrFenced) {
+	if err := w.tryCommit(t.Context(), []*entry{again}, lockWait); err != nil || !errors.Is(again.err, ErrFenced) {
 		t.Errorf("the second commit: %v, %v", err, again.err)
 	}
 	if got := attempts(t, w.pool); got != n || n == 0 {

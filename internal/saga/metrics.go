@@ -15,6 +15,7 @@ type metrics struct {
 	paused   prometheus.Gauge
 	orphaned *prometheus.GaugeVec
 	oldest   prometheus.Gauge
+	stepAge  *prometheus.GaugeVec
 	open     prometheus.Gauge
 	allowed  prometheus.Gauge
 	finished *prometheus.CounterVec
@@ -36,6 +37,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_oldest_due_seconds", Help: "How long the longest waiting due saga has waited for a worker.",
 		}),
+		stepAge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_saga_step_age_seconds",
+			Help: "How long the saga that has been at this step longest has been there; without those that await a merchant or are paused.",
+		}, []string{"definition", "step"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer.",
 		}),
@@ -52,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "payments_saga_turn_errors_total", Help: "Turns of a saga that were rolled back and will be tried again.",
 		}),
 	}
-	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.open, m.allowed, m.finished, m.fenced, m.errors)
+	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.stepAge, m.open, m.allowed, m.finished, m.fenced, m.errors)
 	return m
 }
 
@@ -97,6 +102,7 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 	rows, err := w.pool.Query(ctx, `
 		SELECT s.definition, s.version, s.state, s.step, count(*), count(s.paused_at),
 			coalesce(extract(epoch FROM now() - min(s.due_at) FILTER (WHERE s.paused_at IS NULL)), 0)::float8,
+			coalesce(extract(epoch FROM now() - min(s.step_since) FILTER (WHERE s.paused_at IS NULL AND NOT s.awaiting AND s.state <> 'parked')), 0)::float8,
 			coalesce(bool_or(d.held_at > now() - $1::interval), false)
 		FROM sagas s LEFT JOIN saga_definitions d ON d.name = s.definition AND d.version = s.version
 		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4`, heldFor)
@@ -108,7 +114,7 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 		Version       int
 		State, Step   string
 		Count, Paused int64
-		Age           float64
+		Due, Age      float64 // seconds
 		Held          bool
 	}
 	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
@@ -117,10 +123,15 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 	}
 	w.metrics.live.Reset()
 	w.metrics.orphaned.Reset()
+	w.metrics.stepAge.Reset()
+	ages := map[[2]string]float64{}
 	oldest, paused := 0.0, int64(0)
 	for _, c := range counts {
 		w.metrics.live.WithLabelValues(c.Definition, c.State, c.Step).Add(float64(c.Count))
-		oldest, paused = max(oldest, c.Age), paused+c.Paused
+		oldest, paused = max(oldest, c.Due), paused+c.Paused
+		at := [2]string{c.Definition, c.Step}
+		ages[at] = max(ages[at], c.Age)
+		w.metrics.stepAge.WithLabelValues(c.Definition, c.Step).Set(ages[at])
 		if !c.Held {
 			w.metrics.orphaned.WithLabelValues(c.Definition, fmt.Sprint(c.Version)).Add(float64(c.Count))
 			w.Log.ErrorContext(ctx, "sagas of a version that no running worker holds", "definition", c.Definition, "version", c.Version, "sagas", c.Count)

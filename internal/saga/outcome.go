@@ -26,13 +26,15 @@ type Outcome struct {
 	Reference string  `json:"reference,omitempty"`
 	// InFlight: the outcome is unknown and the request may yet be carried out.
 	InFlight bool `json:"-"`
-	// Again, of an outcome that was not found, says when to ask anew: for a step that
-	// only looks. 0 leaves that to the policy.
+	// Again, of an outcome that was not found or is unknown, says when to ask anew: for
+	// a step that only looks, whatever a key's lifetime is. 0 leaves that to the policy.
 	Again time.Duration `json:"-"`
 
 	testified bool // by persons, whom the other system may yet belie
 
-	sent time.Time // when the call began; the zero time means now
+	// When the call began, or its timeout before it ended if it ran past that: the
+	// policy's horizon counts from here. The zero time means now.
+	sent time.Time
 }
 
 // Rejection is why a saga turned back, or why it was parked. Unproven says that

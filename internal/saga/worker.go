@@ -293,7 +293,11 @@ func (w *Worker) call(ctx, stop context.Context, c Call, i *Instance) *made {
 	default:
 		m.outcome = Outcome{Verdict: notSent, Code: refusal}
 	}
-	m.outcome.sent, m.ended = m.began, i.now(w.Now())
+	m.ended = i.now(w.Now())
+	// A process that was stopped in the middle may have sent when its call was long over.
+	if m.outcome.sent = m.ended.Add(-w.CallTimeout); m.outcome.sent.Before(m.began) {
+		m.outcome.sent = m.began
+	}
 	return m
 }
 

@@ -263,6 +263,30 @@ func TestALocalStepThatPanicsIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A process that is stopped during a call may send its request when it goes on: the
+// horizon counts from there, not from a beginning that is long gone.
+func TestTheHorizonOfACallThatRanLateCountsFromItsEnd(t *testing.T) {
+	for _, c := range []struct{ took, left time.Duration }{
+		{0, 5 * time.Second}, {time.Second, 5 * time.Second}, {4 * time.Second, 8 * time.Second},
+	} {
+		pool := open(t)
+		var ahead time.Duration
+		b := &bank{answer: saga.Outcome{Verdict: saga.Unknown, Code: "timeout", InFlight: true}, during: func() { ahead = c.took }}
+		begin(t, pool, b.definition())
+		turn(t, worker(t, pool, "w", b.definition(), func(config *saga.Config) {
+			config.Now, config.Policy.Horizon = func() time.Time { return time.Now().Add(ahead) }, 5*time.Second
+		}))
+		var left time.Duration
+		if err := pool.QueryRow(t.Context(), `
+			SELECT in_flight_until - started_at FROM sagas JOIN saga_attempts ON saga_id = id`).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		if left.Round(time.Second) != c.left {
+			t.Errorf("a call of %v may be in flight for %v after it began, want %v", c.took, left, c.left)
+		}
+	}
+}
+
 func TestAStopGivesTheLeaseBackAtOnce(t *testing.T) {
 	pool := open(t)
 	ctx, stop := context.WithCancel(t.Context())
