@@ -97,7 +97,7 @@ func TestQueriesMeasured(t *testing.T) {
 			t.Fatal(err)
 		}
 		names = append(names, strconv.Itoa(int(n)))
-		samples[i] = sample(t, pool, 600)
+		samples[i] = sample(t, pool, 1000)
 	}
 	t.Logf("payments: %s; p50 and p99 in milliseconds", strings.Join(names, " and "))
 	for _, a := range slices.Concat(questions(), joinedQuestions()) {
