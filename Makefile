@@ -78,6 +78,14 @@ lint: $(BIN)/golangci-lint ## Check the code, the import direction and that ever
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 
+.PHONY: lint-openapi
+lint-openapi: ## Check the OpenAPI document (needs Node.js 20.19 or 22.12, and npm's registry once)
+	scripts/openapi-lint.sh
+
+.PHONY: contract
+contract: ## Let Schemathesis hold a demo against its OpenAPI document (needs Python, and PyPI once): EXAMPLES=200 for more
+	scripts/contract.sh
+
 .PHONY: vuln
 # gosec runs within golangci-lint, by `make lint`.
 vuln: $(BIN)/govulncheck ## Look for known vulnerabilities in what the program calls (needs the network)

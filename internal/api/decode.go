@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -70,7 +71,7 @@ func decode(body []byte, v any) error {
 		if jsontext.Value(body).Kind() == 'n' {
 			return wrongType("", reflect.TypeOf(v).Elem())
 		}
-		return nil
+		return noNull(body)
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		if errors.Is(semantic, json.ErrUnknownName) {
@@ -89,6 +90,23 @@ func decode(body []byte, v any) error {
 		return malformed(at, "is not JSON")
 	}
 	return fmt.Errorf("decode body: %w", err)
+}
+
+// noNull refuses null in the place of a member: it would be as if it were missing,
+// which a client that writes it may not mean.
+func noNull(body []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(body))
+	for {
+		token, err := d.ReadToken()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("decode body: %w", err)
+		case token.Kind() == 'n':
+			return invalid(pointer(d.StackPointer()), "null_invalid", "must not be null; what is not meant is left out")
+		}
+	}
 }
 
 func wrongType(at string, t reflect.Type) error {

@@ -213,6 +213,9 @@ func (w *world) walk(x theirs) {
 	w.t.Helper()
 	before := w.everythingOf(w.otherID)
 	for _, rt := range (&server{}).routes() {
+		if rt.public { // it holds nobody's data
+			continue
+		}
 		for role, caller := range map[string]string{"merchant": w.merchant, "reader": w.reader, "nobody": ""} {
 			for _, pair := range x.paths(w, rt.pattern) {
 				for _, body := range []string{"", "{}", `{"amount": 7}`, `{"reason": "because"}`} {

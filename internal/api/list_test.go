@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -210,11 +211,11 @@ func TestAnExportIsTheListInSafeCells(t *testing.T) {
 // breaking gives one page and then fails.
 type breaking struct {
 	*readmodel.Queries
-	asked int
+	asked atomic.Int64
 }
 
 func (b *breaking) List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error) {
-	if b.asked++; b.asked > 1 {
+	if b.asked.Add(1) > 1 {
 		return readmodel.Page{}, errors.New("gone")
 	}
 	page, err := b.Queries.List(ctx, scope, f)
@@ -229,7 +230,7 @@ func TestAnExportThatBreaksOffIsSeenToDoSo(t *testing.T) {
 	c.Payments, c.Registerer = &breaking{Queries: readmodel.NewQueries(w.pool)}, prometheus.NewRegistry()
 	server := w.serve(c)
 	for _, encoding := range []string{"identity", "gzip"} {
-		c.Payments.(*breaking).asked = 0
+		c.Payments.(*breaking).asked.Store(0)
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/payments", http.NoBody)
 		if err != nil {
 			t.Fatal(err)

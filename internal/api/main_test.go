@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/access"
+	"payments/internal/api/contracttest"
 	"payments/internal/devstack/devtest"
 	"payments/internal/inbox"
 	"payments/internal/order"
@@ -260,7 +261,8 @@ func (w *world) do(method, path, key, body string, headers ...string) answer {
 			r.Header[headers[i]] = []string{headers[i+1]}
 		}
 	}
-	resp, err := w.server.Client().Do(r)
+	client := http.Client{Transport: contracttest.Transport{Contract: document(w.t), Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) }}}
+	resp, err := client.Do(r)
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", method, path, err)
 	}

@@ -64,7 +64,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
-	return r.ResponseWriter.Write(b)
+	return r.ResponseWriter.Write(b) //nolint:gosec // what comes here is JSON, a file of ours, or of html/template
 }
 
 // secure sets the headers of every answer. They are for a browser that somebody

@@ -115,7 +115,7 @@ func newReplayResource(r inbox.Replay) replayResource {
 func (s *server) listParked(ctx context.Context, c *call) error {
 	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint"), Limit: maxParkedLimit}
 	for name, value := range map[string]string{"consumer": f.Consumer, "fingerprint": f.Fingerprint} {
-		if !plainText(value) {
+		if !plainText(value) || value == "" && c.query.Has(name) { // for the filter it would be none
 			return queryError("/query/"+name, "text_invalid", "must be text")
 		}
 	}
@@ -151,8 +151,11 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 	return s.ok(ctx, c, l)
 }
 
-// plainText is what Postgres takes for a text.
+// plainText is what Postgres takes for a text, of a length that a name may have.
 func plainText(s string) bool {
+	if utf8.RuneCountInString(s) > maxReason {
+		return false
+	}
 	for _, r := range s {
 		if r == 0 || r == utf8.RuneError {
 			return false

@@ -22,44 +22,6 @@ const (
 	codeRateLimited      payment.Code = "rate_limited"
 )
 
-// problems is the one place where a code becomes a status and a title. A code
-// that is not here is a fault of ours, and answers internal_error.
-var problems = map[payment.Code]struct {
-	status int
-	title  string
-}{
-	payment.CodeInvalid:            {http.StatusBadRequest, "The request is not valid"},
-	codeJSONInvalid:                {http.StatusBadRequest, "The body is not JSON"},
-	payment.CodeKeyMissing:         {http.StatusBadRequest, "The idempotency key is missing"},
-	payment.CodeKeyInvalid:         {http.StatusBadRequest, "The idempotency key is not valid"},
-	payment.CodeReadAfterInvalid:   {http.StatusBadRequest, "The read-after token is not valid"},
-	payment.CodeSignatureInvalid:   {http.StatusBadRequest, "The signature is not valid"},
-	payment.CodeUnauthenticated:    {http.StatusUnauthorized, "The API key is missing or not valid"},
-	payment.CodeForbidden:          {http.StatusForbidden, "Not permitted"},
-	payment.CodeNotFound:           {http.StatusNotFound, "Not found"},
-	codeMethodNotAllowed:           {http.StatusMethodNotAllowed, "Method not allowed"},
-	codeBodyTimeout:                {http.StatusRequestTimeout, "The body did not come in time"},
-	payment.CodeOrderAlreadyPaid:   {http.StatusConflict, "The order is already paid"},
-	payment.CodeOrderInProgress:    {http.StatusConflict, "The order is already being paid"},
-	payment.CodeActionNotAllowed:   {http.StatusConflict, "The payment's state does not allow this"},
-	payment.CodeRefundExceeds:      {http.StatusConflict, "The refund is larger than what is left"},
-	payment.CodeSagaState:          {http.StatusConflict, "The saga's state does not allow this"},
-	payment.CodeSecondOperator:     {http.StatusConflict, "Another operator has to approve"},
-	payment.CodeParkedMoved:        {http.StatusConflict, "Another message is the key's first"},
-	payment.CodeWebhookLimit:       {http.StatusConflict, "The limit of webhook endpoints or secrets is reached"},
-	payment.CodeWebhookDisabled:    {http.StatusConflict, "The webhook endpoint is disabled"},
-	payment.CodeKeyInUse:           {http.StatusConflict, "The idempotency key is in use"},
-	payment.CodeAPIKeyInactive:     {http.StatusConflict, "The API key is not active"},
-	codeBodyTooLarge:               {http.StatusRequestEntityTooLarge, "The body is too large"},
-	codeContentType:                {http.StatusUnsupportedMediaType, "The content type is not supported"},
-	payment.CodeKeyReused:          {http.StatusUnprocessableEntity, "The idempotency key was used for another request"},
-	codeRateLimited:                {http.StatusTooManyRequests, "Too many requests"},
-	payment.CodeInternal:           {http.StatusInternalServerError, "Internal error"},
-	payment.CodeServiceUnavailable: {http.StatusServiceUnavailable, "Temporarily unavailable"},
-	payment.CodeReadAfterTimeout:   {http.StatusServiceUnavailable, "Not readable yet"},
-	payment.CodeReportNotReady:     {http.StatusServiceUnavailable, "The reports are not there yet"},
-}
-
 const maxFieldErrors = 100
 
 var (

@@ -31,7 +31,7 @@ func TestAProvidersNotificationMakesTheSagaDue(t *testing.T) {
 	}
 	postpone := func() {
 		t.Helper()
-		if _, err := w.pool.Exec(t.Context(), `UPDATE sagas SET due_at = now() + interval '1 hour'`); err != nil {
+		if _, err := w.pool.Exec(t.Context(), `UPDATE sagas SET due_at = now() + interval '1 hour', updated_at = now() - interval '1 hour'`); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -18,7 +19,7 @@ import (
 )
 
 // route is one line of the table. What is not in the table does not exist, and
-// nothing in it is served without its action being permitted or its body signed.
+// nothing of its data is served without its action being permitted or its body signed.
 type route struct {
 	method, pattern string
 	action          access.Action
@@ -26,6 +27,7 @@ type route struct {
 	ownParameters   bool     // the handler reads and refuses them itself
 	hides           bool     // names an object: a refusal must not tell whether it exists
 	signed          bool     // the signature of its body takes the place of key and action
+	public          bool     // anybody may read it: it holds no data
 	waits           bool     // honors Prefer: wait
 	readsAfter      bool     // honors Read-After
 	handle          func(ctx context.Context, c *call) error
@@ -68,6 +70,11 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/ops/parked/{id}", action: access.ParkedRead, hides: true, handle: s.getParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/replay", action: access.ParkedReplay, hides: true, handle: s.replayParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/discard", action: access.ParkedDiscard, hides: true, handle: s.discardParked},
+		{method: http.MethodGet, pattern: "/openapi.yaml", public: true, handle: s.getContract},
+		{method: http.MethodGet, pattern: "/docs", public: true, handle: s.getReader},
+		{method: http.MethodGet, pattern: "/docs/{asset}", public: true, handle: s.getReaderAsset},
+		{method: http.MethodGet, pattern: "/problems", public: true, handle: s.listProblems},
+		{method: http.MethodGet, pattern: "/problems/{code}", public: true, handle: s.getProblem},
 	}, s.reportRoutes()...)
 }
 
@@ -88,14 +95,20 @@ type call struct {
 // check refuses a table with a route that anybody could call.
 func check(routes []route) error {
 	for _, rt := range routes {
-		if rt.signed == rt.action.Known() {
-			return fmt.Errorf("api: the route %s %s needs an action that the policies know, or a signed body", rt.method, rt.pattern)
+		ways := 0
+		for _, way := range []bool{rt.signed, rt.public, rt.action.Known()} {
+			if way {
+				ways++
+			}
+		}
+		if ways != 1 {
+			return fmt.Errorf("api: the route %s %s needs an action that the policies know, or a signed body, or to be public", rt.method, rt.pattern)
 		}
 	}
 	return nil
 }
 
-func (s *server) router() http.Handler {
+func (s *server) router() chi.Router {
 	mux := chi.NewRouter()
 	mux.Use(s.observe)
 	for _, rt := range s.routes() {
@@ -109,9 +122,19 @@ func (s *server) router() http.Handler {
 		s.refuse(r.Context(), recorderOf(w), s.limits.refused(w.Header(), r, payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")))
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		// Of the paths that fit, the most literal one is meant: /parked/replay, not /parked/{id}.
 		var allowed []string
+		fewest := math.MaxInt
 		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
-			if mux.Match(chi.NewRouteContext(), m, r.URL.Path) {
+			found := chi.NewRouteContext()
+			if !mux.Match(found, m, r.URL.Path) {
+				continue
+			}
+			n := strings.Count(found.RoutePattern(), "{")
+			if n < fewest {
+				fewest, allowed = n, nil
+			}
+			if n == fewest {
 				allowed = append(allowed, m)
 			}
 		}
@@ -140,7 +163,7 @@ func (s *server) serve(rt route) http.Handler {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
 		}
 		var err error
-		if !rt.signed {
+		if !rt.signed && !rt.public {
 			err = s.permit(ctx, rt, c)
 			ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
 		}

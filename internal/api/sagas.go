@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 	"payments/internal/order"
 	"payments/internal/payment"
 )
+
+// shortDuration is one number with its unit; what else time.ParseDuration takes is not promised.
+var shortDuration = regexp.MustCompile(`^[0-9]{1,6}(ms|s|m|h)$`)
 
 func sagaParameters() []string {
 	return []string{"state", "definition", "older_than", "paused", "limit", "cursor"}
@@ -118,7 +122,7 @@ func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {
 	}
 	if c.query.Has("older_than") {
 		age, err := time.ParseDuration(c.query.Get("older_than"))
-		if err != nil || age < 0 {
+		if err != nil || !shortDuration.MatchString(c.query.Get("older_than")) {
 			return f, queryError("/query/older_than", "duration_invalid", "must be a duration like 90s or 2h")
 		}
 		f.OlderThan = age

@@ -72,7 +72,7 @@ func TestWebhookEndpointsThatAreRefused(t *testing.T) {
 		"unknown event":       {body("https://example.com/", `["s3cret"]`), "/events events_invalid"},
 		"event twice":         {body("https://example.com/", `["order.failed","order.failed"]`), "/events events_invalid"},
 		"all and one":         {body("https://example.com/", `["*","order.failed"]`), "/events events_invalid"},
-		"null event":          {body("https://example.com/", `[null]`), "/events events_invalid"},
+		"null event":          {body("https://example.com/", `[null]`), "/events/0 null_invalid"},
 		"both":                {body("https://[::1]/", `["x"]`), "/url url_address,/events events_invalid"},
 		"member that is none": {`{"url":"https://example.com/","events":["*"],"secret":"x"}`, "/secret member_unknown"},
 	} {
@@ -127,11 +127,11 @@ func TestWebhookListsArePaged(t *testing.T) {
 	for i := range 3 {
 		ids = append(ids, w.newEndpoint(w.merchant, fmt.Sprint(i)).at(t, "id").(string))
 	}
-	for i := range 3 {
+	for range 3 {
 		if _, err := w.pool.Exec(t.Context(), `
 			INSERT INTO webhook_deliveries (merchant_id, id, endpoint_id, event_id, event_type, payment_id, body)
-			VALUES ($1, $2, $3, $4, 'order.confirmed', 'pay_1', '{}')`,
-			w.merchantID, w.ids.New(payment.PrefixDelivery), ids[0], fmt.Sprint("evt_", i)); err != nil {
+			VALUES ($1, $2, $3, $4, 'order.confirmed', $5, '{}')`,
+			w.merchantID, w.ids.New(payment.PrefixDelivery), ids[0], w.ids.New(payment.PrefixEvent), w.ids.New(payment.PrefixPayment)); err != nil {
 			t.Fatal(err)
 		}
 	}

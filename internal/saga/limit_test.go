@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,15 +84,21 @@ func TestCallsWaitTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimit(1, func(int) {})
 		first, _ := l.acquire(t.Context(), 0)
+		var mu sync.Mutex
 		var order []int
+		ended := func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, n)
+		}
 		for n := range 3 {
 			go func() {
 				p, ok := l.acquire(t.Context(), time.Duration(10-9*(n%2))*time.Second)
 				if !ok {
-					order = append(order, -n)
+					ended(-n)
 					return
 				}
-				order = append(order, n)
+				ended(n)
 				l.release(p, Succeeded)
 			}()
 			synctest.Wait()

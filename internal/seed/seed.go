@@ -147,7 +147,8 @@ func (c Config) fill(ctx context.Context, write, read pgx.Tx, merchants []mercha
 }
 
 func makeMerchants(ctx context.Context, tx pgx.Tx, merchants []merchant) error {
-	for i, m := range merchants {
+	for i := range merchants {
+		m := &merchants[i] // whose id alone does not change while payments are made
 		if _, err := tx.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ($1, $2)`, m.id, fmt.Sprintf("Seeded shop %d", i+1)); err != nil {
 			return fmt.Errorf("make merchants: %w", err)
 		}
