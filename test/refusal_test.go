@@ -37,7 +37,7 @@ var refusals = []refusal{
 	{about: "missing method", old: `"payment_method": "pm_card_visa",`, status: 400, code: "validation_failed", at: "/payment_method", reason: "missing"},
 	{about: "missing customer", old: ` "customer": {"reference": "canary-5f3a9c", "email": "canary-5f3a9c@example.com"},`, status: 400, code: "validation_failed", at: "/customer", reason: "missing"},
 	{about: "missing sku", old: `"sku": "TSHIRT-M", `, status: 400, code: "validation_failed", at: "/order/lines/0/sku", reason: "missing"},
-	{about: "null", old: `4998`, with: `null`, status: 400, code: "validation_failed", at: "/amount", reason: "missing"},
+	{about: "null", old: `4998`, with: `null`, status: 400, code: "validation_failed", at: "/amount", reason: "null_invalid"},
 	{about: "unknown member", old: `"amount"`, with: `"tip": 1, "amount"`, status: 400, code: "validation_failed", at: "/tip", reason: "member_unknown"},
 	{about: "unknown member in a line", old: `"sku"`, with: `"color": "red", "sku"`, status: 400, code: "validation_failed", at: "/order/lines/0/color", reason: "member_unknown"},
 	{about: "unknown member that is data", old: `"amount"`, with: `"canary-5f3a9c": 1, "amount"`, status: 400, code: "validation_failed", at: "", reason: "member_unknown"},
