@@ -80,22 +80,12 @@ func (k *Keys) Rotate(ctx context.Context, r idempotency.Request, id string, mod
 }
 
 func (k *Keys) once(ctx context.Context, r idempotency.Request, render Render, do func(pgx.Tx) (string, APIKey, error)) (m Made, err error) {
-	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
-		stored, err := idempotency.Begin(ctx, tx, r)
-		if err != nil {
-			return err
-		}
-		if stored != nil {
-			m.Response, m.Replayed = *stored, true
-			return nil
-		}
-		if m.Secret, m.Key, err = do(tx); err != nil {
-			return err
-		}
-		if m.Response, err = render(m.Key); err != nil {
-			return fmt.Errorf("render response: %w", err)
-		}
-		return idempotency.Store(ctx, tx, r, m.Response)
+	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) (err error) {
+		m.Response, m.Replayed, err = idempotency.Once(ctx, tx, r, func() (_ APIKey, err error) {
+			m.Secret, m.Key, err = do(tx)
+			return m.Key, err
+		}, render)
+		return err
 	})
 	if err != nil {
 		return Made{}, err

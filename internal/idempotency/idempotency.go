@@ -83,6 +83,27 @@ func Begin(ctx context.Context, tx pgx.Tx, r Request) (replay *Response, err err
 	return &stored, nil
 }
 
+// Once does what the request asks for and keeps the answer that render makes of it,
+// or gives the kept one: then nothing is done, and replayed is true. All of it is
+// tx's, which has to be READ COMMITTED. Errors: those of Begin, do and render.
+func Once[T any](ctx context.Context, tx pgx.Tx, r Request, do func() (T, error), render func(T) (Response, error)) (resp Response, replayed bool, err error) {
+	stored, err := Begin(ctx, tx, r)
+	if err != nil {
+		return Response{}, false, err
+	}
+	if stored != nil {
+		return *stored, true, nil
+	}
+	done, err := do()
+	if err != nil {
+		return Response{}, false, err
+	}
+	if resp, err = render(done); err != nil {
+		return Response{}, false, fmt.Errorf("render response: %w", err)
+	}
+	return resp, false, Store(ctx, tx, r, resp)
+}
+
 // Store keeps the answer for Begin, in the transaction of what it answers.
 func Store(ctx context.Context, tx pgx.Tx, r Request, resp Response) error {
 	header := []byte("{}")

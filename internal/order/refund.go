@@ -30,23 +30,11 @@ type Refunding struct {
 func (s *Service) Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
 	render func(Refunding) (idempotency.Response, error),
 ) (resp idempotency.Response, replayed bool, err error) {
-	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		stored, err := idempotency.Begin(ctx, tx, r)
-		if err != nil {
-			return err
-		}
-		if stored != nil {
-			resp, replayed = *stored, true
-			return nil
-		}
-		asked, err := s.insertRefund(ctx, tx, r.MerchantID, paymentID, wanted)
-		if err != nil {
-			return err
-		}
-		if resp, err = render(asked); err != nil {
-			return fmt.Errorf("render response: %w", err)
-		}
-		return idempotency.Store(ctx, tx, r, resp)
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
+		resp, replayed, err = idempotency.Once(ctx, tx, r, func() (Refunding, error) {
+			return s.insertRefund(ctx, tx, r.MerchantID, paymentID, wanted)
+		}, render)
+		return err
 	})
 	if err == nil && !replayed {
 		s.Due()

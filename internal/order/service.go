@@ -58,26 +58,15 @@ func EmailData(paymentID string) []byte { return []byte("customer_email|" + paym
 func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Order,
 	render func(Placed) (idempotency.Response, error),
 ) (resp idempotency.Response, replayed bool, err error) {
-	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		stored, err := idempotency.Begin(ctx, tx, r)
-		if err != nil {
-			return err
-		}
-		if stored != nil {
-			resp, replayed = *stored, true
-			return nil
-		}
-		p := Placed{
-			PaymentID: s.IDs.New(payment.PrefixPayment), OrderID: s.IDs.New(payment.PrefixOrder),
-			MerchantID: r.MerchantID, Order: o, CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
-		}
-		if err := s.insert(ctx, tx, p); err != nil {
-			return err
-		}
-		if resp, err = render(p); err != nil {
-			return fmt.Errorf("render response: %w", err)
-		}
-		return idempotency.Store(ctx, tx, r, resp)
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
+		resp, replayed, err = idempotency.Once(ctx, tx, r, func() (Placed, error) {
+			p := Placed{
+				PaymentID: s.IDs.New(payment.PrefixPayment), OrderID: s.IDs.New(payment.PrefixOrder),
+				MerchantID: r.MerchantID, Order: o, CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
+			}
+			return p, s.insert(ctx, tx, p)
+		}, render)
+		return err
 	})
 	if err == nil && !replayed {
 		s.Due()

@@ -121,23 +121,9 @@ func (s *Store) Rotate(ctx context.Context, r idempotency.Request, endpointID st
 func (s *Store) keyed(ctx context.Context, r idempotency.Request, render func(Keyed) (idempotency.Response, error),
 	do func(tx pgx.Tx) (Keyed, error),
 ) (resp idempotency.Response, replayed bool, err error) {
-	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		stored, err := idempotency.Begin(ctx, tx, r)
-		if err != nil {
-			return err
-		}
-		if stored != nil {
-			resp, replayed = *stored, true
-			return nil
-		}
-		k, err := do(tx)
-		if err != nil {
-			return err
-		}
-		if resp, err = render(k); err != nil {
-			return fmt.Errorf("render response: %w", err)
-		}
-		return idempotency.Store(ctx, tx, r, resp)
+	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		resp, replayed, err = idempotency.Once(ctx, tx, r, func() (Keyed, error) { return do(tx) }, render)
+		return err
 	})
 	return resp, replayed, err
 }
