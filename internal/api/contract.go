@@ -55,11 +55,9 @@ var (
 func (a asset) show(c *call) error {
 	c.w.Header().Set("Cache-Control", "no-cache")
 	c.w.Header().Set("ETag", a.etag)
-	for given := range strings.SplitSeq(strings.Join(c.r.Header.Values("If-None-Match"), ","), ",") {
-		if given = strings.TrimPrefix(strings.TrimSpace(given), "W/"); given == a.etag || given == "*" { // RFC 9110, 13.1.2: compared weakly
-			c.w.WriteHeader(http.StatusNotModified)
-			return nil
-		}
+	if known(c.r.Header.Values("If-None-Match"), a.etag) {
+		c.w.WriteHeader(http.StatusNotModified)
+		return nil
 	}
 	c.w.Header().Set("Content-Type", a.contentType)
 	_, _ = c.w.Write(a.body) // an error here is the client's connection

@@ -81,7 +81,7 @@ func (c *call) cursorData(payload []byte) []byte {
 // page reads the parameters of a list that is paged by the ids of its items;
 // after is empty on the first page.
 func (s *server) page(c *call, prefix string) (after string, limit int, err error) {
-	if limit, err = c.limit(maxPage); err != nil {
+	if limit, err = c.limit(defaultPage, maxPage); err != nil {
 		return "", 0, err
 	}
 	place, err := s.after(c)
@@ -94,9 +94,9 @@ func (s *server) page(c *call, prefix string) (after string, limit int, err erro
 	return place[0], limit, nil
 }
 
-func (c *call) limit(most int) (int, error) {
+func (c *call) limit(otherwise, most int) (int, error) {
 	if !c.query.Has("limit") {
-		return min(defaultPage, most), nil
+		return otherwise, nil
 	}
 	n, err := strconv.ParseUint(c.query.Get("limit"), 10, 16)
 	if err != nil || n < 1 || n > uint64(most) { //nolint:gosec // a constant

@@ -39,9 +39,9 @@ func newKeyResource(k access.APIKey) keyResource {
 }
 
 func (s *server) listKeys(ctx context.Context, c *call) error {
-	merchantID := c.query.Get("merchant")
-	if c.query.Has("merchant") && !payment.ValidID(payment.PrefixMerchant, merchantID) {
-		return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
+	merchantID, err := c.askedMerchant()
+	if err != nil {
+		return err
 	}
 	after, limit, err := s.page(c, payment.PrefixKey)
 	if err != nil {

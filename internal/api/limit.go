@@ -130,11 +130,7 @@ func (l limits) refused(h http.Header, r *http.Request, err error) error {
 // remote is the peer's address: of a proxy where there is one. All that cannot be
 // read is one stranger.
 func remote(r *http.Request) netip.Addr {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	a := at.Addr().Unmap().WithZone("")
+	a := peer(r).Unmap().WithZone("")
 	if a.Is6() { // one subscriber has a /64 of them
 		if p, err := a.Prefix(64); err == nil {
 			return p.Addr()

@@ -113,18 +113,15 @@ func newReplayResource(r inbox.Replay) replayResource {
 }
 
 func (s *server) listParked(ctx context.Context, c *call) error {
-	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint"), Limit: maxParkedLimit}
+	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint")}
 	for name, value := range map[string]string{"consumer": f.Consumer, "fingerprint": f.Fingerprint} {
 		if !plainText(value) || value == "" && c.query.Has(name) { // for the filter it would be none
 			return queryError("/query/"+name, "text_invalid", "must be text")
 		}
 	}
-	if c.query.Has("limit") {
-		n, err := strconv.ParseUint(c.query.Get("limit"), 10, 8)
-		if err != nil || n < 1 || n > maxParkedLimit {
-			return queryError("/query/limit", "out_of_range", "must be from 1 to "+strconv.Itoa(maxParkedLimit))
-		}
-		f.Limit = int(n)
+	var err error
+	if f.Limit, err = c.limit(maxParkedLimit, maxParkedLimit); err != nil {
+		return err
 	}
 	place, err := s.after(c)
 	if err != nil {

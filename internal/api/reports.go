@@ -106,7 +106,7 @@ func newRefreshResource(s report.State) refreshResource {
 		if t.IsZero() {
 			return nil
 		}
-		return shownOrNull(&t)
+		return utc(&t)
 	}
 	r := refreshResource{
 		Object: "report_refresh", AsOf: given(s.AsOf), RequestedAt: given(s.RequestedAt), StartedAt: given(s.StartedAt), EndedAt: given(s.EndedAt),

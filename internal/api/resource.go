@@ -121,6 +121,15 @@ func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, er
 // shown is as precise as Postgres keeps it, so that both models say the same.
 func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
+// utc is shown of what may be missing.
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := shown(*t)
+	return &u
+}
+
 // entryResource is one event of the timeline, with the saga's attempts that led to it.
 type entryResource struct {
 	Object     string                `json:"object"`

@@ -231,6 +231,15 @@ func queryError(pointer, code, message string) error {
 	}
 }
 
+// askedMerchant is the query's, or empty without one.
+func (c *call) askedMerchant() (string, error) {
+	id := c.query.Get("merchant")
+	if c.query.Has("merchant") && !payment.ValidID(payment.PrefixMerchant, id) {
+		return "", queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
+	}
+	return id, nil
+}
+
 // peer is the address of the connection: what a header says of it anybody can write.
 func peer(r *http.Request) netip.Addr {
 	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address is in no network

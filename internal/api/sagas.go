@@ -182,14 +182,6 @@ func rejected(r *order.SagaRejection) *rejectionResource {
 	return &rejectionResource{r.Step, r.Code, r.Detail}
 }
 
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	u := shown(*t)
-	return &u
-}
-
 type actRequest struct {
 	Reason  *string `json:"reason"`
 	Verdict *struct {

@@ -25,12 +25,12 @@ type stockRequest struct {
 
 func (s *server) listStock(ctx context.Context, c *call) error {
 	merchantID, all := c.scope.Merchant()
-	if c.query.Has("merchant") {
-		asked := c.query.Get("merchant")
-		switch {
-		case !payment.ValidID(payment.PrefixMerchant, asked):
-			return queryError("/query/merchant", "id_invalid", "must be a merchant's id (mer_…)")
-		case !all && asked != merchantID:
+	asked, err := c.askedMerchant()
+	if err != nil {
+		return err
+	}
+	if asked != "" {
+		if !all && asked != merchantID {
 			return payment.Errorf(payment.CodeForbidden, "A merchant reads its own stock only.")
 		}
 		merchantID = asked
@@ -38,12 +38,9 @@ func (s *server) listStock(ctx context.Context, c *call) error {
 	if c.wantsCSV() {
 		return s.exportStock(c, merchantID)
 	}
-	limit, err := c.limit(maxStockItems)
+	limit, err := c.limit(maxStockItems, maxStockItems)
 	if err != nil {
 		return err
-	}
-	if !c.query.Has("limit") {
-		limit = maxStockItems
 	}
 	place, err := s.after(c)
 	if err != nil {

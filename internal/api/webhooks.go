@@ -63,7 +63,7 @@ type attemptResource struct {
 func newEndpointResource(e webhook.Endpoint) endpointResource {
 	r := endpointResource{
 		ID: e.ID, Object: "webhook_endpoint", Merchant: e.MerchantID, URL: e.URL, Events: e.Events, Status: "enabled", DisabledReason: given(e.DisabledReason),
-		DisabledAt: shownOrNull(e.DisabledAt), FailingSince: shownOrNull(e.FailingSince), CreatedAt: shown(e.CreatedAt), UpdatedAt: shown(e.UpdatedAt),
+		DisabledAt: utc(e.DisabledAt), FailingSince: utc(e.FailingSince), CreatedAt: shown(e.CreatedAt), UpdatedAt: shown(e.UpdatedAt),
 	}
 	if e.DisabledReason != "" {
 		r.Status = "disabled"
@@ -86,8 +86,8 @@ func (c *call) endpoint(e webhook.Endpoint) endpointResource {
 func newDeliveryResource(d webhook.Delivery) deliveryResource {
 	r := deliveryResource{
 		ID: d.ID, Object: "webhook_delivery", Endpoint: d.EndpointID, EventID: d.EventID, EventType: d.EventType, Payment: d.PaymentID,
-		Status: d.State, AttemptCount: d.Attempts, NextAttemptAt: shownOrNull(d.DueAt), Attempts: make([]attemptResource, len(d.Log)),
-		CreatedAt: shown(d.CreatedAt), SettledAt: shownOrNull(d.SettledAt),
+		Status: d.State, AttemptCount: d.Attempts, NextAttemptAt: utc(d.DueAt), Attempts: make([]attemptResource, len(d.Log)),
+		CreatedAt: shown(d.CreatedAt), SettledAt: utc(d.SettledAt),
 	}
 	for i, a := range d.Log {
 		r.Attempts[i] = attemptResource{Number: a.Number, StartedAt: shown(a.StartedAt), DurationMS: a.Duration.Milliseconds(), Outcome: a.Outcome, Detail: a.Detail}
@@ -98,20 +98,12 @@ func newDeliveryResource(d webhook.Delivery) deliveryResource {
 	return r
 }
 
-func shownOrNull(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	s := shown(*t)
-	return &s
-}
-
 // sealEndpoint keeps the answer with the secret in it encrypted, like every other.
 func (s *server) sealEndpoint(k webhook.Keyed) (idempotency.Response, error) {
 	r := newEndpointResource(k.Endpoint)
 	r.Secret = &k.Secret
 	if !k.PreviousUntil.IsZero() {
-		r.PreviousSecretEnds = shownOrNull(&k.PreviousUntil)
+		r.PreviousSecretEnds = utc(&k.PreviousUntil)
 	}
 	resp, err := s.seal(k.ID, "/v1/webhook_endpoints/"+k.ID, "", r)
 	resp.Status = http.StatusCreated
