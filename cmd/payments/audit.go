@@ -29,9 +29,9 @@ func runAudit(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	write, err := postgres.Open(ctx, url)
+	write, err := openMigrated(ctx, "PAYMENTS_DATABASE_URL", url)
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+		return err
 	}
 	defer write.Close()
 	read := write
@@ -40,9 +40,6 @@ func runAudit(ctx context.Context, e environment) error {
 			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
 		}
 		defer read.Close()
-	}
-	if err := postgres.Migrated(ctx, write); err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL: %w", err)
 	}
 	findings, err := audit.Audit{
 		Write: write, Read: read, Ledger: provider + "/v1/operations",

@@ -14,8 +14,6 @@ import (
 	"payments/internal/access"
 	"payments/internal/idempotency"
 	"payments/internal/payment"
-	"payments/internal/postgres"
-	"payments/internal/secret"
 )
 
 const keysUsage = `usage:
@@ -40,18 +38,11 @@ func runKeys(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	url, err := e.required("PAYMENTS_DATABASE_URL")
+	pool, err := e.openWrite(ctx)
 	if err != nil {
 		return err
-	}
-	pool, err := postgres.Open(ctx, url)
-	if err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
 	}
 	defer pool.Close()
-	if err := postgres.Migrated(ctx, pool); err != nil {
-		return err
-	}
 	if e.args[0] == "list" {
 		return e.listKeys(ctx, access.NewKeys(pool, nil, generator()), a.MerchantID)
 	}
@@ -59,13 +50,9 @@ func runKeys(ctx context.Context, e environment) error {
 		_, err := access.NewKeys(pool, nil, generator()).Revoke(ctx, a.id)
 		return err
 	}
-	keyset, err := e.required("PAYMENTS_PEPPER_KEYSET")
+	pepper, err := e.pepper()
 	if err != nil {
 		return err
-	}
-	pepper, err := secret.ParseMAC(keyset)
-	if err != nil {
-		return fmt.Errorf("PAYMENTS_PEPPER_KEYSET %w", err)
 	}
 	keys := access.NewKeys(pool, pepper, generator())
 	// A command is not repeated by itself: it takes a key of its own.

@@ -15,12 +15,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/config"
 	"payments/internal/inbox"
-	"payments/internal/postgres"
 	"payments/internal/telemetry"
 )
 
@@ -73,7 +71,7 @@ func runParked(ctx context.Context, e environment) error {
 		return err
 	}
 	c.ids = flags.Args()
-	pool, err := openRead(ctx, e)
+	pool, err := e.openRead(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,27 +87,6 @@ func runParked(ctx context.Context, e environment) error {
 	}
 	c.parked = inbox.NewParked(pool, in, hooks)
 	return parkedVerbs[e.args[0]](c, ctx)
-}
-
-// openRead opens the database that holds the read model and its inbox.
-func openRead(ctx context.Context, e environment) (*pgxpool.Pool, error) {
-	name := "PAYMENTS_READ_DATABASE_URL"
-	if e.value(name) == "" {
-		name = "PAYMENTS_DATABASE_URL"
-	}
-	url, err := e.required(name)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := postgres.Open(ctx, url)
-	if err != nil {
-		return nil, fmt.Errorf("%s %w", name, err)
-	}
-	if err := postgres.Migrated(ctx, pool); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return pool, nil
 }
 
 func (c parkedCommand) list(ctx context.Context) error {

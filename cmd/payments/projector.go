@@ -34,13 +34,16 @@ func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
 	return false, err
 }
 
-func (s *service) project(ctx context.Context) {
-	s.monitor.Expect("projector", 30*time.Second)
+func (s *service) project(ctx context.Context) { s.consume(ctx, "projector", projector, s.inbox) }
+
+// consume lets the sink have this process's share of the events, as the loop of that name.
+func (s *service) consume(ctx context.Context, loop, consumer string, sink broker.Sink) {
+	s.monitor.Expect(loop, 30*time.Second)
 	s.group.Go(func() error {
 		err := s.broker.Consume(ctx, broker.ConsumerConfig{
-			Group: "payments." + projector, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
-			Beat: func() { s.monitor.Beat("projector") },
-		}, s.inbox)
+			Group: "payments." + consumer, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
+			Beat: func() { s.monitor.Beat(loop) },
+		}, sink)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}

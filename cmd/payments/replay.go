@@ -9,11 +9,8 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"payments/internal/config"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 	"payments/internal/readmodel"
 	"payments/internal/telemetry"
 )
@@ -65,18 +62,6 @@ func replay(ctx context.Context, e environment) error {
 		return err
 	}
 	return errors.Join(err, printRebuilt(e.stdout, done))
-}
-
-func openMigrated(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
-	pool, err := postgres.Open(ctx, url)
-	if err != nil {
-		return nil, fmt.Errorf("%s %w", variable, err)
-	}
-	if err := postgres.Migrated(ctx, pool); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("%s: %w", variable, err)
-	}
-	return pool, nil
 }
 
 func printRebuilt(w io.Writer, r readmodel.Rebuilt) error {

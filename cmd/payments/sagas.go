@@ -13,7 +13,6 @@ import (
 
 	"payments/internal/order"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 	"payments/internal/provider"
 )
 
@@ -37,18 +36,11 @@ func sagas(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	url, err := e.required("PAYMENTS_DATABASE_URL")
+	pool, err := e.openWrite(ctx)
 	if err != nil {
 		return err
-	}
-	pool, err := postgres.Open(ctx, url)
-	if err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
 	}
 	defer pool.Close()
-	if err := postgres.Migrated(ctx, pool); err != nil {
-		return err
-	}
 	// The definitions are looked at and not run: no call is made from here.
 	desk := order.New(order.Config{Pool: pool, Provider: (*provider.HTTP)(nil)}).Operations()
 	switch verb {

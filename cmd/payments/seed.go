@@ -28,13 +28,9 @@ func seedDatabase(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	keyset, err := e.required("PAYMENTS_PEPPER_KEYSET")
+	pepper, err := e.pepper()
 	if err != nil {
 		return err
-	}
-	pepper, err := secret.ParseMAC(keyset)
-	if err != nil {
-		return fmt.Errorf("PAYMENTS_PEPPER_KEYSET %w", err)
 	}
 	pool, err := postgres.Open(ctx, url)
 	if err != nil {

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"payments/internal/config"
+	"payments/internal/idempotency"
 	"payments/internal/seed"
 )
 
 // keptFor is as long as an idempotency key is kept: what is older has none.
-const keptFor = 32 * 24 * time.Hour
+const keptFor = idempotency.Retention + 24*time.Hour
 
 // seedPayments fills a database for measuring, as the schema's owner.
 func seedPayments(ctx context.Context, e environment) error {

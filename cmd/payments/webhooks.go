@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"payments/internal/broker"
 	"payments/internal/config"
 	"payments/internal/inbox"
-	"payments/internal/payment"
 	"payments/internal/webhook"
 )
 
@@ -52,17 +49,7 @@ func (s *service) dispatchWebhooks(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.monitor.Expect("webhooks_fanout", 30*time.Second)
-	s.group.Go(func() error {
-		err := s.broker.Consume(ctx, broker.ConsumerConfig{
-			Group: "payments." + webhooks, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
-			Beat: func() { s.monitor.Beat("webhooks_fanout") },
-		}, waking{s.webhookInbox, s.dispatcher})
-		if errors.Is(err, context.Canceled) {
-			return nil
-		}
-		return err
-	})
+	s.consume(ctx, "webhooks_fanout", webhooks, waking{s.webhookInbox, s.dispatcher})
 	s.loop(ctx, "webhooks", 200*time.Millisecond, s.dispatcher.Turn, s.dispatcher.Woken())
 	s.loop(ctx, "webhooks_metrics", 5*time.Second, s.dispatcher.Measure, nil)
 	s.loop(ctx, "webhooks_reaper", time.Minute, func(ctx context.Context) (bool, error) { return webhook.Reap(ctx, s.write) }, nil)

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"payments/internal/postgres"
+	"payments/internal/secret"
+)
+
+// openWrite opens the database of the write model.
+func (e environment) openWrite(ctx context.Context) (*pgxpool.Pool, error) {
+	return e.open(ctx, "PAYMENTS_DATABASE_URL")
+}
+
+// openRead opens the database that holds the read model and its inbox.
+func (e environment) openRead(ctx context.Context) (*pgxpool.Pool, error) {
+	const own = "PAYMENTS_READ_DATABASE_URL"
+	if e.value(own) == "" {
+		return e.openWrite(ctx)
+	}
+	return e.open(ctx, own)
+}
+
+func (e environment) open(ctx context.Context, variable string) (*pgxpool.Pool, error) {
+	url, err := e.required(variable)
+	if err != nil {
+		return nil, err
+	}
+	return openMigrated(ctx, variable, url)
+}
+
+// openMigrated refuses a database that cannot be reached, or whose schema is too old.
+func openMigrated(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
+	pool, err := postgres.Open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", variable, err)
+	}
+	if err := postgres.Migrated(ctx, pool); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("%s: %w", variable, err)
+	}
+	return pool, nil
+}
+
+func (e environment) pepper() (*secret.Pepper, error) {
+	keyset, err := e.required("PAYMENTS_PEPPER_KEYSET")
+	if err != nil {
+		return nil, err
+	}
+	pepper, err := secret.ParseMAC(keyset)
+	if err != nil {
+		return nil, fmt.Errorf("PAYMENTS_PEPPER_KEYSET %w", err)
+	}
+	return pepper, nil
+}
