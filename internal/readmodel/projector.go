@@ -41,7 +41,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 	}
 	var next []event
 	for _, e := range events {
-		id := rowID{e.data.MerchantID, e.data.PaymentID}
+		id := rowID{e.Data.MerchantID, e.Data.PaymentID}
 		row := rows[id]
 		if row == nil {
 			row = &viewRow{MerchantID: id.merchant, PaymentID: id.payment}
@@ -49,7 +49,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 		}
 		moved, err := row.apply(e)
 		if err != nil {
-			return inbox.Permanent(fmt.Errorf("apply %s %s at sequence %d: %w", e.kind, e.data.PaymentID, e.sequence, err))
+			return inbox.Permanent(fmt.Errorf("apply %s %s at sequence %d: %w", e.Type, e.Data.PaymentID, e.Sequence, err))
 		}
 		if moved {
 			next = append(next, e)
@@ -82,35 +82,35 @@ type viewRow struct {
 // tells nothing about the row but that it happened.
 func (r *viewRow) apply(e event) (moved bool, err error) {
 	switch {
-	case r.Sequence > 0 && r.OrderID != e.data.OrderID:
-		return false, fmt.Errorf("event %s of order %s names the payment of order %s", e.id, e.data.OrderID, r.OrderID)
-	case e.sequence <= r.Sequence:
+	case r.Sequence > 0 && r.OrderID != e.Data.OrderID:
+		return false, fmt.Errorf("event %s of order %s names the payment of order %s", e.ID, e.Data.OrderID, r.OrderID)
+	case e.Sequence <= r.Sequence:
 		return false, nil
-	case e.sequence > r.Sequence+1: // so that the first is order.placed (check)
-		return false, fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d", e.id, e.sequence, r.PaymentID, r.Sequence)
+	case e.Sequence > r.Sequence+1: // so that the first is order.placed (check)
+		return false, fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d", e.ID, e.Sequence, r.PaymentID, r.Sequence)
 	}
-	if e.sequence == 1 {
-		if e.kind != payment.EventOrderPlaced { // of an unknown type; check has looked at the others
-			return false, fmt.Errorf("event %s has sequence 1 and is no order.placed", e.id)
+	if e.Sequence == 1 {
+		if e.Type != payment.EventOrderPlaced { // of an unknown type; check has looked at the others
+			return false, fmt.Errorf("event %s has sequence 1 and is no order.placed", e.ID)
 		}
-		r.OrderID, r.Placed, r.CreatedAt = e.data.OrderID, e.data.Placed, e.at
+		r.OrderID, r.Placed, r.CreatedAt = e.Data.OrderID, e.Data.Placed, e.At
 	}
-	r.Sequence, r.moved = e.sequence, true
+	r.Sequence, r.moved = e.Sequence, true
 	if !e.known {
 		return true, nil
 	}
-	r.Status, r.UpdatedAt = string(e.data.Status), e.at
+	r.Status, r.UpdatedAt = string(e.Data.Status), e.At
 	// Under review may also be a refund, or a hold that came late: the payment has ended, and not failed by it.
-	if e.data.Failure != nil && (e.kind != payment.EventReviewRequired || e.data.Status == payment.StatusRequiresReview) {
-		r.Failure = e.data.Failure
+	if e.Data.Failure != nil && (e.Type != payment.EventReviewRequired || e.Data.Status == payment.StatusRequiresReview) {
+		r.Failure = e.Data.Failure
 	}
-	if e.kind == payment.EventOrderConfirmed {
+	if e.Type == payment.EventOrderConfirmed {
 		r.Failure = nil // it was reviewed, and has succeeded
 	}
-	if e.data.Captured != nil {
-		r.Captured = e.data.Captured.Amount
+	if e.Data.Captured != nil {
+		r.Captured = e.Data.Captured.Amount
 	}
-	if refund := e.data.Refund; refund != nil && refund.Status == payment.RefundSucceeded {
+	if refund := e.Data.Refund; refund != nil && refund.Status == payment.RefundSucceeded {
 		r.Refunded += refund.Amount
 	}
 	return true, nil
@@ -121,7 +121,7 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRow, error) {
 	merchants, payments := make([]string, len(events)), make([]string, len(events))
 	for i, e := range events {
-		merchants[i], payments[i] = e.data.MerchantID, e.data.PaymentID
+		merchants[i], payments[i] = e.Data.MerchantID, e.Data.PaymentID
 	}
 	rows, err := tx.Query(ctx, `
 		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.amount_refunded, v.updated_at
@@ -204,7 +204,7 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, even
 	slices.SortFunc(made, func(a, b *viewRow) int { return cmp.Compare(a.PaymentID, b.PaymentID) })
 	timeline := make([]timelineEntry, len(events))
 	for i, e := range events {
-		timeline[i] = timelineEntry{e.data.MerchantID, e.data.PaymentID, e.sequence, e.id, e.kind, e.raw, e.at}
+		timeline[i] = timelineEntry{e.Data.MerchantID, e.Data.PaymentID, e.Sequence, e.ID, e.Type, e.raw, e.At}
 	}
 	var b pgx.Batch
 	all := func(want int) func(pgconn.CommandTag) error {

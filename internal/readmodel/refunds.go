@@ -90,18 +90,18 @@ func refundsOf(events []event) []*refundRow {
 	var rows []*refundRow
 	byID := map[string]*refundRow{}
 	for _, e := range events {
-		r := e.data.Refund
+		r := e.Data.Refund
 		if !e.known || r == nil {
 			continue
 		}
 		row := byID[r.ID]
 		if row == nil {
 			row = &refundRow{
-				MerchantID: e.data.MerchantID, PaymentID: e.data.PaymentID, RefundID: r.ID, Amount: r.Amount, Reason: r.Reason, CreatedAt: e.at,
+				MerchantID: e.Data.MerchantID, PaymentID: e.Data.PaymentID, RefundID: r.ID, Amount: r.Amount, Reason: r.Reason, CreatedAt: e.At,
 			}
 			rows, byID[r.ID] = append(rows, row), row
 		}
-		row.Status, row.FailureCode, row.UpdatedAt = r.Status, r.FailureCode, e.at
+		row.Status, row.FailureCode, row.UpdatedAt = r.Status, r.FailureCode, e.At
 	}
 	return rows
 }

@@ -2,9 +2,6 @@ package webhook
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"strconv"
 	"time"
 
 	"payments/internal/inbox"
@@ -60,30 +57,16 @@ type Refund struct {
 	FailureCode string               `json:"failure_code,omitempty"`
 }
 
-// decode tolerates what a later version may add: members, and whole types.
-func decode(m inbox.Message) (event, error) {
-	e := event{id: m.Headers[inbox.HeaderID], kind: payment.EventType(m.Headers["ce_type"])}
-	sequence, err := strconv.ParseInt(m.Headers["ce_sequence"], 10, 64)
-	if err != nil || sequence < 1 {
-		return e, errors.New("the header ce_sequence is not a positive integer")
+func decode(m inbox.Message) (e event, err error) {
+	told, err := payment.ReadEvent(m.Headers, m.Value)
+	if err != nil {
+		return e, err
 	}
-	if e.at, err = time.Parse(time.RFC3339Nano, m.Headers["ce_time"]); err != nil {
-		return e, errors.New("the header ce_time is not an RFC 3339 time")
-	}
-	if e.kind == "" {
-		return e, errors.New("the header ce_type is missing")
-	}
-	var d payment.EventData
-	if err := json.Unmarshal(m.Value, &d); err != nil {
-		return e, fmt.Errorf("the value is not an event's data: %w", err)
-	}
-	if !payment.ValidID(payment.PrefixMerchant, d.MerchantID) || !payment.ValidID(payment.PrefixOrder, d.OrderID) ||
-		!payment.ValidID(payment.PrefixPayment, d.PaymentID) {
-		return e, errors.New("the data has no valid merchant_id, order_id and payment_id")
-	}
+	d := told.Data
+	e.id, e.kind, e.at = told.ID, told.Type, told.At
 	e.merchantID, e.paymentID = d.MerchantID, d.PaymentID
 	p := Payload{Type: e.kind, Timestamp: e.at.UTC(), Data: Data{
-		EventID: e.id, Sequence: sequence, Payment: d.PaymentID, Order: d.OrderID, Status: d.Status, Failure: d.Failure,
+		EventID: e.id, Sequence: told.Sequence, Payment: d.PaymentID, Order: d.OrderID, Status: d.Status, Failure: d.Failure,
 	}}
 	if placed := d.Placed; placed != nil {
 		p.Data.Amount, p.Data.Currency = placed.Amount, placed.Currency
