@@ -21,7 +21,7 @@ KAFKA_SUITES  := ./internal/broker/... ./internal/outbox/... ./internal/inbox/..
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Run everything here (Postgres, broker, simulator, service); Ctrl-C ends it, state stays in .data
