@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,6 +30,19 @@ func (w *world) placedAs(references ...string) {
 		}
 	}
 	w.project()
+}
+
+func TestAPagesLength(t *testing.T) {
+	s := &server{}
+	for query, want := range map[string]int{"": 20, "limit=1": 1, "limit=100": 100, "limit=0": 0, "limit=101": 0, "limit=+1": 0, "limit=": 0} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, n, err := s.page(&call{query: values}, payment.PrefixKey); n != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", query, n, err)
+		}
+	}
 }
 
 func TestACursorHoldsForItsListAndCallerOnly(t *testing.T) {

@@ -44,14 +44,35 @@ var answer = Response{
 func serve(t *testing.T, pool *pgxpool.Pool, r Request, resp Response, work func()) (replay *Response, err error) {
 	t.Helper()
 	err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-		var err error
-		if replay, err = Begin(t.Context(), tx, r); err != nil || replay != nil {
-			return err
+		given, replayed, err := Once(t.Context(), tx, r, func() (struct{}, error) {
+			work()
+			return struct{}{}, nil
+		}, func(struct{}) (Response, error) { return resp, nil })
+		if replayed {
+			replay = &given
 		}
-		work()
-		return Store(t.Context(), tx, r, resp)
+		return err
 	})
 	return replay, err
+}
+
+func TestOnceKeepsNothingOfWhatFailed(t *testing.T) {
+	pool, _ := open(t)
+	r := request("mer_1", "one", `{"a":1}`)
+	broken := errors.New("broken")
+	for name, fails := range map[string]struct{ do, render error }{"the work": {do: broken}, "its answer": {render: broken}} {
+		err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			_, _, err := Once(t.Context(), tx, r, func() (int, error) { return 1, fails.do },
+				func(int) (Response, error) { return answer, fails.render })
+			return err
+		})
+		if !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if replay, err := serve(t, pool, r, answer, func() {}); replay != nil || err != nil {
+		t.Errorf("the key is not free: %v, %v", replay, err)
+	}
 }
 
 func TestFiftyAtOnce(t *testing.T) {
