@@ -55,8 +55,8 @@ func TestAStoppedWorkerIsFenced(t *testing.T) {
 	w := newWorld(t, parts{})
 	// Every call takes a while, so that there is always one under way.
 	w.fault(`{"kind": "slow", "operation": "*", "latency_ms": 600, "rate": 0.3}`)
+	other := w.serve(nil) // the first, which the bank notifies: it would else ask one that serves no API, again and again
 	sleeper := w.serve(map[string]string{"PAYMENTS_ROLES": "saga"})
-	other := w.serve(nil)
 	l := w.load(random(t), other)
 	owner := "%:" + strconv.Itoa(sleeper.command.Process.Pid) + ":%"
 	held := func() int64 {

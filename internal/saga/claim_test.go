@@ -54,6 +54,38 @@ func TestWhatHasBegunIsClaimedFirst(t *testing.T) {
 	}
 }
 
+// However few calls are allowed at once, and however many sagas of one kind are due
+// without end, one of the other kind is claimed within a few turns.
+func TestNeitherOfTheFreshAndTheBegunStarves(t *testing.T) {
+	for name, c := range map[string]struct{ backlog, one int }{"the fresh are many": {0, 1}, "the begun are many": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := committer(t, definition(), func(pgx.Tx) error { return nil })
+			due := func(id string, attempts int, ago time.Duration) {
+				t.Helper()
+				if _, err := w.pool.Exec(t.Context(), `
+					INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, data, attempts, abortable, due_at)
+					VALUES ('mer_1', $1, 'test', 1, $1, 'running', 'reserve', '{}', $2, true, now() - $3::interval)`, id, attempts, ago); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for n := range 20 {
+				due(fmt.Sprint("backlog", n), c.backlog, time.Hour)
+			}
+			due("one", c.one, time.Minute)
+			for range freshShare {
+				if _, err := w.Turn(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				w.Drain()
+			}
+			var claimed bool
+			if err := w.pool.QueryRow(t.Context(), `SELECT epoch > 0 FROM sagas WHERE id = 'one'`).Scan(&claimed); err != nil || !claimed {
+				t.Errorf("after %d turns it was not claimed (%v)", freshShare, err)
+			}
+		})
+	}
+}
+
 // News is a reason to look up sooner what is to be looked up, and no more: not what
 // stands at another step, was never sent, or has just been looked up.
 func TestNewsHastensOneLookup(t *testing.T) {

@@ -46,8 +46,8 @@ const (
 	maxBatch = 32
 	// commits side by side; each is of another merchant.
 	parallelCommits = 4
-	// One slot in freshShare is for sagas that have not begun, however many that have
-	// begun are due.
+	// One in freshShare of the sagas in hand is one that had not begun, however many that
+	// have begun are due.
 	freshShare = 4
 )
 
@@ -60,6 +60,7 @@ type Worker struct {
 	versions []int
 	slots    chan struct{}
 	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
+	turns    int          // Turn's own
 	wake     chan struct{}
 	commits  *group
 	circuit  circuit
@@ -128,8 +129,7 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 	if free <= 0 || w.dead.Load() {
 		return false, nil
 	}
-	share := max(cap(w.slots)/freshShare, 1) - int(w.fresh.Load())
-	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, max(share, 0), w.Now)
+	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, w.share(free), w.Now)
 	if err != nil {
 		return false, err
 	}
@@ -151,6 +151,15 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 		})
 	}
 	return len(claimed) == free, nil
+}
+
+// share is how many of the free slots are for sagas that have not begun: they have one
+// in freshShare of all in hand. Few slots are shared turn by turn: if one kind always
+// had the only one, the other would wait for as long as there is enough of the first.
+func (w *Worker) share(free int) int {
+	w.turns++
+	inHand := len(w.slots) + free
+	return max((inHand+w.turns%freshShare)/freshShare-int(w.fresh.Load()), 0)
 }
 
 // Drain waits for the sagas in hand. After the context of Turn has ended each
