@@ -133,7 +133,7 @@ func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {
 		}
 		f.Paused = true
 	}
-	if f.Definition != "" && !slices.Contains(order.SagaNames(), f.Definition) {
+	if c.query.Has("definition") && !slices.Contains(order.SagaNames(), f.Definition) {
 		return f, queryError("/query/definition", "definition_invalid", "must be a saga's name")
 	}
 	return f, nil

@@ -51,7 +51,7 @@ func TestWhatOperatorsMayNotAsk(t *testing.T) {
 	w.refused("no such saga", w.do("POST", "/v1/ops/sagas/sag_x/retry", w.operator, `{"reason": "x"}`), 404, payment.CodeNotFound)
 	for query, want := range map[string]string{
 		"state=x": "/query/state state_invalid", "older_than=-1s": "/query/older_than duration_invalid", "paused=1": "/query/paused value_invalid",
-		"limit=101": "/query/limit out_of_range", "cursor=x": "/query/cursor cursor_invalid", "definition=x": "/query/definition definition_invalid",
+		"limit=101": "/query/limit out_of_range", "cursor=x": "/query/cursor cursor_invalid", "definition=x": "/query/definition definition_invalid", "definition=": "/query/definition definition_invalid",
 		"x=1": "/query parameter_unknown",
 	} {
 		if errs := w.refused(query, w.do("GET", "/v1/ops/sagas?"+query, w.operator, ""), 400, payment.CodeInvalid); !slices.Equal(errs, []string{want}) {
