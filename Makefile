@@ -83,7 +83,7 @@ lint-openapi: ## Check the OpenAPI document (needs Node.js 20.19 or 22.12, and n
 	scripts/openapi-lint.sh
 
 .PHONY: contract
-contract: ## Let Schemathesis hold a demo against its OpenAPI document (needs Python, and PyPI once): EXAMPLES=200 for more
+contract: ## Let Schemathesis hold a demo against its OpenAPI document (needs Python, and PyPI once): EXAMPLES=200 SEED=2 for more and others
 	scripts/contract.sh
 
 .PHONY: vuln

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts a demo of its own, with its data in a temporary directory and free ports, and lets
 # Schemathesis hold it against its OpenAPI document: every check, every phase, the links included.
-# EXAMPLES per operation bound it to about a minute. Exits 3 when Schemathesis cannot be had here.
+# EXAMPLES per operation bound it to about a minute. SEED makes other requests than those that
+# every change is held to. Exits 3 when Schemathesis cannot be had here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 requirements=tools/openapi/requirements.txt
@@ -46,7 +47,7 @@ set -a
 . "$data/demo.env"
 set +a
 if ! PYTHONPATH=tools/openapi PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=hooks timeout 300 "$venv/bin/schemathesis" \
-  --config-file tools/openapi/schemathesis.toml run "$PAYMENTS_URL/openapi.yaml" --workers 2 --max-examples "${EXAMPLES:-40}"; then
+  --config-file tools/openapi/schemathesis.toml run "$PAYMENTS_URL/openapi.yaml" --workers 2 --max-examples "${EXAMPLES:-40}" --seed "${SEED:-1}"; then
   grep -h '"level":"ERROR"\|level=ERROR' "$data/serve.log" | tail -n 20 >&2 || true
   exit 1
 fi
