@@ -50,7 +50,7 @@ test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of
 .PHONY: chaos
 chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times and for OUTAGE=30s, and audit what is left
 	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
-		$(BIN)/gotestsum --format testname -- -race -count=1 -timeout 60m -run 'Killed|Away' ./test/...
+		$(BIN)/gotestsum --format testname -- -race -count=1 -parallel 2 -timeout 60m -run 'Killed|Stopped|Away' ./test/...
 
 .PHONY: bench
 bench: ## Drain and latency of the outbox beside what others use, as a table: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -60,15 +61,37 @@ const firstPort, lastPort = 10_000, 32_767
 // FreePort of 127.0.0.1 on which a server can be stopped and started again: while
 // it is down, no outgoing connection gets its port, as would happen sooner or later
 // with one that the kernel chose, and be it to a client that tries to reach the server.
+// Nor does another caller get it for as long as this process lives.
 func FreePort(ctx context.Context) (int, error) {
 	var err error
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // any will do
-		if err = takeable(ctx, port); err == nil {
+		if err = reserve(ctx, port); err == nil {
 			return port, nil
 		}
 	}
 	return 0, err
+}
+
+// reserved are UDP sockets, which nobody here needs: each holds the TCP port of its
+// number for a server that is not up (yet, or any more).
+var reserved struct {
+	mu      sync.Mutex
+	sockets []net.PacketConn
+}
+
+func reserve(ctx context.Context, port int) error {
+	socket, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("find a free port: %w", err)
+	}
+	if err := takeable(ctx, port); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	reserved.mu.Lock()
+	defer reserved.mu.Unlock()
+	reserved.sockets = append(reserved.sockets, socket)
+	return nil
 }
 
 func takeable(ctx context.Context, port int) error {

@@ -28,3 +28,16 @@ func TestAPortIsNotOneOfOutgoingConnections(t *testing.T) {
 		t.Errorf("chosen %d, kept %q, %v", chosen, kept, err)
 	}
 }
+
+func TestAPortIsGivenOnce(t *testing.T) {
+	port, err := FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := takeable(t.Context(), port); err != nil {
+		t.Errorf("its owner cannot take it: %v", err)
+	}
+	if reserve(t.Context(), port) == nil {
+		t.Errorf("port %d is given to another as well", port)
+	}
+}

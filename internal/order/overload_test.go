@@ -2,6 +2,7 @@ package order_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -40,7 +41,9 @@ func TestABacklogDrainsThroughABankThatSlowsWithItsLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bank := &strained{next: httputil.NewSingleHostReverseProxy(base)}
+	forward := httputil.NewSingleHostReverseProxy(base)
+	forward.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug) // it tells of every client that went away
+	bank := &strained{next: forward}
 	server := httptest.NewServer(bank)
 	t.Cleanup(server.Close)
 	slow, err := provider.NewHTTP(server.URL, provider.HTTPConfig{Timeout: 150 * time.Millisecond})

@@ -9,13 +9,16 @@ import (
 
 const (
 	// A window is this many calls, or as many as are allowed at once if that is more.
-	leastWindow = 10
-	// More than one call in mostUnclear of a window is too many without an answer.
-	mostUnclear = 5
+	leastWindow = 20
+	// More than one call in mostUnclear of a window is too many without an answer: since
+	// each such call is looked up, no more than half can be as long as the lookups are
+	// answered. Fewer say nothing of load: one bank of many that does not answer is
+	// no reason to call the others less.
+	mostUnclear = 2
 )
 
 // limit is how many calls may be under way at once. It falls by half when more than
-// a fifth of a window's calls end without an answer, and rises by one with each
+// half of a window's calls end without an answer, and rises by one with each
 // window that needed all of it (additive increase, multiplicative decrease: D.-M.
 // Chiu, R. Jain, 1989). Beyond what the other system can do at once, all calls are
 // cut off and looked up, and the lookups are cut off as well: that state keeps

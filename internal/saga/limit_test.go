@@ -36,14 +36,14 @@ func windows(t *testing.T, l *limit, n, unclear int) {
 func TestTheLimitFallsByHalfAndRisesByOne(t *testing.T) {
 	l := newLimit(64, func(int) {})
 	for _, step := range []struct{ windows, unclear, want int }{
-		{3, 2, 64}, {1, 3, 32}, {1, 10, 16}, {5, 1, 21}, {9, 10, 1}, {1, 10, 1}, {2, 0, 3},
+		{3, 5, 64}, {1, 6, 32}, {1, 10, 16}, {5, 5, 21}, {9, 10, 1}, {1, 10, 1}, {2, 0, 3},
 	} {
 		if windows(t, l, step.windows, step.unclear); l.allowed != step.want {
 			t.Errorf("after %d windows with %d of ten unclear %d are allowed, not %d", step.windows, step.unclear, l.allowed, step.want)
 		}
 	}
 	l.restart()
-	for _, step := range []struct{ windows, unclear, want int }{{1, 0, 2}, {3, 0, 16}, {1, 5, 8}, {1, 0, 9}} {
+	for _, step := range []struct{ windows, unclear, want int }{{1, 0, 2}, {3, 0, 16}, {1, 6, 8}, {1, 0, 9}} {
 		if windows(t, l, step.windows, step.unclear); l.allowed != step.want {
 			t.Errorf("after an outage %d are allowed, not %d", l.allowed, step.want)
 		}
