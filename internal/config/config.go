@@ -108,8 +108,9 @@ func Load(lookup Lookup) (Config, error) {
 	}
 	timeout, horizon := 2*time.Second, 5*time.Second
 	if c.Provider == ProviderStripe {
-		// A confirmation asks the card's issuer; Stripe's own clients wait 80 s for it.
-		timeout, horizon = 10*time.Second, 2*time.Minute
+		// A confirmation asks the card's issuer, and Stripe's own clients wait 80 s for it. What
+		// took longer is looked up; a longer timeout makes a longer lease, and later takeovers.
+		timeout, horizon = 5*time.Second, 2*time.Minute
 	}
 	c.ProviderTimeout = r.duration("PAYMENTS_PROVIDER_TIMEOUT", timeout, 100*time.Millisecond, 10*time.Second)
 	c.ProviderHorizon = r.duration("PAYMENTS_PROVIDER_HORIZON", horizon, 100*time.Millisecond, 24*time.Hour)

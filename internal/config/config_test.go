@@ -185,7 +185,7 @@ func TestStripeNeedsItsKeyAndNoURL(t *testing.T) {
 	}
 	env["PAYMENTS_STRIPE_KEY"] = stripeKey
 	c, err := Load(from(env))
-	if err != nil || c.ProviderTimeout != 10*time.Second || c.ProviderHorizon != 2*time.Minute {
+	if err != nil || c.ProviderTimeout != 5*time.Second || c.ProviderHorizon != 2*time.Minute {
 		t.Errorf("config = %+v, %v", c, err)
 	}
 }

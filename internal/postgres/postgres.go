@@ -40,7 +40,7 @@ func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 		"synchronous_commit":                  "on",
 		"lock_timeout":                        "5s",
 		"statement_timeout":                   "15s",
-		"idle_in_transaction_session_timeout": "15s",
+		"idle_in_transaction_session_timeout": "5s",
 		tenantSetting:                         everybody,
 	})
 	c.PrepareConn = prepare

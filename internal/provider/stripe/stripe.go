@@ -26,7 +26,7 @@ const maxAnswer = 4 << 20
 // Config of a client. Each zero value but Now has a default.
 type Config struct {
 	URL      string        // https://api.stripe.com; another for a stand-in
-	Timeout  time.Duration // 10 s: of a whole call; a lookup may be several requests
+	Timeout  time.Duration // 5 s: of a whole call; a lookup may be several requests
 	MaxConns int           // 64: connections to Stripe; further calls wait inside their Timeout
 	Now      func() time.Time
 }
@@ -48,7 +48,7 @@ func New(key string, cfg Config) (*Client, error) {
 		cfg.URL = stripe.APIURL
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
+		cfg.Timeout = 5 * time.Second
 	}
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 64
