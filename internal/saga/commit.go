@@ -69,7 +69,7 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 	}
 	var held []*entry
 	err = postgres.InTx(ctx, w.pool, func(tx pgx.Tx) (err error) {
-		if held, err = lock(ctx, tx, merchantID, entries, patience); err != nil || len(held) == 0 {
+		if held, err = w.lock(ctx, tx, merchantID, entries, patience); err != nil || len(held) == 0 {
 			return err
 		}
 		if err := w.Lock(ctx, tx, merchantID, w.plan(held)); err != nil {
@@ -117,10 +117,10 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 
 // lock is the fence: it gives the entries whose epoch is still theirs, with their
 // rows locked until the commit, and what was asked of each saga meanwhile. The
-// number of attempts and that it has not ended are part of it: a commit whose
-// answer was lost may have taken effect, and is not made a second time. From here on
-// the transaction waits for no lock longer than patience.
-func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry, patience time.Duration) (held []*entry, err error) {
+// number of attempts, that it has not ended and that it was not given back are part
+// of it: a commit whose answer was lost may have taken effect, and is not made a
+// second time. From here on the transaction waits for no lock longer than patience.
+func (w *Worker) lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry, patience time.Duration) (held []*entry, err error) {
 	// This worker may hold a saga twice: by a lease that has ended, and by its next claim.
 	type lease struct {
 		id    string
@@ -138,7 +138,7 @@ func lock(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry, p
 		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused_at IS NOT NULL
 		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
 			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
-		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers)
+		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL AND s.owner = $5 ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers, w.Owner)
 	results := tx.SendBatch(ctx, &both)
 	defer func() {
 		if cerr := results.Close(); cerr != nil && err == nil {
