@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,17 +16,19 @@ import (
 // sagaData is what a saga remembers between its steps. Amount is what its calls
 // are about: the order's, or the refund's.
 type sagaData struct {
-	MerchantID       string                `json:"merchant_id"`
-	OrderID          string                `json:"order_id"`
-	PaymentID        string                `json:"payment_id"`
-	RefundID         string                `json:"refund_id,omitempty"`
-	Amount           int64                 `json:"amount"`
-	Currency         string                `json:"currency"`
-	PaymentMethod    string                `json:"payment_method,omitempty"`
-	CaptureMethod    payment.CaptureMethod `json:"capture_method,omitempty"`
-	AuthorizationKey string                `json:"authorization_key,omitempty"` // orphan: of the request that may have been carried out
-	Authorization    string                `json:"authorization,omitempty"`     // the provider's id
-	Capture          string                `json:"capture,omitempty"`           // the provider's id
+	MerchantID    string                `json:"merchant_id"`
+	OrderID       string                `json:"order_id"`
+	PaymentID     string                `json:"payment_id"`
+	RefundID      string                `json:"refund_id,omitempty"`
+	Amount        int64                 `json:"amount"`
+	Currency      string                `json:"currency"`
+	PaymentMethod string                `json:"payment_method,omitempty"`
+	CaptureMethod payment.CaptureMethod `json:"capture_method,omitempty"`
+	// orphan: of the request that may have been carried out, and by when it was if it was
+	AuthorizationKey   string    `json:"authorization_key,omitempty"`
+	AuthorizationUntil time.Time `json:"authorization_until,omitzero"`
+	Authorization      string    `json:"authorization,omitempty"` // the provider's id
+	Capture            string    `json:"capture,omitempty"`       // the provider's id
 }
 
 func (d sagaData) event() payment.EventData {
@@ -58,7 +61,7 @@ func (s *Service) call(t provider.OperationType, r record) *saga.Call {
 			if err != nil {
 				return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
 			}
-			return outcome(t, with(withTraceparent(ctx, req.Trace), d.operation(t, req.Key)))
+			return outcome(t, with(withTraceparent(ctx, req.Trace), d.operation(t, req.Key, req.Until)))
 		}
 	}
 	return &saga.Call{Execute: do(s.Provider.Execute), Lookup: do(s.Provider.Lookup), Record: recording(r)}
@@ -78,8 +81,8 @@ func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outc
 	}
 }
 
-func (d sagaData) operation(t provider.OperationType, key string) provider.Operation {
-	op := provider.Operation{Key: key, Reference: d.PaymentID, Type: t, Amount: d.Amount, Currency: d.Currency}
+func (d sagaData) operation(t provider.OperationType, key string, until time.Time) provider.Operation {
+	op := provider.Operation{Key: key, Until: until, Reference: d.PaymentID, Type: t, Amount: d.Amount, Currency: d.Currency}
 	switch t {
 	case provider.Authorization:
 		op.PaymentMethod = d.PaymentMethod
@@ -95,12 +98,15 @@ func (d sagaData) operation(t provider.OperationType, key string) provider.Opera
 var gone = map[string]bool{"already_voided": true, "authorization_voided": true, codeLapsed: true}
 
 func outcome(t provider.OperationType, r provider.Result) saga.Outcome {
-	o := saga.Outcome{Verdict: saga.Unknown, Code: r.Code, Detail: r.Message, Reference: r.OperationID, InFlight: r.InFlight}
+	o := saga.Outcome{Verdict: saga.Unknown, Code: r.Code, Detail: r.Message, Reference: r.OperationID, InFlight: r.InFlight, Pending: r.Pending}
 	switch r.Outcome {
 	case provider.Succeeded:
 		o.Verdict = saga.Succeeded
 	case provider.Rejected:
 		o.Verdict = saga.Rejected
+		if o.Code == codeCanceled { // that is the merchant's own wish here
+			o.Code = codeCanceledByProvider
+		}
 		if t == provider.Void && gone[r.Code] {
 			o.Verdict = saga.Succeeded
 		}

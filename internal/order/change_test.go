@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"payments/internal/order"
 	"payments/internal/payment"
+	"payments/internal/provider"
 )
 
 func refusal(t *testing.T, err error) *payment.Error {
@@ -230,5 +232,31 @@ func TestAnOrderPastItsDeadlineTurnsBack(t *testing.T) {
 		t.Errorf("the payment is %s: %s", s, code)
 	}
 	w.stockIs(startStock, 0, 0)
+	w.audited()
+}
+
+// refusing is a bank that refuses with the code.
+type refusing struct {
+	provider.Provider
+	code string
+}
+
+func (r refusing) Execute(ctx context.Context, op provider.Operation) provider.Result {
+	if op.Type != provider.Authorization {
+		return r.Provider.Execute(ctx, op)
+	}
+	return provider.Result{Outcome: provider.Rejected, OperationID: "pi_1", Code: r.code, Message: "The payment was canceled before it was authorized."}
+}
+
+// Stripe has that code for a PaymentIntent that somebody canceled in its dashboard.
+func TestABanksCancellationIsNotTheMerchants(t *testing.T) {
+	w := newWorld(t)
+	w.config.Provider = refusing{w.config.Provider, "canceled"}
+	w.orders = order.New(w.config)
+	id := w.placed("pm_card_visa", "")
+	w.settle()
+	if got := w.status(id); got != "failed" {
+		t.Errorf("a payment that the bank refused and nobody canceled is %s: %v", got, w.events(id))
+	}
 	w.audited()
 }

@@ -41,11 +41,13 @@ var calling = []string{stepAuthorize, stepCapture, undoAuthorize, stepRefund, st
 
 // Why a saga turns back or fails, beside the provider's own codes.
 const (
-	codeCanceled     = "canceled"
-	codeLapsed       = "authorization_expired"
-	codeNoStock      = "insufficient_stock"
-	codeUnknownSKU   = "unknown_sku"
-	codeNothingFound = "nothing_found"
+	codeCanceled = "canceled"
+
+	codeCanceledByProvider = "canceled_by_provider"
+	codeLapsed             = "authorization_expired"
+	codeNoStock            = "insufficient_stock"
+	codeUnknownSKU         = "unknown_sku"
+	codeNothingFound       = "nothing_found"
 )
 
 // Sagas are the definitions that a worker runs: every version of which a saga may

@@ -29,7 +29,7 @@ func (s *Service) watch(ctx context.Context, tx pgx.Tx, i *saga.Instance, d saga
 }
 
 func (s *Service) beginOrphan(ctx context.Context, tx pgx.Tx, d sagaData, subject, trace string, after time.Duration) error {
-	d.Authorization = ""
+	d.Authorization, d.AuthorizationUntil = "", s.IDs.Now().Add(s.Horizon)
 	raw, err := d.encode()
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (s *Service) finding() *saga.Call {
 		if err != nil {
 			return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
 		}
-		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey)))
+		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey, d.AuthorizationUntil)))
 		age := s.age(req.Key)
 		if o.Verdict == saga.Unknown && age <= watchFor {
 			o.Again = min(max(age/4, leastLook), mostLook)

@@ -36,8 +36,8 @@ func (a operationAnswer) check(op Operation) error {
 	// declined because there is no such authorization.
 	amounts := op.Type != Void || a.Status == "succeeded" && op.Amount != 0
 	switch {
-	case a.ID == "":
-		return errors.New("the provider's answer has no operation id")
+	case a.ID == "" || Printable(a.ID, 255) != a.ID:
+		return errors.New("the provider's answer has no operation id that can be kept")
 	case a.Reference != op.Reference:
 		return errors.New("the provider answered with another reference")
 	case a.IdempotencyKey != op.Key:

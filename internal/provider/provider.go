@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // OperationType names what is done with the money.
@@ -16,16 +17,17 @@ const (
 	Refund        OperationType = "refund"        // gives back what a capture took
 )
 
-// Operation is one business attempt. Everything in it is the same on every
+// Operation is one business attempt. Everything in it but Until is the same on every
 // resend; a provider refuses the same Key with other content.
 type Operation struct {
 	Key           string // idempotency key at the provider; derived from saga, step and business attempt
 	Reference     string // our own reference, pay_…
 	Type          OperationType
-	Amount        int64  // minor units
-	Currency      string // ISO 4217
-	PaymentMethod string // authorization only
-	Parent        string // provider's id of the operation acted on: the authorization for capture and void, the capture for refund
+	Amount        int64     // minor units
+	Currency      string    // ISO 4217
+	PaymentMethod string    // authorization only
+	Until         time.Time // lookup only: no request with Key has left or arrives after it; zero when that is not known
+	Parent        string    // provider's id of the operation acted on: the authorization for capture and void, the capture for refund
 }
 
 // Outcome is what is known of an operation. Its zero value is none of them, so
@@ -66,6 +68,10 @@ type Result struct {
 	// had, or the one request sent was answered with an error. A Lookup, which
 	// changes nothing, leaves it false; that says nothing of earlier Executes.
 	InFlight bool
+
+	// Pending is for Unknown only: the provider has the operation and answered that
+	// it does not know yet how it ends, as of a refund that waits for the balance.
+	Pending bool
 
 	Err error // Unknown: the cause
 }

@@ -35,17 +35,18 @@ func (c circuit) open() bool {
 	return state == gobreaker.StateOpen || state == gobreaker.StateHalfOpen && c.breaker.Counts().Requests > 0
 }
 
-// allow is false when no call may be made now; else done has to be told its verdict.
-func (c circuit) allow() (done func(Verdict), ok bool) {
+// allow is false when no call may be made now; else done has to be told whether the
+// call was answered.
+func (c circuit) allow() (done func(answered bool), ok bool) {
 	report, err := c.breaker.Allow()
 	if err != nil {
 		return nil, false
 	}
-	return func(v Verdict) {
-		if v == Unknown {
-			report(unclear{})
+	return func(answered bool) {
+		if answered {
+			report(nil)
 			return
 		}
-		report(nil)
+		report(unclear{})
 	}, true
 }

@@ -12,7 +12,7 @@ func TestTheCircuitClosesWithTheFirstAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var changes []bool
 		c := newCircuit(time.Second, func(open bool) { changes = append(changes, open) })
-		call := func() func(Verdict) {
+		call := func() func(answered bool) {
 			t.Helper()
 			done, ok := c.allow()
 			if !ok {
@@ -20,12 +20,12 @@ func TestTheCircuitClosesWithTheFirstAnswer(t *testing.T) {
 			}
 			return done
 		}
-		call()(Succeeded)
+		call()(true)
 		for range tripAfter {
 			if c.open() {
 				t.Fatal("it opened too soon")
 			}
-			call()(Unknown)
+			call()(false)
 		}
 		if _, ok := c.allow(); ok || !c.open() {
 			t.Fatal("it did not open")
@@ -39,20 +39,20 @@ func TestTheCircuitClosesWithTheFirstAnswer(t *testing.T) {
 			if _, ok := c.allow(); ok || !c.open() {
 				t.Error("a second call goes out beside the one that asks")
 			}
-			probe(Unknown)
+			probe(false)
 			if !c.open() {
 				t.Error("it closed without an answer")
 			}
 		}
 		<-time.After(time.Second + 1)
-		call()(Rejected) // an answer, if no consent
+		call()(true) // an answer, if no consent
 		if c.open() {
 			t.Error("it stays open after an answer")
 		}
 		for range tripAfter - 1 {
-			call()(Unknown)
+			call()(false)
 		}
-		call()(NotFound)
+		call()(true)
 		if c.open() {
 			t.Error("it opens though there are answers in between")
 		}

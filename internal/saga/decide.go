@@ -20,10 +20,10 @@ type position struct {
 	Step      string
 	Since     time.Time // when Step was entered, or its request, and so its key, was first sent
 	Tries     int
-	Intent    bool // the call of Step may have been made
-	Attempted bool // a request of Step was sent, even if a lookup has since found nothing
-	Resolving bool // its outcome has to be looked up
-	InFlight  time.Time
+	Intent    bool      // the call of Step may have been made
+	Attempted bool      // a request of Step was sent, even if a lookup has since found nothing
+	Resolving bool      // its outcome has to be looked up
+	InFlight  time.Time // what was sent is carried out until then or never
 	Rejection *Rejection
 	Parked    *Rejection
 	From      State      // Parked from
@@ -73,20 +73,33 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 			p.Resolving, p.Attempted, p.Wait = true, true, o.Again
 			return p
 		}
-		if p.Resolving && now.Sub(p.Since) > policy.KeyLifetime {
+		if p.Resolving && !o.Pending && now.Sub(p.Since) > policy.KeyLifetime {
 			return p.park(unresolved(p.Step)) // lookups may stay without an answer for ever
 		}
-		p.Resolving, p.Attempted = true, true
 		if o.sent.IsZero() {
 			o.sent = now
 		}
-		if until := o.sent.Add(policy.Horizon); o.InFlight && until.After(p.InFlight) {
+		switch until := o.sent.Add(policy.Horizon); {
+		case o.InFlight && until.After(p.InFlight):
 			p.InFlight = until
+		case !p.Resolving && now.After(p.InFlight): // it was carried out by now, or never is
+			p.InFlight = now
 		}
+		p.Resolving, p.Attempted = true, true
 		p.Wait = policy.pause(p.State, p.Tries)
+		if o.Pending {
+			p.Wait = max(p.Wait, min(now.Sub(p.Since)/pendingShare, mostPending))
+		}
 		return p
 	}
 }
+
+// What is pending ends by itself, after days it may be: between two looks at it lies
+// a share of the time that it has been pending.
+const (
+	pendingShare = 4
+	mostPending  = 10 * time.Minute
+)
 
 // hold waits before the call of Step. What was sent and not found is looked up anew
 // afterwards: it may have been carried out, and its key may have expired.

@@ -99,7 +99,15 @@ func TestDecide(t *testing.T) {
 		},
 		"a request without an answer is looked up however late it was sent": {
 			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Intent: true}, Outcome{Verdict: Unknown},
-			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Second},
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Second, InFlight: now},
+		},
+		"what is pending is looked at ever more rarely, and is nobody's fault": {
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, InFlight: now.Add(-time.Minute)}, Outcome{Verdict: Unknown, Pending: true},
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, InFlight: now.Add(-time.Minute), Tries: 1, Wait: 30 * time.Second},
+		},
+		"what is pending for days is not given up": {
+			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true}, Outcome{Verdict: Unknown, Pending: true},
+			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: 10 * time.Minute},
 		},
 		"a step that only looks goes on without an answer": {
 			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true}, Outcome{Verdict: Unknown, Again: time.Minute},
@@ -107,7 +115,7 @@ func TestDecide(t *testing.T) {
 		},
 		"a compensation has its own pauses": {
 			position{State: Compensating, Step: "void", Intent: true}, Outcome{Verdict: Unknown},
-			position{State: Compensating, Step: "void", Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Minute},
+			position{State: Compensating, Step: "void", Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: time.Minute, InFlight: now},
 		},
 		"what was not sent is not resolved": {
 			position{State: Running, Step: "authorize", Intent: true}, Outcome{Verdict: notSent},

@@ -34,7 +34,8 @@ func (k Kind) String() string {
 type Request struct {
 	Key   string
 	Data  json.RawMessage
-	Trace string // W3C traceparent of the request that began the saga, or ""
+	Trace string    // W3C traceparent of the request that began the saga, or ""
+	Until time.Time // of a lookup: by the policy's horizon nothing that was sent is carried out after it
 }
 
 // digest is what an attempt keeps of its request: SHA-256 over the key and the

@@ -46,7 +46,9 @@ func (i *Instance) Rejected() *Rejection { return i.Rejection }
 // key is the request's idempotency key: one a saga and step, on every resend.
 func (i *Instance) key() string { return Key(i.ID, i.Step) }
 
-func (i *Instance) request() Request { return Request{Key: i.key(), Data: i.Data, Trace: i.Trace} }
+func (i *Instance) request() Request {
+	return Request{Key: i.key(), Data: i.Data, Trace: i.Trace, Until: i.InFlight}
+}
 
 // Key of the requests of a saga's step at the other system.
 func Key(sagaID, step string) string { return sagaID + ":" + step }

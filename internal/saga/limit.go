@@ -90,13 +90,13 @@ func (l *limit) cancel() {
 }
 
 // release says how the call ended.
-func (l *limit) release(p permit, v Verdict) {
+func (l *limit) release(p permit, answered bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calling--
 	if int(p) == l.generation {
 		l.finished++
-		if v == Unknown {
+		if !answered {
 			l.unclear++
 		}
 		if l.finished >= max(l.allowed, leastWindow) {

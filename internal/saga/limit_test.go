@@ -22,12 +22,9 @@ func windows(t *testing.T, l *limit, n, unclear int) {
 				permits = append(permits, p)
 			}
 			for _, p := range permits {
-				v := Succeeded
-				if (done+1)*unclear/10 > done*unclear/10 {
-					v = Unknown
-				}
+				answered := (done+1)*unclear/10 == done*unclear/10
 				done++
-				l.release(p, v)
+				l.release(p, answered)
 			}
 		}
 	}
@@ -56,7 +53,7 @@ func TestTheLimitDoesNotRiseUnneeded(t *testing.T) {
 	windows(t, l, 1, 10)
 	for range 10 * l.allowed {
 		p, _ := l.acquire(t.Context(), 0)
-		l.release(p, Succeeded)
+		l.release(p, true)
 	}
 	if l.allowed != 32 {
 		t.Errorf("one call at a time, and %d are allowed", l.allowed)
@@ -73,7 +70,7 @@ func TestTheLimitFallsOnceForWhatWasUnderWay(t *testing.T) {
 	}
 	l.set(32)
 	for _, p := range permits {
-		l.release(p, Unknown)
+		l.release(p, false)
 	}
 	if l.allowed != 32 {
 		t.Errorf("%d are allowed", l.allowed)
@@ -99,7 +96,7 @@ func TestCallsWaitTheirTurn(t *testing.T) {
 					return
 				}
 				ended(n)
-				l.release(p, Succeeded)
+				l.release(p, true)
 			}()
 			synctest.Wait()
 		}
@@ -107,7 +104,7 @@ func TestCallsWaitTheirTurn(t *testing.T) {
 			t.Errorf("three wait for one, and there is room for %d", l.room())
 		}
 		<-time.After(2 * time.Second) // the second has waited long enough
-		l.release(first, Succeeded)
+		l.release(first, true)
 		synctest.Wait()
 		if len(order) != 3 || order[0] != -1 || order[1] != 0 || order[2] != 2 || l.calling != 0 {
 			t.Errorf("in the order %v, %d under way", order, l.calling)

@@ -26,6 +26,9 @@ type Outcome struct {
 	Reference string  `json:"reference,omitempty"`
 	// InFlight: the outcome is unknown and the request may yet be carried out.
 	InFlight bool `json:"-"`
+	// Pending: the outcome is unknown to the other system as well, which has the
+	// operation and will end it by itself. That says nothing against its health.
+	Pending bool `json:"-"`
 	// Again, of an outcome that was not found or is unknown, says when to ask anew: for
 	// a step that only looks, whatever a key's lifetime is. 0 leaves that to the policy.
 	Again time.Duration `json:"-"`
@@ -36,6 +39,9 @@ type Outcome struct {
 	// policy's horizon counts from here. The zero time means now.
 	sent time.Time
 }
+
+// answered is whether the other system did so, as one in health does.
+func (o Outcome) answered() bool { return o.Verdict != Unknown || o.Pending }
 
 // Rejection is why a saga turned back, or why it was parked. Unproven says that
 // the step it turned back from was sent and never found, or found wanting by persons: if it is carried out

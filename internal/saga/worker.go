@@ -296,7 +296,7 @@ func (w *Worker) call(ctx, stop context.Context, c Call, i *Instance) *made {
 	switch {
 	case refusal == "":
 		m.outcome = w.safely(ctx, do, i)
-		done(m.outcome.Verdict)
+		done(m.outcome.answered())
 	case i.Resolving:
 		return nil
 	default:
@@ -311,8 +311,8 @@ func (w *Worker) call(ctx, stop context.Context, c Call, i *Instance) *made {
 }
 
 // allow waits until limit and circuit let a call be made, and says which did not.
-// done has to be told the call's verdict.
-func (w *Worker) allow(stop context.Context, i *Instance) (done func(Verdict), refusal string) {
+// done has to be told whether the call was answered.
+func (w *Worker) allow(stop context.Context, i *Instance) (done func(answered bool), refusal string) {
 	if w.circuit.open() {
 		return nil, "circuit_open"
 	}
@@ -325,9 +325,9 @@ func (w *Worker) allow(stop context.Context, i *Instance) (done func(Verdict), r
 		w.limit.cancel()
 		return nil, "circuit_open"
 	}
-	return func(v Verdict) {
-		report(v)
-		w.limit.release(p, v)
+	return func(answered bool) {
+		report(answered)
+		w.limit.release(p, answered)
 	}, ""
 }
 

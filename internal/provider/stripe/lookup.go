@@ -17,8 +17,8 @@ const (
 	// keyLifetime is how long ago the first request of an operation may have
 	// been made: after it Stripe forgets the key, and nothing is resent.
 	keyLifetime = 25 * time.Hour
-	// skew bounds by how much Stripe's clock may be behind ours.
-	skew     = 5 * time.Minute
+	// skew bounds how far Stripe's clock may be from ours.
+	skew     = time.Minute
 	pageSize = 100 // Stripe's most
 )
 
@@ -52,10 +52,13 @@ func (c *Client) Lookup(ctx context.Context, op provider.Operation) provider.Res
 func (c *Client) find(ctx context.Context, op provider.Operation, amount int64) (provider.Result, error) {
 	switch op.Type {
 	case provider.Authorization:
-		from := c.created(op.Reference).Add(-skew).Unix()
+		created := &stripe.RangeQueryParams{GreaterThanOrEqual: c.created(op.Reference).Add(-skew).Unix()}
+		if !op.Until.IsZero() { // however long ago that was, and how much has been paid since
+			created.LesserThanOrEqual = op.Until.Add(skew).Unix()
+		}
 		all := c.api.V1PaymentIntents.List(ctx, &stripe.PaymentIntentListParams{
 			ListParams:   stripe.ListParams{Limit: new(int64(pageSize))},
-			CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: from},
+			CreatedRange: created,
 		})
 		return search(ctx, all, func(i *stripe.PaymentIntent) bool { return of(op, i.Metadata) },
 			func(i *stripe.PaymentIntent) provider.Result { return authorized(op, amount, i) })

@@ -116,6 +116,13 @@ func TestALookupAsksForWhatCameAfterThePayment(t *testing.T) {
 	if want := fmt.Sprintf("limit=100&created[gte]=%d", made.Add(-skew).Unix()); queries[0] != want {
 		t.Errorf("asked %q, want %q", queries[0], want)
 	}
+	// Nor for what came after it can have been carried out: on a busy account that is much.
+	op.Until, queries = made.Add(time.Hour), nil
+	c = newClient(t, pages(t, 1, 1, &queries), time.Minute)
+	c.Lookup(t.Context(), op)
+	if want := fmt.Sprintf("limit=100&created[gte]=%d&created[lte]=%d", made.Add(-skew).Unix(), op.Until.Add(skew).Unix()); len(queries) == 0 || queries[0] != want {
+		t.Errorf("asked %q, want %q", queries, want)
+	}
 }
 
 func TestAReferenceThatTellsNoTime(t *testing.T) {

@@ -50,7 +50,7 @@ func authorized(op provider.Operation, amount int64, i *stripe.PaymentIntent) pr
 			return declined(i.ID, i.LastPaymentError)
 		}
 	case stripe.PaymentIntentStatusProcessing:
-		return unknown(true, "%s %s: the PaymentIntent is being processed", op.Type, op.Reference)
+		return pending("%s %s: the PaymentIntent is being processed", op.Type, op.Reference)
 	case stripe.PaymentIntentStatusRequiresAction:
 		// Nobody has the secret that a customer would need to go on.
 		return rejected(i.ID, "authentication_required", "The card asks for the customer's authentication.")
@@ -64,7 +64,7 @@ func captured(op provider.Operation, amount int64, i *stripe.PaymentIntent) prov
 	case i.ID != op.Parent || i.Metadata[metaCapture] != op.Key || !strings.EqualFold(string(i.Currency), op.Currency):
 		return another(op)
 	case i.Status == stripe.PaymentIntentStatusProcessing:
-		return unknown(true, "%s %s: the capture is being processed", op.Type, op.Reference)
+		return pending("%s %s: the capture is being processed", op.Type, op.Reference)
 	case i.Status != stripe.PaymentIntentStatusSucceeded || i.AmountReceived != amount || i.LatestCharge == nil || i.LatestCharge.ID == "":
 		return another(op)
 	}
@@ -91,8 +91,15 @@ func refunded(op provider.Operation, amount int64, r *stripe.Refund) provider.Re
 	case stripe.RefundStatusFailed, stripe.RefundStatusCanceled:
 		return rejected(r.ID, "refund_failed", "The customer's bank did not take the refund.")
 	case stripe.RefundStatusPending, stripe.RefundStatusRequiresAction:
+		return pending("%s %s: the refund is %q", op.Type, op.Reference, r.Status)
 	}
 	return unknown(true, "%s %s: the refund is %q", op.Type, op.Reference, provider.Printable(string(r.Status), 64))
+}
+
+func pending(format string, args ...any) provider.Result {
+	r := unknown(true, format, args...)
+	r.Pending = true
+	return r
 }
 
 func another(op provider.Operation) provider.Result {
