@@ -26,7 +26,10 @@ func TestTheMigrationCarriesIdsAndParkedMessagesOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const ours = 5
+	const ours, later = 5, 16 // later reads the columns of ours
+	if _, err := versions.ApplyVersion(t.Context(), later, false); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := versions.ApplyVersion(t.Context(), ours, false); err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +39,10 @@ func TestTheMigrationCarriesIdsAndParkedMessagesOver(t *testing.T) {
 			('test', 'events', 0, 7, 'k', '{"ce_id": "k-1"}', '{}', 'broken'), ('test', 'events', 0, 8, 'k', '{"ce_id": "k-2"}', '{}', 'waits')`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := versions.ApplyVersion(t.Context(), ours, true); err != nil {
-		t.Fatal(err)
+	for _, version := range []int64{ours, later} {
+		if _, err := versions.ApplyVersion(t.Context(), version, true); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := postgres.Migrate(t.Context(), db.OwnerURL, db.URL); err != nil { // grants the tables made anew
 		t.Fatal(err)

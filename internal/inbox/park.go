@@ -53,9 +53,9 @@ func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []wai
 		INSERT INTO inbox_parked (parked_key, "offset", partition, headers, value, reason)
 		SELECT owner, at, partition, headers::jsonb, value, reason
 		FROM unnest($2::text[], $3::bigint[], $4::int[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::date[])
-			AS m (owner, at, partition, headers, value, reason, id, made_on)
+			WITH ORDINALITY AS m (owner, at, partition, headers, value, reason, id, made_on, n)
 		WHERE NOT EXISTS (SELECT FROM inbox_messages s WHERE s.consumer = $1 AND s.made_on = m.made_on AND s.message_id = m.id)
-		ON CONFLICT DO NOTHING`, in.consumer, owners, offsets, partitions, headers, values, reasons, ids, days)
+		ORDER BY n ON CONFLICT DO NOTHING`, in.consumer, owners, offsets, partitions, headers, values, reasons, ids, days)
 	if err != nil {
 		return 0, fmt.Errorf("park messages: %w", err)
 	}

@@ -60,6 +60,8 @@ type ParkedMessage struct {
 	Value     []byte
 	Reason    string
 	ParkedAt  time.Time
+
+	arrival int64
 }
 
 // ParkedGroup is all keys of a consumer that one error holds. Reason is that of one of them.
@@ -89,7 +91,7 @@ type ParkedPage struct {
 const selectKeys = `
 	SELECT k.id, k.consumer, k.topic, k.key, k.fingerprint, coalesce(head.reason, ''), all_of.n, k.replays, k.parked_at
 	FROM inbox_parked_keys k
-	LEFT JOIN LATERAL (SELECT reason FROM inbox_parked WHERE parked_key = k.id ORDER BY "offset", partition LIMIT 1) head ON true,
+	LEFT JOIN LATERAL (SELECT reason FROM inbox_parked WHERE parked_key = k.id ORDER BY arrival LIMIT 1) head ON true,
 		LATERAL (SELECT count(*) AS n FROM inbox_parked WHERE parked_key = k.id) all_of `
 
 func scanKey(row pgx.CollectableRow) (k ParkedKey, err error) {
@@ -182,16 +184,16 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// readParked is in the order in which they have to be applied.
+// readParked is in the order in which they have to be applied: that in which they came.
 func readParked(ctx context.Context, q querier, id string, limit int) ([]ParkedMessage, error) {
 	rows, err := q.Query(ctx, `
-		SELECT partition, "offset", headers, value, reason, parked_at FROM inbox_parked
-		WHERE parked_key = $1 ORDER BY "offset", partition LIMIT $2`, id, limit)
+		SELECT partition, "offset", headers, value, reason, parked_at, arrival FROM inbox_parked
+		WHERE parked_key = $1 ORDER BY arrival LIMIT $2`, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read parked messages: %w", err)
 	}
 	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m ParkedMessage, err error) {
-		err = row.Scan(&m.Partition, &m.Offset, &m.Headers, &m.Value, &m.Reason, &m.ParkedAt)
+		err = row.Scan(&m.Partition, &m.Offset, &m.Headers, &m.Value, &m.Reason, &m.ParkedAt, &m.arrival)
 		return m, err
 	})
 	if err != nil {

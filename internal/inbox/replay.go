@@ -41,7 +41,7 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 	}
 	in := p.inboxes[consumer]
 	if in == nil {
-		return r, fmt.Errorf("this process cannot apply what %s has parked", consumer)
+		return r, notHere(consumer)
 	}
 	for !r.Released && r.Reason == "" {
 		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replay(ctx, tx, &r) })
@@ -54,6 +54,10 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 	}
 	in.Log.InfoContext(ctx, "parked key replayed", "parked", id, "applied", r.Applied, "released", r.Released, "refused", r.Reason)
 	return r, nil
+}
+
+func notHere(consumer string) error {
+	return fmt.Errorf("this process cannot apply what %s has parked", consumer)
 }
 
 // replay applies the next chunk, and says in r what stands when tx is committed.
@@ -87,9 +91,8 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
 	next := Replay{ID: r.ID, Applied: r.Applied + s.applied, Released: remaining == 0, Remaining: remaining}
 	if s.stopped != nil {
 		next.Reason = reasonOf(s.stopped)
-		head := parked[s.taken]
-		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $4 WHERE parked_key = $1 AND partition = $2 AND "offset" = $3`,
-			r.ID, head.Partition, head.Offset, next.Reason); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $3 WHERE parked_key = $1 AND arrival = $2`,
+			r.ID, parked[s.taken].arrival, next.Reason); err != nil {
 			return fmt.Errorf("write the refusal down: %w", err)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprint(next.Reason)); err != nil {
@@ -114,13 +117,11 @@ func lockKey(ctx context.Context, tx pgx.Tx, id string) (k ParkedKey, err error)
 
 // unpark removes messages, and with the last of them the key, whose row is locked.
 func unpark(ctx context.Context, tx pgx.Tx, id string, gone []ParkedMessage) (remaining int64, err error) {
-	offsets, partitions := make([]int64, len(gone)), make([]int32, len(gone))
+	arrivals := make([]int64, len(gone))
 	for i, m := range gone {
-		offsets[i], partitions[i] = m.Offset, int32(m.Partition) //nolint:gosec // Kafka's partitions are int32
+		arrivals[i] = m.arrival
 	}
-	if _, err := tx.Exec(ctx, `
-		DELETE FROM inbox_parked p USING unnest($2::bigint[], $3::int[]) AS gone (at, partition)
-		WHERE p.parked_key = $1 AND p."offset" = gone.at AND p.partition = gone.partition`, id, offsets, partitions); err != nil {
+	if _, err := tx.Exec(ctx, `DELETE FROM inbox_parked WHERE parked_key = $1 AND arrival = ANY ($2)`, id, arrivals); err != nil {
 		return 0, fmt.Errorf("remove parked messages: %w", err)
 	}
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM inbox_parked WHERE parked_key = $1`, id).Scan(&remaining); err != nil {
@@ -136,7 +137,8 @@ func unpark(ctx context.Context, tx pgx.Tx, id string, gone []ParkedMessage) (re
 }
 
 // ReplayAll replays every key that the filter matches, the longest parked first.
-// A key that is refused again does not hold up the others.
+// A key that is refused again does not hold up the others, nor does one of a
+// consumer that this process is not.
 func (p *Parked) ReplayAll(ctx context.Context, f ParkedFilter) (all []Replay, err error) {
 	for {
 		page, err := p.List(ctx, f)
@@ -144,6 +146,10 @@ func (p *Parked) ReplayAll(ctx context.Context, f ParkedFilter) (all []Replay, e
 			return all, err
 		}
 		for _, k := range page.Keys {
+			if p.inboxes[k.Consumer] == nil {
+				all = append(all, Replay{ID: k.ID, Remaining: k.Messages, Reason: notHere(k.Consumer).Error()})
+				continue
+			}
 			r, err := p.Replay(ctx, k.ID)
 			if errors.Is(err, ErrNotParked) {
 				continue

@@ -14,6 +14,7 @@ var mapped = map[string]payment.Code{
 	"payments_refunds_bounded":  payment.CodeRefundExceeds,    // Service.insertRefund
 	"idempotency_keys_pkey":     payment.CodeKeyInUse,         // idempotency.Store
 	"stock_merchant_id_fkey":    payment.CodeNotFound,         // SetStock
+	"stock_room":                payment.CodeInvalid,          // SetStock
 	"api_keys_merchant_id_fkey": payment.CodeNotFound,         // access.InsertKey
 	"payments_transition":       payment.CodeActionNotAllowed, // a trigger; the saga turns back before it
 }

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -113,7 +114,8 @@ func (s *Service) Stock(ctx context.Context, merchantID string, after StockLevel
 }
 
 // SetStock sets what is on hand, all of it or nothing; the difference counts as
-// received. An unknown merchant is a *payment.Error not_found.
+// received. An unknown merchant is a *payment.Error not_found; more than
+// payment.MaxOnHand with what is reserved is validation_failed.
 func (s *Service) SetStock(ctx context.Context, stock []payment.Stock) ([]StockLevel, error) {
 	return SetStock(ctx, s.Pool, stock)
 }
@@ -134,12 +136,24 @@ func SetStock(ctx context.Context, pool *pgxpool.Pool, stock []payment.Stock) ([
 			ORDER BY merchant_id COLLATE "C", sku COLLATE "C" -- as the columns', whatever the database's
 			ON CONFLICT (merchant_id, sku) DO UPDATE SET on_hand = excluded.on_hand,
 				received = s.received + excluded.on_hand - s.on_hand, updated_at = now()
-			RETURNING merchant_id, sku, on_hand, reserved, sold`, merchants, skus, onHand)
+			WHERE excluded.on_hand + s.reserved <= $4
+			RETURNING merchant_id, sku, on_hand, reserved, sold`, merchants, skus, onHand, payment.MaxOnHand)
 		if err != nil {
 			return err
 		}
-		levels, err = pgx.CollectRows(rows, pgx.RowToStructByPos[StockLevel])
-		return err
+		if levels, err = pgx.CollectRows(rows, pgx.RowToStructByPos[StockLevel]); err != nil {
+			return err
+		}
+		if len(levels) == len(stock) {
+			return nil
+		}
+		for _, v := range stock {
+			if !slices.ContainsFunc(levels, func(l StockLevel) bool { return l.MerchantID == v.MerchantID() && l.SKU == v.SKU() }) {
+				return payment.Errorf(payment.CodeInvalid, "Of %s, %d cannot be on hand: with the units that are reserved, and may come back, there would be more than %d.",
+					v.SKU(), v.OnHand(), payment.MaxOnHand)
+			}
+		}
+		return nil
 	})
 	if postgres.Constraint(err) == "stock_merchant_id_fkey" {
 		return nil, payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)

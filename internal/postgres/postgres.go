@@ -116,7 +116,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57": // connection, resources, operator intervention
 			return true
 		}
-		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03"
+		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" ||
+			pg.Code == "25P03" // the process stood still in the middle of a transaction
 	}
 	var connect *pgconn.ConnectError
 	var network net.Error

@@ -1,0 +1,41 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A rebuild that was killed leaves what its own consumer (payment_view_next) has parked,
+// until the next one. Whoever replays all then gets an error at that key, and those
+// behind it are not replayed, however often it is asked for.
+func TestAReplayOfAllPassesAnotherConsumersKeyBy(t *testing.T) {
+	pool := database(t)
+	fail := true
+	handle := each(func(ctx context.Context, tx pgx.Tx, m Message) error {
+		if fail {
+			return Permanent(errors.New("no"))
+		}
+		return record(ctx, tx, m)
+	})
+	inboxOf := func(consumer string) *Inbox {
+		in, err := New(pool, consumer, handle, Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in
+	}
+	apply(t, inboxOf("test_next"), message(1, "a", 1))
+	live := inboxOf("test")
+	apply(t, live, message(1, "a", 1), message(2, "b", 1))
+	fail = false
+	all, err := NewParked(pool, live).ReplayAll(t.Context(), ParkedFilter{})
+	if err != nil || len(all) != 3 || all[0].Released || all[0].Reason == "" || !all[1].Released || !all[2].Released {
+		t.Errorf("replayed %+v, %v", all, err)
+	}
+	same(t, "effects", effects(t, pool), "a-1", "b-1")
+}
