@@ -276,6 +276,9 @@ func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
 	if err := f.toTheProjector(held, tx); err != nil {
 		return hold(ctx, held, err)
 	}
+	if err := f.retry(held, tx); err != nil {
+		return hold(ctx, held, err)
+	}
 	if err := b.keepParkedLines(ctx, tx); err != nil {
 		return err
 	}

@@ -68,13 +68,25 @@ func (f *follower) begin(ctx context.Context) (err error) {
 		}
 	}
 	// After the positions: what is parked from here on comes by the log, too.
-	rows, err := f.conn.Query(ctx, `SELECT key FROM public.inbox_parked_keys WHERE consumer = $1`, f.Consumer)
+	orders, err := parkedOrders(ctx, f.conn, f.Consumer)
 	if err != nil {
-		return fmt.Errorf("read parked keys: %w", err)
+		return err
+	}
+	if _, err := f.conn.Exec(ctx, `INSERT INTO payment_view_next.parked_before SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, orders); err != nil {
+		return fmt.Errorf("keep parked keys: %w", err)
+	}
+	return nil
+}
+
+// parkedOrders are those of whose events some wait for a person.
+func parkedOrders(ctx context.Context, db queryer, consumer string) ([]string, error) {
+	rows, err := db.Query(ctx, `SELECT key FROM public.inbox_parked_keys WHERE consumer = $1`, consumer)
+	if err != nil {
+		return nil, fmt.Errorf("read parked keys: %w", err)
 	}
 	keys, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 	if err != nil {
-		return fmt.Errorf("read parked keys: %w", err)
+		return nil, fmt.Errorf("read parked keys: %w", err)
 	}
 	orders := []string{}
 	for _, k := range keys {
@@ -82,8 +94,25 @@ func (f *follower) begin(ctx context.Context) (err error) {
 			orders = append(orders, string(k))
 		}
 	}
-	if _, err := f.conn.Exec(ctx, `INSERT INTO payment_view_next.parked_before SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, orders); err != nil {
-		return fmt.Errorf("keep parked keys: %w", err)
+	return orders, nil
+}
+
+// retry applies what the new tables' consumer has parked and the projector may have
+// applied meanwhile, by a person's replay. What stays parked is looked at again: it
+// was alike as long as it waited in both, and may not be any more.
+func (f *follower) retry(ctx context.Context, tx pgx.Tx) error {
+	if _, err := inbox.NewParked(f.pool, f.inbox).ReplayAll(ctx, inbox.ParkedFilter{Consumer: f.consumer()}); err != nil {
+		return fmt.Errorf("retry what is parked: %w", err)
+	}
+	orders, err := parkedOrders(ctx, tx, f.consumer())
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO payment_view_next.unsettled
+		SELECT merchant_id, payment_id FROM payment_view_next.payment_view WHERE order_id = ANY ($1)
+		UNION SELECT merchant_id, payment_id FROM public.payment_view WHERE order_id = ANY ($1) ON CONFLICT DO NOTHING`, orders); err != nil {
+		return fmt.Errorf("look at what is parked again: %w", err)
 	}
 	return nil
 }
