@@ -46,7 +46,7 @@ func (a Audit) Run(ctx context.Context) ([]Finding, error) {
 		return nil, fmt.Errorf("open the write model: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // read only: there is nothing to lose
-	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
 		return nil, fmt.Errorf("open the write model: %w", err)
 	}
 	var findings []Finding
