@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -95,21 +97,33 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, parts{database: urls})
-	s := w.serve(map[string]string{"PAYMENTS_LOG_LEVEL": "debug"})
+	var traces, deliveries intake
+	collector, hook := httptest.NewServer(&traces), httptest.NewServer(&deliveries)
+	t.Cleanup(collector.Close)
+	t.Cleanup(hook.Close)
+	s := w.serve(map[string]string{
+		"PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_TRACES_ENDPOINT": collector.URL, "PAYMENTS_TRACES_RATIO": "1", "PAYMENTS_WEBHOOKS_ALLOW_PRIVATE": "true",
+	})
+	made, err := w.send(t.Context(), http.MethodPost, s.url+"/v1/webhook_endpoints", w.vars["PAYMENTS_API_KEY"],
+		fmt.Sprintf(`{"url":%q,"events":["*"]}`, hook.URL), map[string]string{"Idempotency-Key": "canary-hook"})
+	if err != nil || made.status != http.StatusCreated {
+		t.Fatalf("%d %s %v", made.status, made.body, err)
+	}
 
 	const email, card, reference = "ada.canary@example.com", "4111111111111111", "canary-reference"
+	const unknown = "pm_canary_9fK2xQ7wLr" // to the bank, which keeps it nevertheless
 	body := func(reference, method string) string {
 		return strings.Replace(order(reference, method), "ada@example.com", email, 1)
 	}
 	var paid payment
-	for i, method := range []string{"pm_card_visa", "pm_card_declined", "pm_card_capture_declined", "pm_card_flaky", "pm_card_timeout_applied"} {
+	for i, method := range []string{"pm_card_visa", "pm_card_declined", "pm_card_capture_declined", "pm_card_flaky", "pm_card_timeout_applied", unknown} {
 		p := w.paid(s, fmt.Sprintf("canary-%d", i), body(fmt.Sprintf("%s-%d", reference, i), method))
 		if i == 0 {
 			paid = p
 		}
 	}
-	if got := read[payment](w, s.url+"/v1/payments/"+paid.ID).Customer.Email; got != email {
-		t.Fatalf("the merchant reads %q for the address: the search would look for what was never taken", got)
+	if got := read[payment](w, s.url+"/v1/payments/"+paid.ID); got.Customer.Email != email || got.PaymentMethod != "pm_card_visa" {
+		t.Fatalf("the merchant reads %+v: the search would look for what was never taken", got)
 	}
 	ask := func(method, path, key, body string, status int) {
 		t.Helper()
@@ -127,6 +141,12 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 	ask(http.MethodGet, "/v1/payments?customer="+url.QueryEscape(email)+"&key="+merchant, merchant, "", http.StatusBadRequest)
 	ask(http.MethodPost, "/v1/provider/webhooks/simulator", "", `{"id": "`+email+`"}`, http.StatusBadRequest)
 	w.audited()
+	await(t, settleWithin, func() string {
+		if n := w.count(`SELECT count(*) FROM webhook_deliveries WHERE state <> 'succeeded'`); n > 0 {
+			return fmt.Sprintf("%d deliveries are under way", n)
+		}
+		return ""
+	})
 
 	secrets := map[string]string{"the customer's address": email, "a card's number": card}
 	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY"} {
@@ -145,7 +165,10 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 		}
 		secrets["the key of "+name], _, _ = strings.Cut(value, `"`)
 	}
+	// The bank has them in its own ledger, by which it is charged.
+	methods := map[string]string{"a card's token": "pm_card_visa", "a refused card's token": "pm_card_declined", "an unknown token": unknown}
 	secrets["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"] = w.vars["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"]
+	secrets["the webhook endpoint's secret"] = strings.TrimPrefix(decode[struct{ Secret string }](t, made).Secret, "whsec_")
 	u, err := url.Parse(urls.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +180,7 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	places := []place{
-		w.dump(), w.topic("payments.events.v1"), {"the metrics", metrics.body},
+		w.dump(), w.topic("payments.events.v1"), {"the metrics", metrics.body}, {"the traces", traces.all()}, {"the deliveries", deliveries.all()},
 		{"the commands' output", []byte(w.must("audit", "-settled") + w.must("sagas", "list") + w.must("parked", "list"))},
 	}
 	places = append(places, files(t, w.dir)...)
@@ -169,8 +192,8 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 
 	// What has to be found there, so that a search that finds nothing has looked.
 	for name, text := range map[string]string{
-		"the database": reference, "the topic": paid.ID, "the metrics": "payments_http_requests_total", "serve-1.log": s.vars["PAYMENTS_ADDR"],
-		"simulator.log": "simulator serves", "simulator.db": paid.ID, "the log of Postgres": "database system is ready",
+		"the database": reference, "the topic": paid.ID, "the traces": "POST /v1/payments", "the deliveries": paid.ID, "the metrics": "payments_http_requests_total", "serve-1.log": s.vars["PAYMENTS_ADDR"],
+		"simulator.log": "simulator serves", "simulator.db": unknown, "the log of Postgres": "database system is ready",
 	} {
 		found := false
 		for _, p := range places {
@@ -189,7 +212,31 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 				t.Errorf("%s stands in %s, as %v", name, p.name, found)
 			}
 		}
+		for name, text := range methods {
+			if found := p.sightings(text); len(found) > 0 && p.name != "simulator.db" {
+				t.Errorf("%s stands in %s, as %v", name, p.name, found)
+			}
+		}
 	}
+}
+
+// intake takes whatever is posted to it.
+type intake struct {
+	mu   sync.Mutex
+	seen bytes.Buffer
+}
+
+func (i *intake) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_ = r.Header.Write(&i.seen)
+	_, _ = i.seen.ReadFrom(r.Body) // what a sender that was killed has left out is not there
+}
+
+func (i *intake) all() []byte {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return bytes.Clone(i.seen.Bytes())
 }
 
 // dump is every row of every table of every schema, bytea in hex, as pg_dump writes it.

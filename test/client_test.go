@@ -27,6 +27,7 @@ type payment struct {
 	AmountCaptured int64                                 `json:"amount_captured"`
 	Currency       string                                `json:"currency"`
 	Failure        *struct{ Code, Step, Message string } `json:"failure"`
+	PaymentMethod  string                                `json:"payment_method"`
 	Customer       struct{ Reference, Email string }     `json:"customer"`
 	Order          struct{ ID, Reference string }        `json:"order"`
 }

@@ -9,6 +9,7 @@ import (
 
 	"payments/internal/config"
 	"payments/internal/idempotency"
+	"payments/internal/order"
 	"payments/internal/seed"
 )
 
@@ -58,6 +59,7 @@ func seedPayments(ctx context.Context, e environment) error {
 	err = seed.Run(ctx, seed.Config{
 		Write: write, Read: read, Payments: *payments, Merchants: *merchants, Timelines: *timelines,
 		Begin: end.AddDate(0, 0, -*days), End: end, Seed: *number, Beside: *beside,
+		Methods: order.PaymentMethods(c.Pepper, c.Cipher),
 		Done: func(n int) {
 			if time.Since(told) > 10*time.Second {
 				told = time.Now()

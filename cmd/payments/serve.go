@@ -34,6 +34,7 @@ import (
 	"payments/internal/readmodel"
 	"payments/internal/report"
 	"payments/internal/saga"
+	"payments/internal/secret"
 	"payments/internal/telemetry"
 	"payments/internal/webhook"
 )
@@ -116,7 +117,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Provider: s.bank, Due: func() { s.worker.Wake() },
+		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Due: func() { s.worker.Wake() },
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.write, saga.Config{
@@ -136,6 +137,8 @@ func (s *service) connect(ctx context.Context) (err error) {
 	}
 	return nil
 }
+
+func (s *service) methods() *secret.Tokens { return order.PaymentMethods(s.Pepper, s.Cipher) }
 
 func newBroker(brokers []string, prefix string, k config.Kafka, tracer trace.Tracer) (*broker.Client, error) {
 	c, err := broker.NewClient(brokers, broker.Config{
@@ -276,7 +279,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
-		Cipher: s.Cipher, Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
+		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},

@@ -102,6 +102,46 @@ func TestTheCustomersAddressIsMasked(t *testing.T) {
 	}
 }
 
+// Who does not see what is confidential sees by a fingerprint which payments have the
+// same payment method, and no more.
+func TestThePaymentMethodIsMasked(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("A-1", "")
+	w.placed("A-2", "")
+	w.project()
+	w.refreshReports()
+	fingerprint := w.methods.Fingerprints("pm_card_visa")[0]
+	for key, want := range map[string]string{
+		w.merchant: "pm_card_visa", w.reader: "pm_card_visa", w.operator: "pm_card_visa", w.support: fingerprint, w.auditor: fingerprint,
+	} {
+		for path, member := range map[string]string{
+			"/v1/payments/" + id: "payment_method", "/v1/payments?payment_method=" + want: "data.1.payment_method",
+			"/v1/payments?payment_method=pm_card_visa": "data.0.payment_method",
+		} {
+			if a := w.do("GET", path, key, ""); a.status != 200 || a.at(t, member) != want {
+				t.Errorf("%s: %d %s, want %s", path, a.status, a.body, want)
+			}
+		}
+		if a := w.do("GET", "/v1/payments?payment_method=pm_card_vis", key, ""); a.status != 200 || len(a.at(t, "data").([]any)) != 0 {
+			t.Errorf("another's: %d %s", a.status, a.body)
+		}
+		a := w.do("GET", "/v1/reports/approval_rate", key, "")
+		if a.status != 200 || a.at(t, "data.0.payment_method") != want || a.at(t, "data.0.payments") != "2" || strings.Contains(a.body, "ciphertext") || strings.Contains(a.body, "pay_") {
+			t.Errorf("report: %d %s, want %s", a.status, a.body, want)
+		}
+	}
+	// A row from before there were ciphertexts has the token itself.
+	if _, err := w.pool.Exec(t.Context(), `
+		UPDATE payment_view SET payment_method = 'pm_card_visa', payment_method_ciphertext = NULL WHERE payment_id = $1`, id); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{w.merchant: "pm_card_visa", w.auditor: fingerprint} {
+		if a := w.do("GET", "/v1/payments/"+id, key, ""); a.status != 200 || a.at(t, "payment_method") != want {
+			t.Errorf("from before: %d %s, want %s", a.status, a.body, want)
+		}
+	}
+}
+
 func TestAWebhooksURLIsMasked(t *testing.T) {
 	w := newWorld(t)
 	id := w.newEndpoint(w.merchant, "k").at(t, "id").(string)

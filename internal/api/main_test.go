@@ -33,6 +33,7 @@ import (
 	"payments/internal/readmodel"
 	"payments/internal/report"
 	"payments/internal/secret"
+	"payments/internal/secret/secrettest"
 	"payments/internal/telemetry"
 	"payments/internal/webhook"
 )
@@ -51,6 +52,7 @@ type world struct {
 	pool      *pgxpool.Pool
 	ids       payment.Generator
 	cipher    *secret.Cipher
+	methods   *secret.Tokens
 	registry  *prometheus.Registry
 	api       Config // of server
 	server    *httptest.Server
@@ -109,21 +111,9 @@ func newWorld(t *testing.T) *world {
 		t: t, pool: pool, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
 		registry: prometheus.NewRegistry(), log: &logbook{},
 	}
-	pepperKeys, err := secret.NewPepperKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pepper, err := secret.ParseMAC(pepperKeys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cipherKeys, err := secret.NewCipherKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.cipher, err = secret.ParseAEAD(cipherKeys); err != nil {
-		t.Fatal(err)
-	}
+	var pepper *secret.Pepper
+	pepper, w.cipher = secrettest.Keys(t)
+	w.methods = order.PaymentMethods(pepper, w.cipher)
 	w.merchantID, w.otherID = w.ids.New(payment.PrefixMerchant), w.ids.New(payment.PrefixMerchant)
 	for _, id := range []string{w.merchantID, w.otherID} {
 		if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, id); err != nil {
@@ -152,7 +142,7 @@ func newWorld(t *testing.T) *world {
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(pool),
-		Cipher: w.cipher, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
+		Cipher: w.cipher, Methods: w.methods, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
 	w.server = w.serve(w.api)
 	return w
@@ -182,7 +172,7 @@ func (w *world) receiver(pool *pgxpool.Pool) *providerwebhook.Receiver {
 
 func (w *world) config(pool *pgxpool.Pool) order.Config {
 	return order.Config{
-		Pool: pool, IDs: w.ids, Cipher: w.cipher, Provider: idle{}, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: time.Second,
+		Pool: pool, IDs: w.ids, Cipher: w.cipher, Methods: w.methods, Provider: idle{}, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: time.Second,
 	}
 }
 

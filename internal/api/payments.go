@@ -41,6 +41,9 @@ func (s *server) listPayments(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if f.PaymentMethods != nil {
+		f.PaymentMethods = s.Methods.Fingerprints(f.PaymentMethods[0])
+	}
 	if c.wantsCSV() {
 		return s.exportPayments(c, f)
 	}

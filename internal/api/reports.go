@@ -45,7 +45,16 @@ func (s *server) reportRoutes() []route {
 			return answerReport(ctx, s, c, report.Revenue, s.Reports.Revenue)
 		}),
 		reportRoute(report.ApprovalRate, func(ctx context.Context, c *call) error {
-			return answerReport(ctx, s, c, report.ApprovalRate, s.Reports.ApprovalRate)
+			return answerReport(ctx, s, c, report.ApprovalRate, func(ctx context.Context, scope access.Scope, q report.Query) (report.Answer[report.ApprovalRow], error) {
+				a, err := s.Reports.ApprovalRate(ctx, scope, q)
+				if err != nil {
+					return a, err
+				}
+				a.Rows, err = report.NameMethods(a.Rows, func(r report.ApprovalRow) (string, error) {
+					return s.method(c, r.PaymentMethod, r.PaymentMethodCiphertext, r.Example)
+				})
+				return a, err
+			})
 		}),
 		reportRoute(report.Failures, func(ctx context.Context, c *call) error {
 			return answerReport(ctx, s, c, report.Failures, s.Reports.Failures)

@@ -96,11 +96,14 @@ func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, er
 		ID: p.ID, Object: objectPayment, Status: p.Status,
 		Amount: p.Amount, Currency: p.Currency, CurrencyExponent: currency.Exponent(),
 		AmountCaptured: p.AmountCaptured, AmountRefunded: p.AmountRefunded,
-		PaymentMethod: p.PaymentMethod, CaptureMethod: p.CaptureMethod,
-		Customer:  customerResource{Reference: p.CustomerReference},
-		Order:     orderResource{ID: p.OrderID, Reference: p.OrderReference, Lines: p.Lines},
-		Failure:   p.Failure,
-		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
+		CaptureMethod: p.CaptureMethod,
+		Customer:      customerResource{Reference: p.CustomerReference},
+		Order:         orderResource{ID: p.OrderID, Reference: p.OrderReference, Lines: p.Lines},
+		Failure:       p.Failure,
+		CreatedAt:     shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
+	}
+	if r.PaymentMethod, err = s.method(c, p.PaymentMethod, p.PaymentMethodCiphertext, p.ID); err != nil {
+		return paymentResource{}, err
 	}
 	switch {
 	case p.CustomerEmailCiphertext == nil:
@@ -116,6 +119,18 @@ func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, er
 		r.Customer.Email = &text
 	}
 	return r, nil
+}
+
+// method is the token that a payment was asked for with, and for those who see no
+// more, its fingerprint. It has no ciphertext in a row from before there was one.
+func (s *server) method(c *call, fingerprint string, ciphertext []byte, paymentID string) (string, error) {
+	switch {
+	case c.confidential && ciphertext != nil:
+		return s.Methods.Open(ciphertext, paymentID)
+	case c.confidential || ciphertext != nil:
+		return fingerprint, nil
+	}
+	return s.Methods.Fingerprints(fingerprint)[0], nil
 }
 
 // shown is as precise as Postgres keeps it, so that both models say the same.

@@ -94,6 +94,13 @@ type Webhooks interface {
 	Redeliver(ctx context.Context, merchantID, endpointID, id string) (webhook.Delivery, error)
 }
 
+// PaymentMethods opens the tokens of payments, each sealed for its payment's id, and
+// knows the fingerprints by which they are found.
+type PaymentMethods interface {
+	Open(ciphertext []byte, paymentID string) (string, error)
+	Fingerprints(token string) []string
+}
+
 // Cipher opens the customer's address, and seals the stored answers that show it.
 type Cipher interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
@@ -112,6 +119,7 @@ type Config struct {
 	Authorizer       *access.Authorizer
 	Keys             *access.Keys
 	Cipher           Cipher
+	Methods          PaymentMethods
 	Cursors          MAC
 	IDs              payment.Generator // of requests that bring no Request-Id
 	RateLimits       RateLimits        // the zero value: none
@@ -129,7 +137,7 @@ type server struct {
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
 	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
-		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Cursors == nil ||
+		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Methods == nil || c.Cursors == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")
 	}

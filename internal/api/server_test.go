@@ -23,7 +23,7 @@ import (
 	"payments/internal/postgres"
 	"payments/internal/readmodel"
 	"payments/internal/report"
-	"payments/internal/secret"
+	"payments/internal/secret/secrettest"
 	"payments/internal/webhook"
 )
 
@@ -72,19 +72,12 @@ func TestADeadDatabaseIs503(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dead.Close()
-	keys, err := secret.NewPepperKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pepper, err := secret.ParseMAC(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pepper, _ := secrettest.Keys(t)
 	w.server = w.serve(Config{
 		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Parked: inbox.NewParked(dead),
 		Authenticator: access.NewAuthenticator(dead, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(dead, pepper, w.ids), Cursors: pepper,
 		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(dead),
-		Cipher: w.cipher, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		Cipher: w.cipher, Methods: w.methods, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	const notification = `{"id":"evt_1"}`
 	for _, a := range []answer{

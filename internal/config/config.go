@@ -198,6 +198,8 @@ func LoadReplay(lookup Lookup) (Replay, error) {
 type Seed struct {
 	WriteOwnerURL, WriteVariable string
 	ReadOwnerURL                 string // WriteOwnerURL unless the read model stands elsewhere
+	Pepper                       *secret.Pepper
+	Cipher                       *secret.Cipher
 }
 
 // LoadSeed takes the databases as LoadReplay does.
@@ -212,6 +214,7 @@ func LoadSeed(lookup Lookup) (Seed, error) {
 	if c.ReadOwnerURL = c.WriteOwnerURL; read != "" && read != url {
 		c.ReadOwnerURL = read
 	}
+	c.Pepper, c.Cipher = keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC), keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD)
 	if err := r.err(); err != nil {
 		return Seed{}, err
 	}

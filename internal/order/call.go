@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +23,8 @@ type sagaData struct {
 	RefundID      string                `json:"refund_id,omitempty"`
 	Amount        int64                 `json:"amount"`
 	Currency      string                `json:"currency"`
-	PaymentMethod string                `json:"payment_method,omitempty"`
+	PaymentMethod []byte                `json:"payment_method_ciphertext,omitempty"` // until the authorization is settled
+	PlainMethod   string                `json:"payment_method,omitempty"`            // of a saga of version 1
 	CaptureMethod payment.CaptureMethod `json:"capture_method,omitempty"`
 	// orphan: of the request that may have been carried out, and by when it was if it was
 	AuthorizationKey   string    `json:"authorization_key,omitempty"`
@@ -41,6 +43,9 @@ func decode(raw json.RawMessage) (d sagaData, err error) {
 	}
 	return d, nil
 }
+
+// forget what no step needs any more once the authorization is settled.
+func (d *sagaData) forget() { d.PaymentMethod, d.PlainMethod = nil, "" }
 
 func (d sagaData) encode() (json.RawMessage, error) {
 	raw, err := json.Marshal(d)
@@ -61,11 +66,37 @@ func (s *Service) call(t provider.OperationType, r record) *saga.Call {
 			if err != nil {
 				return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
 			}
-			return outcome(t, with(withTraceparent(ctx, req.Trace), d.operation(t, req.Key, req.Until)))
+			op := d.operation(t, req.Key, req.Until)
+			if t == provider.Authorization {
+				if op.PaymentMethod, err = s.method(d); err != nil {
+					return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
+				}
+			}
+			return withoutMethod(outcome(t, with(withTraceparent(ctx, req.Trace), op)), op.PaymentMethod)
 		}
 	}
 	return &saga.Call{Execute: do(s.Provider.Execute), Lookup: do(s.Provider.Lookup), Record: recording(r)}
 }
+
+// method is the token that the authorization charges.
+func (s *Service) method(d sagaData) (string, error) {
+	if d.PaymentMethod == nil {
+		return d.PlainMethod, nil
+	}
+	return s.Methods.Open(d.PaymentMethod, d.PaymentID)
+}
+
+// withoutMethod: what a provider wrote is kept, logged and shown, and may repeat the
+// token that it was sent.
+func withoutMethod(o saga.Outcome, method string) saga.Outcome {
+	if method != "" {
+		o.Code = strings.ReplaceAll(o.Code, method, hiddenMethod)
+		o.Detail = strings.ReplaceAll(o.Detail, method, hiddenMethod)
+	}
+	return o
+}
+
+const hiddenMethod = "pm_…"
 
 func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error {
 	return func(ctx context.Context, tx pgx.Tx, i *saga.Instance, o saga.Outcome) error {
@@ -83,9 +114,7 @@ func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outc
 
 func (d sagaData) operation(t provider.OperationType, key string, until time.Time) provider.Operation {
 	op := provider.Operation{Key: key, Until: until, Reference: d.PaymentID, Type: t, Amount: d.Amount, Currency: d.Currency}
-	switch t {
-	case provider.Authorization:
-		op.PaymentMethod = d.PaymentMethod
+	switch t { //nolint:exhaustive // an authorization acts on nothing
 	case provider.Capture, provider.Void:
 		op.Parent = d.Authorization
 	case provider.Refund:

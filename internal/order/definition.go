@@ -51,9 +51,13 @@ const (
 )
 
 // Sagas are the definitions that a worker runs: every version of which a saga may
-// still be under way. A change of steps is a new version beside the old one.
+// still be under way, the newest first. A change of steps is a new version beside the old one.
 func (s *Service) Sagas() []saga.Definition {
-	return []saga.Definition{s.automatic(), s.manual(), s.refund(), s.orphan()}
+	first := func(d saga.Definition) saga.Definition {
+		d.Version = 1
+		return d
+	}
+	return []saga.Definition{s.automatic(), s.manual(), s.refund(), s.orphan(), first(s.automatic()), first(s.manual())}
 }
 
 func (s *Service) automatic() saga.Definition {
@@ -73,7 +77,9 @@ func (s *Service) manual() saga.Definition {
 
 func (s *Service) definition(name string, steps ...saga.Step) saga.Definition {
 	return saga.Definition{
-		Name: name, Version: 1, Deadline: s.Deadline, Steps: steps,
+		// Version 1 had the payment method in the clear: a process that knows no other
+		// must not take a saga whose data has a ciphertext, of which it knows nothing.
+		Name: name, Version: 2, Deadline: s.Deadline, Steps: steps,
 		Completed: nothing, Compensated: s.turnedBack, Parked: s.park,
 	}
 }

@@ -48,7 +48,12 @@ the provider honors its key, parks the saga: the payment is ` + "`requires_revie
 		}
 	}
 	b.WriteString("```\n")
+	drawn := map[string]bool{} // the newest version of a saga comes first
 	for _, d := range order.New(order.Config{Provider: (*provider.HTTP)(nil)}).Sagas() {
+		if drawn[d.Name] {
+			continue
+		}
+		drawn[d.Name] = true
 		fmt.Fprintf(&b, "\n## Saga `%s`, version %d\n\n%s", d.Name, d.Version, draw(d))
 	}
 	if *update {

@@ -30,6 +30,7 @@ func (s *Service) watch(ctx context.Context, tx pgx.Tx, i *saga.Instance, d saga
 
 func (s *Service) beginOrphan(ctx context.Context, tx pgx.Tx, d sagaData, subject, trace string, after time.Duration) error {
 	d.Authorization, d.AuthorizationUntil = "", s.IDs.Now().Add(s.Horizon)
+	d.forget() // it only ever looks
 	raw, err := d.encode()
 	if err != nil {
 		return err
@@ -89,12 +90,12 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 		return nil
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT merchant_id, order_id, id, amount, currency, payment_method, status FROM payments WHERE id = $1`, n.Reference)
+		SELECT merchant_id, order_id, id, amount, currency, status FROM payments WHERE id = $1`, n.Reference)
 	if err != nil {
 		return fmt.Errorf("read the notified payment: %w", err)
 	}
 	found := false
-	_, err = pgx.ForEachRow(rows, []any{&d.MerchantID, &d.OrderID, &d.PaymentID, &d.Amount, &d.Currency, &d.PaymentMethod, &status}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&d.MerchantID, &d.OrderID, &d.PaymentID, &d.Amount, &d.Currency, &status}, func() error {
 		found = true
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 )
 
 func (s *Service) authorized(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, o saga.Outcome) error {
+	d.forget()
 	if o.Verdict == saga.Rejected {
 		return s.declined(ctx, tx, i, d, stepAuthorize, o)
 	}
@@ -106,6 +107,10 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, i *saga.Instance) (sag
 func (s *Service) turnedBack(ctx context.Context, tx pgx.Tx, i *saga.Instance) error {
 	d, err := decode(i.Data)
 	if err != nil {
+		return err
+	}
+	d.forget()
+	if i.Data, err = d.encode(); err != nil {
 		return err
 	}
 	why := i.Rejected()

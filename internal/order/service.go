@@ -21,6 +21,7 @@ type Config struct {
 	Pool     *pgxpool.Pool
 	IDs      payment.Generator
 	Cipher   *secret.Cipher
+	Methods  *secret.Tokens // of payment methods, each sealed for its payment's id
 	Provider provider.Provider
 	// Due is called after each commit that made a saga due, as a hint.
 	Due func()
@@ -45,6 +46,12 @@ type Placed struct {
 	PaymentID, OrderID, MerchantID string
 	Order                          payment.Order
 	CreatedAt                      time.Time
+}
+
+// PaymentMethods keeps the tokens that payments are charged with, each sealed for its
+// payment's id.
+func PaymentMethods(p *secret.Pepper, c *secret.Cipher) *secret.Tokens {
+	return secret.NewTokens("payment_method", "pm_fp_", p, c)
 }
 
 // EmailData is the associated data that binds a customer's address to the
@@ -77,11 +84,15 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 	o, total := p.Order, p.Order.Total()
 	var email []byte
+	var err error
 	if o.CustomerEmail() != "" {
-		var err error
 		if email, err = s.Cipher.Encrypt([]byte(o.CustomerEmail()), EmailData(p.PaymentID)); err != nil {
 			return fmt.Errorf("encrypt customer email: %w", err)
 		}
+	}
+	method, sealed, err := s.Methods.Seal(o.PaymentMethod(), p.PaymentID)
+	if err != nil {
+		return fmt.Errorf("seal: %w", err)
 	}
 	// orders_one_live_or_won is the semantic lock; a live rival's commit is waited for.
 	inserted, err := tx.Exec(ctx, `
@@ -97,7 +108,7 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 		return referenceTaken(ctx, tx, p)
 	}
 	data := payment.PlacedData{
-		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(), CaptureMethod: o.CaptureMethod(),
+		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: method, PaymentMethodCiphertext: sealed, CaptureMethod: o.CaptureMethod(),
 		Customer:  payment.Customer{Reference: o.CustomerReference(), EmailCiphertext: email},
 		Reference: o.Reference(),
 	}
@@ -114,14 +125,14 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 		return fmt.Errorf("insert order lines: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, payment_method, capture_method, created_at)
-		VALUES ($1, $2, $3, 'processing', $4, $5, $6, $7, $8)`,
-		p.MerchantID, p.PaymentID, p.OrderID, total.Currency().String(), total.Amount(), o.PaymentMethod(), o.CaptureMethod(), p.CreatedAt); err != nil {
+		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, payment_method, payment_method_ciphertext, capture_method, created_at)
+		VALUES ($1, $2, $3, 'processing', $4, $5, $6, $7, $8, $9)`,
+		p.MerchantID, p.PaymentID, p.OrderID, total.Currency().String(), total.Amount(), method, sealed, o.CaptureMethod(), p.CreatedAt); err != nil {
 		return fmt.Errorf("insert payment: %w", err)
 	}
 	state := sagaData{
 		MerchantID: p.MerchantID, OrderID: p.OrderID, PaymentID: p.PaymentID,
-		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: o.PaymentMethod(), CaptureMethod: o.CaptureMethod(),
+		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: sealed, CaptureMethod: o.CaptureMethod(),
 	}
 	raw, err := state.encode()
 	if err != nil {

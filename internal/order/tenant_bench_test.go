@@ -14,7 +14,7 @@ import (
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
-	"payments/internal/secret"
+	"payments/internal/secret/secrettest"
 )
 
 // BenchmarkPlaceRowLevelSecurity is the cost of the second wall where most is
@@ -26,16 +26,9 @@ func BenchmarkPlaceRowLevelSecurity(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer pool.Close()
-	keyset, err := secret.NewCipherKeyset()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cipher, err := secret.ParseAEAD(keyset)
-	if err != nil {
-		b.Fatal(err)
-	}
+	pepper, cipher := secrettest.Keys(b)
 	ids := payment.Generator{Now: time.Now, Random: rand.Reader}
-	orders := order.New(order.Config{Pool: pool, IDs: ids, Cipher: cipher, Provider: (*provider.HTTP)(nil), Deadline: time.Hour, CaptureWindow: time.Hour})
+	orders := order.New(order.Config{Pool: pool, IDs: ids, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Provider: (*provider.HTTP)(nil), Deadline: time.Hour, CaptureWindow: time.Hour})
 	merchant := ids.New(payment.PrefixMerchant)
 	if _, err := pool.Exec(b.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, merchant); err != nil {
 		b.Fatal(err)

@@ -53,7 +53,7 @@ func TestTwoVersionsInFlightFinishUnderTheirOwnDefinitions(t *testing.T) {
 		t.Fatal("a saga was claimed by a worker that does not hold its version")
 	}
 	young := w.placed("pm_card_visa", payment.CaptureAutomatic)
-	w.exec(`UPDATE sagas SET version = 2 WHERE id = $1`, w.sagaOf(young))
+	w.exec(`UPDATE sagas SET version = $2 WHERE id = $1`, w.sagaOf(young), second.Version)
 	w.heal()
 	both := w.worker(first, second)
 	for w.count(`SELECT count(*) FROM sagas WHERE due_at IS NOT NULL`) > 0 {

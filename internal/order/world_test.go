@@ -29,7 +29,7 @@ import (
 	"payments/internal/provider"
 	"payments/internal/provider/simulator"
 	"payments/internal/saga"
-	"payments/internal/secret"
+	"payments/internal/secret/secrettest"
 )
 
 // world is the write model, a worker's surroundings, and the bank.
@@ -76,20 +76,13 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(bank.Close)
-	keyset, err := secret.NewCipherKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cipher, err := secret.ParseAEAD(keyset)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pepper, cipher := secrettest.Keys(t)
 	pause := func(int) time.Duration { return 20 * time.Millisecond }
 	w := &world{
 		t: t, pool: pool, bank: server.URL, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
 		policy: saga.Policy{Horizon: horizon, KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return 20 * time.Millisecond }},
 	}
-	w.config = order.Config{Pool: pool, IDs: w.ids, Cipher: cipher, Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: horizon}
+	w.config = order.Config{Pool: pool, IDs: w.ids, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: horizon}
 	w.orders = order.New(w.config)
 	w.merchant = w.ids.New(payment.PrefixMerchant)
 	if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, w.merchant); err != nil {

@@ -56,13 +56,17 @@ type EventData struct {
 
 // PlacedData is what order.placed tells of the new order. Amounts are in minor units.
 type PlacedData struct {
-	Amount        int64         `json:"amount"`
-	Currency      string        `json:"currency"`
-	PaymentMethod string        `json:"payment_method"`
-	CaptureMethod CaptureMethod `json:"capture_method,omitempty"` // automatic if missing
-	Customer      Customer      `json:"customer"`
-	Reference     string        `json:"reference"`
-	Lines         []LineData    `json:"lines"`
+	Amount   int64  `json:"amount"`
+	Currency string `json:"currency"`
+	// The fingerprint of the payment method, the same for the same one; where there is
+	// no ciphertext, from before there were any, the token itself.
+	PaymentMethod string `json:"payment_method"`
+	// The token: Tink AEAD, bound to the payment's id.
+	PaymentMethodCiphertext []byte        `json:"payment_method_ciphertext,omitempty"`
+	CaptureMethod           CaptureMethod `json:"capture_method,omitempty"` // automatic if missing
+	Customer                Customer      `json:"customer"`
+	Reference               string        `json:"reference"`
+	Lines                   []LineData    `json:"lines"`
 }
 
 // Customer carries the address only as ciphertext (base64 of Tink AEAD, bound

@@ -25,17 +25,19 @@ const (
 // the half-open span [from, to). Amounts are in minor units, both ends included.
 // After is where a page ended, and holds for the same filters and order only.
 type Filter struct {
-	Merchant      string // beside the scope, which it can only narrow
-	Statuses      []payment.Status
-	Customer      string
-	Order         string
-	Currency      string
-	PaymentMethod string
-	FailureCode   string
-	AmountMin     int64
-	AmountMax     int64
-	CreatedFrom   time.Time
-	CreatedTo     time.Time
+	Merchant string // beside the scope, which it can only narrow
+	Statuses []payment.Status
+	Customer string
+	Order    string
+	Currency string
+	// PaymentMethods are the fingerprints that rows may have of one: several while the
+	// pepper is being rotated. ParseFilter has no keys, and leaves the token here.
+	PaymentMethods []string
+	FailureCode    string
+	AmountMin      int64
+	AmountMax      int64
+	CreatedFrom    time.Time
+	CreatedTo      time.Time
 	// Search is a folded text (term.Fold). It orders the list itself: what is found
 	// by the shorter word first, and of one word the newest payment.
 	Search string
@@ -138,7 +140,8 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 	case "order":
 		return setReference(&f.Order)
 	case "payment_method":
-		return setReference(&f.PaymentMethod)
+		f.PaymentMethods = make([]string, 1)
+		return setReference(&f.PaymentMethods[0])
 	case "failure_code":
 		return setReference(&f.FailureCode)
 	case "amount_min":

@@ -128,7 +128,7 @@ const everyMerchant = `
 // narrows counts the filters beside statuses and span.
 func (f Filter) narrows() (n int) {
 	for _, given := range []bool{
-		f.Customer != "", f.Order != "", f.Currency != "", f.PaymentMethod != "", f.FailureCode != "", f.AmountMin > 0, f.AmountMax > 0,
+		f.Customer != "", f.Order != "", f.Currency != "", len(f.PaymentMethods) > 0, f.FailureCode != "", f.AmountMin > 0, f.AmountMax > 0,
 	} {
 		if given {
 			n++
@@ -162,7 +162,13 @@ func (s *statement) conditions(f Filter) (sql string) {
 	and("customer_reference = ", f.Customer != "", f.Customer)
 	and("order_reference = ", f.Order != "", f.Order)
 	and("currency = ", f.Currency != "", f.Currency)
-	and("payment_method = ", f.PaymentMethod != "", f.PaymentMethod)
+	switch len(f.PaymentMethods) {
+	case 0:
+	case 1:
+		and("payment_method = ", true, f.PaymentMethods[0])
+	default: // several ranges of the index, and no longer in its order
+		sql += " AND v.payment_method = ANY (" + s.arg(f.PaymentMethods) + ")"
+	}
 	and("failure_code = ", f.FailureCode != "", f.FailureCode)
 	and("amount >= ", f.AmountMin > 0, f.AmountMin)
 	and("amount <= ", f.AmountMax > 0, f.AmountMax)

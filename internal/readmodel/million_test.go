@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"payments/internal/order"
+	"payments/internal/secret/secrettest"
 	"payments/internal/seed"
 )
 
@@ -29,7 +31,7 @@ func TestRebuildOfAMillion(t *testing.T) {
 	end := time.Now().AddDate(0, 0, -32)
 	if err := seed.Run(t.Context(), seed.Config{
 		Write: s.writeOwner, Read: s.owner, Payments: *rebuildPayments, Merchants: 50, Timelines: *rebuildPayments,
-		Begin: end.AddDate(-1, 0, 0), End: end, Seed: 1,
+		Begin: end.AddDate(-1, 0, 0), End: end, Seed: 1, Methods: order.PaymentMethods(secrettest.Keys(t)),
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,10 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/devstack/devtest"
+	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/postgres"
+	"payments/internal/secret/secrettest"
 	"payments/internal/seed"
 )
 
@@ -66,6 +68,7 @@ func seeded(tb testing.TB, payments int) *pgxpool.Pool {
 	end := time.Now().AddDate(0, 0, -32)
 	if err := seed.Run(tb.Context(), seed.Config{
 		Write: owner, Read: owner, Payments: payments, Merchants: 50, Timelines: 1000, Begin: end.AddDate(-1, 0, 0), End: end, Seed: 1,
+		Methods: order.PaymentMethods(secrettest.Keys(tb)),
 	}); err != nil {
 		tb.Fatal(err)
 	}
@@ -126,7 +129,7 @@ func questions() []asked {
 		listing("customer", func(p Payment) Filter { return Filter{Customer: p.CustomerReference} }),
 		listing("order", func(p Payment) Filter { return Filter{Order: p.OrderReference} }),
 		listing("currency, deep", func(p Payment) Filter { return Filter{Currency: p.Currency, After: at(p)} }),
-		listing("payment method, deep", func(p Payment) Filter { return Filter{PaymentMethod: p.PaymentMethod, After: at(p)} }),
+		listing("payment method, deep", func(p Payment) Filter { return Filter{PaymentMethods: []string{p.PaymentMethod}, After: at(p)} }),
 		listing("failure code, deep", func(p Payment) Filter { return Filter{FailureCode: "card_declined", After: at(p)} }),
 		listing("exact amount", func(p Payment) Filter { return Filter{AmountMin: p.Amount, AmountMax: p.Amount} }),
 		listing("a day", func(p Payment) Filter {

@@ -147,11 +147,11 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 
 const insertRows = `
 	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
-		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, failure_code,
-		created_at, updated_at)
+		payment_method, payment_method_ciphertext, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines,
+		failure, failure_code, created_at, updated_at)
 	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured, amount_refunded,
-		placed->>'payment_method', coalesce(placed->>'capture_method', 'automatic'), placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'),
-		placed->>'reference', (placed->'lines')::jsonb, failure, failure->>'code', created_at, updated_at
+		placed->>'payment_method', decode(placed->>'payment_method_ciphertext', 'base64'), coalesce(placed->>'capture_method', 'automatic'),
+		placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'), placed->>'reference', (placed->'lines')::jsonb, failure, failure->>'code', created_at, updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, order_id text, sequence bigint, status text,
 		amount_captured bigint, amount_refunded bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
 	ON CONFLICT (merchant_id, payment_id) DO NOTHING`
@@ -164,11 +164,12 @@ const updateRows = `
 	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
 
 // insertTimeline keeps the data as it came, with members that only a later
-// version knows, but without the customer's address. A line that is there
+// version knows, but without the customer's address and the payment method. A line that is there
 // already is left: a rebuilt row walks through its old timeline.
 const insertTimeline = `
 	INSERT INTO payment_timeline (merchant_id, payment_id, sequence, event_id, type, data, occurred_at)
-	SELECT merchant_id, payment_id, sequence, event_id, type, data #- '{placed,customer,email_ciphertext}', occurred_at
+	SELECT merchant_id, payment_id, sequence, event_id, type,
+		data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}', occurred_at
 	FROM json_to_recordset($1::json) AS e (merchant_id text, payment_id text, sequence bigint, event_id text, type text,
 		data jsonb, occurred_at timestamptz)
 	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`

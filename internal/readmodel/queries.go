@@ -26,7 +26,8 @@ type Payment struct {
 	AmountCaptured          int64
 	AmountRefunded          int64
 	Currency                string
-	PaymentMethod           string
+	PaymentMethod           string // its fingerprint; the token itself where it has no ciphertext, of a row from before
+	PaymentMethodCiphertext []byte
 	CaptureMethod           payment.CaptureMethod
 	CustomerReference       string
 	CustomerEmailCiphertext []byte // nil when the client gave no address
@@ -47,13 +48,13 @@ func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
 
 const selectPayment = `
 	SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.amount, v.amount_captured, v.amount_refunded, v.currency,
-		v.payment_method, v.capture_method, v.customer_reference, v.customer_email_ciphertext, v.order_reference, v.lines, v.failure,
-		v.created_at, v.updated_at
+		v.payment_method, v.payment_method_ciphertext, v.capture_method, v.customer_reference, v.customer_email_ciphertext, v.order_reference,
+		v.lines, v.failure, v.created_at, v.updated_at
 	FROM payment_view v `
 
 func scanPayment(row pgx.CollectableRow) (p Payment, err error) {
 	err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured,
-		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.CaptureMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
+		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.PaymentMethodCiphertext, &p.CaptureMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
 		&p.OrderReference, &p.Lines, &p.Failure, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err

@@ -20,10 +20,10 @@ type source struct {
 // the first, whose time is created_at.
 var sourcePayments = source{ //nolint:gochecknoglobals // a constant, were structs constants
 	"payment_view", `merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
-		payment_method, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines, failure, failure_code,
-		created_at, updated_at`, `
+		payment_method, payment_method_ciphertext, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines,
+		failure, failure_code, created_at, updated_at`, `
 	SELECT p.merchant_id, p.id, p.order_id, o.sequence, p.status, p.currency, p.amount::bigint, p.amount_captured::bigint, p.amount_refunded::bigint,
-		p.payment_method, p.capture_method, o.customer_reference::text, o.customer_email_ciphertext, o.reference::text,
+		p.payment_method, p.payment_method_ciphertext, p.capture_method, o.customer_reference::text, o.customer_email_ciphertext, o.reference::text,
 		(SELECT jsonb_agg(jsonb_build_object('sku', l.sku, 'quantity', l.quantity, 'unit_amount', l.unit_amount) ORDER BY l.line)
 			FROM order_lines l WHERE l.merchant_id = o.merchant_id AND l.order_id = o.id),
 		CASE WHEN p.failure_code IS NOT NULL
@@ -44,7 +44,8 @@ var sourceRefunds = source{ //nolint:gochecknoglobals // a constant, were struct
 // back as it goes. The headers are names and values in turn, in pairs or flat.
 var sourceTimeline = source{ //nolint:gochecknoglobals // a constant, were structs constants
 	"payment_timeline", `merchant_id, payment_id, sequence, event_id, type, data, occurred_at`, `
-	SELECT o.merchant_id, d.data->>'payment_id', o.sequence, o.id, h.type, d.data #- '{placed,customer,email_ciphertext}', h.time::timestamptz
+	SELECT o.merchant_id, d.data->>'payment_id', o.sequence, o.id, h.type,
+		d.data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}', h.time::timestamptz
 	FROM outbox o,
 		LATERAL (SELECT convert_from(o.payload, 'UTF8')::jsonb AS data) d,
 		LATERAL (SELECT jsonb_path_query_array(to_jsonb(o.headers), 'lax $[*][*]') AS flat) f,

@@ -28,7 +28,7 @@ import (
 	"payments/internal/provider"
 	"payments/internal/provider/simulator"
 	"payments/internal/saga"
-	"payments/internal/secret"
+	"payments/internal/secret/secrettest"
 )
 
 // shop is a merchant's whole pipeline: the write model, its sagas, the bank, the
@@ -100,16 +100,9 @@ func (s *shop) work(ids payment.Generator) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	keyset, err := secret.NewCipherKeyset()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cipher, err := secret.ParseAEAD(keyset)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	pepper, cipher := secrettest.Keys(s.t)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: ids, Cipher: cipher, Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: time.Second,
+		Pool: s.write, IDs: ids, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: time.Second,
 	})
 	pause := func(int) time.Duration { return 20 * time.Millisecond }
 	worker, err := saga.NewWorker(s.write, saga.Config{

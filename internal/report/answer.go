@@ -64,6 +64,9 @@ type ApprovalRow struct {
 	Approved int64 `json:"approved"`
 	Declined int64 `json:"declined"`
 	Rate     Rate  `json:"rate"`
+	// A payment of the group, and its payment method, for NameMethods.
+	Example                 string `json:"example,omitzero"`
+	PaymentMethodCiphertext []byte `json:"payment_method_ciphertext,omitzero"`
 }
 
 // Rate is approved of all that were answered. Decimal has four digits, rounded half
@@ -124,7 +127,8 @@ func (r *Queries) Revenue(ctx context.Context, scope access.Scope, q Query) (Ans
 	return read[RevenueRow](ctx, r.pool, scope, q)
 }
 
-// ApprovalRate is by payment method unless the query says otherwise.
+// ApprovalRate is by payment method unless the query says otherwise. Its rows have
+// fingerprints for them until NameMethods.
 func (r *Queries) ApprovalRate(ctx context.Context, scope access.Scope, q Query) (Answer[ApprovalRow], error) {
 	a, err := read[ApprovalRow](ctx, r.pool, scope, q)
 	for i := range a.Rows {

@@ -58,9 +58,16 @@ var kinds = map[Kind]kind{
 	ApprovalRate: {
 		together: true, view: "report_approval_rate", groups: []string{"payment_method", "currency", "merchant"}, otherwise: []string{"payment_method"},
 		sql: func(p plan) string {
-			return fmt.Sprintf(`
-				SELECT %s, sum(payments)::bigint AS payments, sum(approved)::bigint AS approved, sum(declined)::bigint AS declined
+			rates := fmt.Sprintf(`
+				SELECT %s, max(example) AS example, sum(payments)::bigint AS payments, sum(approved)::bigint AS approved, sum(declined)::bigint AS declined
 				FROM report_approval_rate WHERE %s GROUP BY %s`, p.columns, p.where, p.numbers)
+			if !strings.Contains(p.names, "payment_method") {
+				return rates
+			}
+			// payments_id finds each group's example. Postgres breaks base64 into lines.
+			return fmt.Sprintf(`
+				SELECT r.*, replace(encode(p.payment_method_ciphertext, 'base64'), E'\n', '') AS payment_method_ciphertext
+				FROM (%s) r LEFT JOIN (SELECT id AS example, payment_method_ciphertext FROM payments) p USING (example)`, rates)
 		},
 	},
 	Failures: {

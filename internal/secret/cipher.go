@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,10 @@ import (
 )
 
 // Cipher encrypts what has to be read again. It is safe for concurrent use.
-type Cipher struct{ aead tink.AEAD }
+type Cipher struct {
+	aead    tink.AEAD
+	primary []byte // begins every ciphertext of the primary key
+}
 
 // NewCipherKeyset makes a fresh value for ParseAEAD: one AES-256-GCM key.
 func NewCipherKeyset() (string, error) { return generate(aead.AES256GCMKeyTemplate()) }
@@ -26,7 +30,15 @@ func ParseAEAD(keysetBase64JSON string) (*Cipher, error) {
 	if err != nil {
 		return nil, errors.New("holds a key that is not for authenticated encryption (AEAD)")
 	}
-	return &Cipher{a}, nil
+	primary, err := h.Primary()
+	if err != nil {
+		return nil, errors.New("has no usable primary key")
+	}
+	prefixed, ok := primary.Key().(interface{ OutputPrefix() []byte })
+	if !ok || len(prefixed.OutputPrefix()) == 0 {
+		return nil, errors.New("has a primary key without a version (its output prefix is RAW): it could not be rotated")
+	}
+	return &Cipher{a, prefixed.OutputPrefix()}, nil
 }
 
 // Encrypt binds the ciphertext to associatedData, which names the row and the
@@ -48,6 +60,10 @@ func (c *Cipher) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
 	}
 	return plaintext, nil
 }
+
+// Version is what every ciphertext of the primary key begins with; one that begins
+// otherwise needs an older key to be read.
+func (c *Cipher) Version() []byte { return bytes.Clone(c.primary) }
 
 // Format keeps the keys out of every %v.
 func (*Cipher) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "secret.Cipher") }

@@ -22,6 +22,7 @@ const (
 type Pepper struct {
 	mac     tink.MAC
 	primary []byte // begins every MAC of the primary key
+	older   []tink.MAC
 }
 
 // NewPepperKeyset makes a fresh value for ParseMAC.
@@ -64,17 +65,58 @@ func newPepper(h *keyset.Handle) (*Pepper, error) {
 	if !ok || len(key.OutputPrefix()) == 0 {
 		return nil, errors.New("has a primary key without a version (its output prefix is RAW): it could not be rotated")
 	}
-	return &Pepper{m, key.OutputPrefix()}, nil
+	p := &Pepper{mac: m, primary: key.OutputPrefix()}
+	for i := range h.Len() {
+		entry, err := h.Entry(i)
+		if err != nil || entry.IsPrimary() || entry.KeyStatus() != keyset.Enabled {
+			continue
+		}
+		older, err := alone(h, entry.KeyID())
+		if err != nil {
+			return nil, err
+		}
+		p.older = append(p.older, older)
+	}
+	return p, nil
+}
+
+// alone makes MACs by one key of the keyset.
+func alone(h *keyset.Handle, id uint32) (tink.MAC, error) {
+	m := keyset.NewManagerFromHandle(h)
+	if err := m.SetPrimary(id); err != nil {
+		return nil, errors.New("holds a key that cannot be used")
+	}
+	one, err := m.Handle()
+	if err != nil {
+		return nil, errors.New("holds a key that cannot be used")
+	}
+	made, err := mac.New(one)
+	if err != nil {
+		return nil, errors.New("holds a key that cannot be used")
+	}
+	return made, nil
 }
 
 // MAC is deterministic as long as the primary key is the same: Tink's prefix of
 // 5 bytes with the key's version, then 32 bytes.
-func (p *Pepper) MAC(data []byte) []byte {
-	m, err := p.mac.ComputeMAC(data)
+func (p *Pepper) MAC(data []byte) []byte { return compute(p.mac, data) }
+
+// MACs are those of every enabled key, the primary's first: what was stored under
+// any of them is found by one of these.
+func (p *Pepper) MACs(data []byte) [][]byte {
+	all := [][]byte{p.MAC(data)}
+	for _, m := range p.older {
+		all = append(all, compute(m, data))
+	}
+	return all
+}
+
+func compute(m tink.MAC, data []byte) []byte {
+	made, err := m.ComputeMAC(data)
 	if err != nil {
 		panic(fmt.Sprintf("secret: HMAC cannot fail: %v", err))
 	}
-	return m
+	return made
 }
 
 // Verify compares in constant time, with any enabled key.

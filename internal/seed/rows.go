@@ -2,6 +2,7 @@ package seed
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"payments/internal/payment"
 	"payments/internal/readmodel/term"
+	"payments/internal/secret"
 )
 
 // table is one COPY in its text format.
@@ -24,8 +26,8 @@ func writeTables() []*table {
 	return []*table{
 		{name: "orders", columns: "merchant_id, id, reference, customer_reference, currency, amount, status, sequence, created_at, updated_at"},
 		{name: "order_lines", columns: "merchant_id, order_id, line, sku, quantity, unit_amount"},
-		{name: "payments", columns: "merchant_id, id, order_id, status, currency, amount, amount_captured, amount_refunded, payment_method, capture_method, " +
-			"authorization_reference, capture_reference, failure_code, failure_step, failure_message, created_at, updated_at"},
+		{name: "payments", columns: "merchant_id, id, order_id, status, currency, amount, amount_captured, amount_refunded, payment_method, " +
+			"payment_method_ciphertext, capture_method, authorization_reference, capture_reference, failure_code, failure_step, failure_message, created_at, updated_at"},
 		{name: "refunds", columns: "merchant_id, id, payment_id, amount, reason, status, created_at, updated_at"},
 		{name: "stock_reservations", columns: "merchant_id, order_id, sku, quantity, state"},
 		{name: "sagas", columns: "merchant_id, id, definition, version, subject, state, step, rejection, abortable, data, created_at, updated_at"},
@@ -36,7 +38,7 @@ func writeTables() []*table {
 func readTables() []*table {
 	return []*table{
 		{name: "payment_view", columns: "merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded, payment_method, " +
-			"capture_method, customer_reference, order_reference, lines, failure, failure_code, created_at, updated_at"},
+			"payment_method_ciphertext, capture_method, customer_reference, order_reference, lines, failure, failure_code, created_at, updated_at"},
 		{name: "refund_view", columns: "merchant_id, payment_id, refund_id, amount, reason, status, created_at, updated_at"},
 		{name: "payment_term", columns: "merchant_id, term, payment_id"},
 		{name: "payment_timeline", columns: "merchant_id, payment_id, sequence, event_id, type, data, occurred_at"},
@@ -85,7 +87,7 @@ func newBatch() *batch {
 	return &batch{written: writeTables(), projected: readTables(), sold: map[article]int64{}}
 }
 
-func (b *batch) add(l life, timeline []string) error {
+func (b *batch) add(l life, methods *secret.Tokens, timeline []string) error {
 	o, total := l.order, l.order.Total()
 	amount, currency, sequence := total.Amount(), total.Currency().String(), int64(len(l.events))
 	status, state, sagaState := "failed", "released", "compensated"
@@ -105,6 +107,11 @@ func (b *batch) add(l life, timeline []string) error {
 			rejection = fmt.Sprintf(`{"step": %q, "code": %q, "detail": %q}`, l.failure.Step, l.failure.Code, l.failure.Message)
 		}
 	}
+	method, sealed, err := methods.Seal(o.PaymentMethod(), l.paymentID)
+	if err != nil {
+		return fmt.Errorf("seed an order: %w", err)
+	}
+	ciphertext := `\x` + hex.EncodeToString(sealed)
 	b.written[0].add(l.merchantID, l.orderID, o.Reference(), o.CustomerReference(), currency, amount, status, sequence, l.createdAt, l.updatedAt)
 	quantities, order := map[string]int64{}, []string{}
 	lines := make([]payment.LineData, 0, len(o.Lines()))
@@ -116,10 +123,9 @@ func (b *batch) add(l life, timeline []string) error {
 		quantities[line.SKU()] += line.Quantity()
 		lines = append(lines, payment.LineData{SKU: line.SKU(), Quantity: line.Quantity(), UnitAmount: line.UnitAmount()})
 	}
-	b.written[2].add(l.merchantID, l.paymentID, l.orderID, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(), string(o.CaptureMethod()),
+	b.written[2].add(l.merchantID, l.paymentID, l.orderID, string(l.status), currency, amount, captured, l.refund.amount, method, ciphertext, string(o.CaptureMethod()),
 		authorization, capture, l.failure.Code, l.failure.Step, l.failure.Message, l.createdAt, l.updatedAt)
-	data := fmt.Sprintf(`{"merchant_id": %q, "order_id": %q, "payment_id": %q, "amount": %d, "currency": %q, "payment_method": %q}`,
-		l.merchantID, l.orderID, l.paymentID, amount, currency, o.PaymentMethod())
+	data := fmt.Sprintf(`{"merchant_id": %q, "order_id": %q, "payment_id": %q, "amount": %d, "currency": %q}`, l.merchantID, l.orderID, l.paymentID, amount, currency)
 	b.written[5].add(l.merchantID, l.sagaID, "order", int64(1), l.orderID, sagaState, lastStep, rejection, "false", data, l.createdAt, l.endedAt)
 	if !l.stockRejected {
 		for _, sku := range order {
@@ -148,7 +154,7 @@ func (b *batch) add(l life, timeline []string) error {
 		}
 		failure = string(f)
 	}
-	b.projected[0].add(l.merchantID, l.paymentID, l.orderID, sequence, string(l.status), currency, amount, captured, l.refund.amount, o.PaymentMethod(),
+	b.projected[0].add(l.merchantID, l.paymentID, l.orderID, sequence, string(l.status), currency, amount, captured, l.refund.amount, method, ciphertext,
 		string(o.CaptureMethod()), o.CustomerReference(), o.Reference(), string(document), failure, l.failure.Code, l.createdAt, l.updatedAt)
 	for _, t := range term.Of(o.Reference(), o.CustomerReference()) {
 		b.projected[2].add(l.merchantID, t, l.paymentID)

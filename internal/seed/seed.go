@@ -16,6 +16,7 @@ import (
 
 	"payments/internal/payment"
 	"payments/internal/postgres"
+	"payments/internal/secret"
 )
 
 // Config of one run.
@@ -31,6 +32,7 @@ type Config struct {
 	// Begin and End of their creation. A key of a payment is kept for 31 days, and
 	// what is older than that has none.
 	Begin, End time.Time
+	Methods    *secret.Tokens // of payment methods
 	Seed       uint64
 	// Beside allows payments that are there already.
 	Beside bool
@@ -51,8 +53,8 @@ const (
 // stopped leaves nothing. Beside other payments it commits batch by batch instead, each
 // of them whole, with the indexes as they are. Its memory is a few batches.
 func Run(ctx context.Context, c Config) error {
-	if c.Payments < 1 || c.Merchants < 1 || !c.Begin.Before(c.End) || c.Write == nil || c.Read == nil {
-		return errors.New("seed: both pools, a number of payments and of merchants, and a span of time are needed")
+	if c.Payments < 1 || c.Merchants < 1 || !c.Begin.Before(c.End) || c.Write == nil || c.Read == nil || c.Methods == nil {
+		return errors.New("seed: both pools, the keys, a number of payments and of merchants, and a span of time are needed")
 	}
 	if c.Done == nil {
 		c.Done = func(int) {}
@@ -181,7 +183,7 @@ func (c Config) generate(ctx context.Context, g *generator, batches chan<- *batc
 				timeline = append(timeline, g.ids.New(payment.PrefixEvent))
 			}
 		}
-		if err := b.add(l, timeline); err != nil {
+		if err := b.add(l, c.Methods, timeline); err != nil {
 			return err
 		}
 		if b.payments < batchSize && n < c.Payments-1 {

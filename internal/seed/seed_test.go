@@ -13,7 +13,9 @@ import (
 
 	"payments/internal/audit"
 	"payments/internal/devstack/devtest"
+	"payments/internal/order"
 	"payments/internal/postgres"
+	"payments/internal/secret/secrettest"
 	"payments/internal/seed"
 )
 
@@ -29,10 +31,11 @@ func open(t *testing.T) *pgxpool.Pool {
 	return pool
 }
 
-func config(pool *pgxpool.Pool, payments int) seed.Config {
+func config(t *testing.T, pool *pgxpool.Pool, payments int) seed.Config {
+	t.Helper()
 	end := time.Now().AddDate(0, 0, -32)
 	return seed.Config{
-		Write: pool, Read: pool, Payments: payments, Merchants: 7, Timelines: payments, Begin: end.AddDate(-1, 0, 0), End: end, Seed: 1,
+		Write: pool, Read: pool, Payments: payments, Merchants: 7, Timelines: payments, Begin: end.AddDate(-1, 0, 0), End: end, Seed: 1, Methods: order.PaymentMethods(secrettest.Keys(t)),
 	}
 }
 
@@ -71,7 +74,7 @@ func TestTheAuditPassesOverWhatIsSeeded(t *testing.T) {
 	pool := open(t)
 	const payments = 3000
 	done := 0
-	c := config(pool, payments)
+	c := config(t, pool, payments)
 	c.Done = func(n int) { done = n }
 	if err := seed.Run(t.Context(), c); err != nil || done != payments {
 		t.Fatalf("%d: %v", done, err)

@@ -27,8 +27,8 @@ type Payload struct {
 }
 
 // Data has the ids and the status after the event always, the rest where the
-// event tells it. It never has the customer's address, nor what the provider
-// calls its operations.
+// event tells it. It never has the customer's address, nor the payment method, nor
+// what the provider calls its operations.
 type Data struct {
 	EventID  string         `json:"event_id"`
 	Sequence int64          `json:"sequence"` // of the order's events: 1, 2, 3 …
@@ -38,7 +38,6 @@ type Data struct {
 
 	Amount            int64                 `json:"amount,omitempty"`
 	Currency          string                `json:"currency,omitempty"`
-	PaymentMethod     string                `json:"payment_method,omitempty"`
 	CaptureMethod     payment.CaptureMethod `json:"capture_method,omitempty"`
 	OrderReference    string                `json:"order_reference,omitempty"`
 	CustomerReference string                `json:"customer_reference,omitempty"`
@@ -70,7 +69,7 @@ func decode(m inbox.Message) (e event, err error) {
 	}}
 	if placed := d.Placed; placed != nil {
 		p.Data.Amount, p.Data.Currency = placed.Amount, placed.Currency
-		p.Data.PaymentMethod, p.Data.CaptureMethod = placed.PaymentMethod, placed.CaptureMethod
+		p.Data.CaptureMethod = placed.CaptureMethod
 		p.Data.OrderReference, p.Data.CustomerReference = placed.Reference, placed.Customer.Reference
 	}
 	if d.Authorization != nil {
