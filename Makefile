@@ -39,6 +39,7 @@ build: ## Build bin/payments
 # -count=1: the tools' tests read files outside of their module, which go test's cache does not see.
 test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/saga/... for some, TESTFLAGS for go test
 	cd tools && $(BIN)/gotestsum --format pkgname -- -count=1 ./...
+	cd client && $(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
 
 .PHONY: test-kafka
@@ -69,14 +70,21 @@ bench-reports: ## Live queries, caches and materialized views side by side, for 
 timing: ## Ask by measurement whether verifying a secret takes a time that tells of it; SAMPLES=50000 asks thoroughly
 	DUDECT_SAMPLES=$(SAMPLES) go test -count=1 -p 1 -v -run 'TellsNothingByItsTime' ./internal/secret ./internal/provider
 
+.PHONY: generate
+# That the committed code is what this writes, a test in tools/ holds.
+generate: ## Generate the Go client from the OpenAPI document
+	cd tools && go tool oapi-codegen -config ../client/generate/config.yaml -o ../client/api.gen.go ../internal/api/openapi.yaml
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check the code, the import direction and that every go.mod file is tidy
 	$(BIN)/golangci-lint run ./...
 	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd client && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
+	cd client && go mod tidy -diff
 
 .PHONY: lint-openapi
 lint-openapi: ## Check the OpenAPI document (needs Node.js 20.19 or 22.12, and npm's registry once)
@@ -96,6 +104,7 @@ fmt: $(BIN)/golangci-lint ## Format the code
 	$(BIN)/golangci-lint fmt ./...
 	cd tools && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
 	cd bench && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+	cd client && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
 
 .PHONY: kafka-up
 kafka-up: ## Start a real Apache Kafka on this machine (needs Java 17 and Maven)

@@ -76,3 +76,5 @@ require (
 )
 
 replace payments => ../
+
+replace payments/client => ../client

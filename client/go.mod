@@ -1,0 +1,3 @@
+module payments/client
+
+go 1.26.0
