@@ -42,7 +42,7 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	s.url = again.vars["PAYMENTS_URL"]
-	if diff := cmp.Diff(won, read[payment](again, s.url+"/v1/payments/"+won.ID)); diff != "" {
+	if diff := cmp.Diff(won, again.payment(s, won.ID)); diff != "" {
 		t.Errorf("the earlier payment: %s", diff)
 	}
 	if diff := cmp.Diff(won, again.paid(s, "demo-1", order("D-1", "pm_card_visa"))); diff != "" {
@@ -99,15 +99,17 @@ func startDemo(t *testing.T, dir string) (*process, *world) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	transport := &http.Transport{MaxIdleConnsPerHost: 4}
-	t.Cleanup(transport.CloseIdleConnections)
-	w := &world{t: t, dir: t.TempDir(), vars: map[string]string{}, http: &http.Client{Transport: transport, Timeout: 45 * time.Second}}
+	w := &world{t: t, dir: t.TempDir(), vars: map[string]string{}}
+	w.http = w.httpClient(&http.Transport{MaxIdleConnsPerHost: 4})
 	for s := bufio.NewScanner(f); s.Scan(); {
 		name, value, ok := strings.Cut(s.Text(), "=")
 		if !ok || !strings.HasPrefix(name, "PAYMENTS_") || strings.ContainsAny(value, "'\" ") {
 			t.Errorf("demo.env has a line that is no plain NAME=value: %q", name)
 		}
 		w.vars[name] = value
+	}
+	for _, name := range []string{"PAYMENTS_ADMIN_URL", "PAYMENTS_SIMULATOR_URL"} {
+		w.elsewhere.Store(strings.TrimPrefix(w.vars[name], "http://"), true)
 	}
 	for _, url := range []string{w.vars["PAYMENTS_ADMIN_URL"] + "/readyz", w.vars["PAYMENTS_SIMULATOR_URL"] + "/healthz"} {
 		if missing := w.answers(url); missing != "" {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+
+	"payments/client"
 )
 
 // SIGTERM while a call to the bank is under way and its client waits for the
@@ -33,7 +35,7 @@ func TestTermDrains(t *testing.T) {
 	if code := s.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
-	if a := <-answered; a.status != http.StatusOK || decode[payment](t, a).Status != "succeeded" {
+	if a := <-answered; a.status != http.StatusOK || decode[client.Payment](t, a).Status != client.PaymentStatusSucceeded {
 		t.Errorf("the waiting client was answered %d %s", a.status, a.body)
 	}
 	w.leasesGivenBack()

@@ -1,17 +1,21 @@
 package test
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+
+	"payments/client"
 )
 
 // ends of the simulator's payment methods: the status, and for a failed payment
@@ -60,6 +64,7 @@ func (w *world) load(rng *rand.Rand, services ...*service) *load {
 	methods := slices.Sorted(maps.Keys(ends))
 	for c := range clients {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		merchant := l.merchant(own)
 		l.wg.Go(func() {
 			tick := time.NewTicker(pace)
 			defer tick.Stop()
@@ -69,12 +74,23 @@ func (w *world) load(rng *rand.Rand, services ...*service) *load {
 					return
 				case <-tick.C:
 				}
-				l.pay(own, fmt.Sprintf("load-%d-%d", c, n), methods[own.IntN(len(methods))])
+				l.pay(merchant, own, fmt.Sprintf("load-%d-%d", c, n), methods[own.IntN(len(methods))])
 			}
 		})
 	}
 	w.t.Cleanup(l.end)
 	return l
+}
+
+// merchant turns to one of the services at each try, and tries as long as its context lets it.
+func (l *load) merchant(rng *rand.Rand) *client.Client {
+	balanced := &http.Client{Timeout: l.w.http.Timeout, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.URL.Host = strings.TrimPrefix(l.services[rng.IntN(len(l.services))].url, "http://")
+		return l.w.http.Transport.RoundTrip(r)
+	})}
+	return l.w.api(l.services[0], l.w.vars["PAYMENTS_API_KEY"],
+		client.WithHTTPClient(balanced), client.WithTries(0), client.WithBackoff(3*pace, 3*pace), client.WithRetryFunc(l.retried))
 }
 
 // end lets every request that was begun be answered.
@@ -84,56 +100,41 @@ func (l *load) end() {
 }
 
 // pay posts until it is accepted, and sometimes once more after that.
-func (l *load) pay(rng *rand.Rand, key, method string) {
+func (l *load) pay(merchant *client.Client, rng *rand.Rand, key, method string) {
 	ctx, cancel := context.WithTimeout(l.w.t.Context(), answeredWithin)
 	defer cancel()
-	body := order("O-"+key, method)
-	first := l.accept(ctx, rng, key, body)
-	if first == nil {
+	params := client.CreatePaymentParams{IdempotencyKey: key}
+	first, err := merchant.CreatePayment(ctx, order("O-"+key, method), &params)
+	if err != nil {
+		l.w.t.Errorf("key %s was not accepted within %s: %v", key, answeredWithin, err)
 		return
 	}
 	l.mu.Lock()
-	l.accepted = append(l.accepted, acceptance{decode[payment](l.w.t, *first).ID, key, method})
+	l.accepted = append(l.accepted, acceptance{first.Value.ID, key, method})
 	l.mu.Unlock()
-	if rng.IntN(4) == 0 {
-		again := l.accept(ctx, rng, key, body)
-		if again != nil && (!bytes.Equal(again.body, first.body) || again.header.Get("Idempotent-Replayed") != "true") {
-			l.w.t.Errorf("key %s was answered %s and then, Idempotent-Replayed: %q, %s", key, first.body,
-				again.header.Get("Idempotent-Replayed"), again.body)
-		}
+	if rng.IntN(4) > 0 {
+		return
+	}
+	again, err := merchant.CreatePayment(ctx, order("O-"+key, method), &params)
+	if err != nil {
+		l.w.t.Errorf("key %s was not answered again: %v", key, err)
+		return
+	}
+	if diff := cmp.Diff(first.Value, again.Value); diff != "" || !again.Replayed() {
+		l.w.t.Errorf("key %s was answered %v again, replayed: %v, with another payment: %s", key, again.Status, again.Replayed(), diff)
 	}
 }
 
-// accept repeats the request while nobody answers or the answer is to do so.
-func (l *load) accept(ctx context.Context, rng *rand.Rand, key, body string) *answer {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			l.w.t.Errorf("key %s was not accepted within %s", key, answeredWithin)
-			return nil
-		case <-pause.C:
+// retried counts what the client repeats. Faults may leave a call without an answer
+// or have it refused for now; anything else that the client would bear is a failure.
+func (l *load) retried(r client.Retry) {
+	why := "no answer"
+	if p, refused := errors.AsType[*client.ProblemError](r.Err); refused {
+		why = string(p.Code)
+		if p.Code != client.ProblemCodeServiceUnavailable && p.Code != client.ProblemCodeIdempotencyKeyInUse {
+			l.w.t.Errorf("a payment was answered %v", p)
 		}
-		s := l.services[rng.IntN(len(l.services))]
-		a, err := l.w.send(ctx, http.MethodPost, s.url+"/v1/payments", l.w.vars["PAYMENTS_API_KEY"], body,
-			map[string]string{"Idempotency-Key": key})
-		switch {
-		case err != nil:
-			l.retried("no answer")
-		case a.status == http.StatusAccepted:
-			return &a
-		case a.status == http.StatusServiceUnavailable || a.status == http.StatusConflict && decode[problem](l.w.t, a).Code == "idempotency_key_in_use":
-			l.retried(http.StatusText(a.status))
-		default:
-			l.w.t.Errorf("key %s was answered %d %s", key, a.status, a.body)
-			return nil
-		}
-		pause.Reset(pace + time.Duration(rng.Int64N(int64(2*pace))))
 	}
-}
-
-func (l *load) retried(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.retries[why]++
@@ -169,8 +170,8 @@ func (l *load) verify() {
 		t.Errorf("%d payments were accepted and %d exist", len(l.accepted), n)
 	}
 	for _, a := range l.accepted {
-		p := read[payment](l.w, l.services[0].url+"/v1/payments/"+a.id)
-		got := [3]string{p.Status}
+		p := l.w.payment(l.services[0], a.id)
+		got := [3]string{string(p.Status)}
 		if p.Failure != nil {
 			got[1], got[2] = p.Failure.Code, p.Failure.Step
 		}

@@ -3,8 +3,10 @@
 // signals and the environment, and kills them. Every test that breaks something
 // ends with `payments audit -settled`.
 //
-// Of the project it imports devstack alone: what it wants to know it asks the
-// program, the database or the simulator's ledger.
+// Of the project it imports devstack, the client that merchants use, and what holds
+// answers against the OpenAPI document: what it wants to know it asks the program,
+// the database or the simulator's ledger. Every answer of the API that comes to its
+// HTTP client is held against the document.
 package test
 
 import (

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"payments/client"
 	"payments/internal/devstack"
 	"payments/internal/devstack/devtest"
 )
@@ -112,7 +113,7 @@ func (w *world) refuses(s *service, during, hang time.Duration) {
 	for rounds := 0; ; rounds++ {
 		var wg sync.WaitGroup
 		for _, r := range []struct{ method, path, body string }{
-			{http.MethodPost, "/v1/payments", order("A-away", "pm_card_visa")},
+			{http.MethodPost, "/v1/payments", encode(order("A-away", "pm_card_visa"))},
 			{http.MethodGet, "/v1/payments", ""},
 			{http.MethodGet, "/v1/payments/pay_01jz0000000000000000000000", ""},
 			{http.MethodGet, "/v1/payments/pay_01jz0000000000000000000000/timeline", ""},
@@ -147,7 +148,7 @@ func (w *world) refused(s *service, method, path, body string, hang time.Duratio
 		return
 	}
 	if a.status != http.StatusServiceUnavailable || a.header.Get("Content-Type") != "application/problem+json" ||
-		a.header.Get("Retry-After") == "" || decode[problem](w.t, a).Code != "service_unavailable" {
+		a.header.Get("Retry-After") == "" || decode[client.Problem](w.t, a).Code != client.ProblemCodeServiceUnavailable {
 		w.t.Errorf("%s %s: %d %v %s", method, path, a.status, a.header, a.body)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"payments/client"
 )
 
 // canary is in what is submitted and must be in no answer.
@@ -124,8 +126,8 @@ func TestWhatIsRefusedLeavesNoRow(t *testing.T) {
 
 func (r refusal) check(t *testing.T, a answer) {
 	t.Helper()
-	p := decode[problem](t, a)
-	if a.status != r.status || p.Status != r.status || p.Code != r.code || p.Title == "" || p.Detail == "" || p.Type != "/problems/"+r.code ||
+	p := decode[client.Problem](t, a)
+	if a.status != r.status || int(p.Status) != r.status || string(p.Code) != r.code || p.Title == "" || p.Detail == "" || p.Type != "/problems/"+r.code ||
 		p.RequestID == "" || p.RequestID != a.header.Get("Request-Id") || a.header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("%s: %d %v %s", r.about, a.status, a.header, a.body)
 	}

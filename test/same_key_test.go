@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"payments/client"
 )
 
 func TestAHundredClientsPostOneKeyAtOnce(t *testing.T) {
@@ -29,7 +31,7 @@ func TestAHundredClientsPostOneKeyAtOnce(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if a.status == http.StatusConflict && decode[problem](t, a).Code == "idempotency_key_in_use" {
+				if a.status == http.StatusConflict && decode[client.Problem](t, a).Code == client.ProblemCodeIdempotencyKeyInUse {
 					if inUse[c]++; a.header.Get("Retry-After") == "" {
 						t.Error("a 409 does not say when to repeat the request")
 					}
@@ -65,11 +67,11 @@ func TestAHundredClientsPostOneKeyAtOnce(t *testing.T) {
 			t.Errorf("%d rows in %s, want 1", n, table)
 		}
 	}
-	id := decode[payment](t, answers[0]).ID
+	id := decode[client.Payment](t, answers[0]).ID
 	if got, want := w.ledger(id), []string{"authorization succeeded", "capture succeeded"}; !slices.Equal(got, want) {
 		t.Errorf("the bank's ledger has %v, want %v", got, want)
 	}
-	if all := read[list[operation]](w, w.vars["PAYMENTS_PROVIDER_URL"]+"/v1/operations").Data; len(all) != 2 {
+	if all := w.operations(""); len(all) != 2 {
 		t.Errorf("the bank's ledger has %v", all)
 	}
 }

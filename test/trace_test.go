@@ -52,7 +52,7 @@ func TestATraceCoversThePaymentFromClientToConsumer(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	w := newWorld(t, parts{})
 	s := w.serve(map[string]string{"PAYMENTS_TRACES_ENDPOINT": receiver.URL + "/v1/traces", "PAYMENTS_TRACES_RATIO": "0"})
-	a, err := w.send(t.Context(), http.MethodPost, s.url+"/v1/payments", w.vars["PAYMENTS_API_KEY"], order("traced", "pm_card_visa"),
+	a, err := w.send(t.Context(), http.MethodPost, s.url+"/v1/payments", w.vars["PAYMENTS_API_KEY"], encode(order("traced", "pm_card_visa")),
 		map[string]string{"Idempotency-Key": "traced", "Prefer": "wait=30", "Traceparent": "00-" + trace + "-" + parent + "-01"})
 	if err != nil || a.status != http.StatusOK {
 		t.Fatalf("%d %s %v", a.status, a.body, err)

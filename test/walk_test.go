@@ -3,12 +3,14 @@ package test
 import (
 	"bytes"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"payments/client"
 )
 
 // The walk of the README, and what it does not show: that another merchant sees
@@ -68,7 +70,7 @@ func TestWalk(t *testing.T) {
 }
 
 // walkKeys repeats walk-1, in all the ways that the contract tells apart.
-func (w *world) walkKeys(s *service, won payment) {
+func (w *world) walkKeys(s *service, won client.Payment) {
 	w.t.Helper()
 	var answers []answer
 	for range 2 {
@@ -78,7 +80,7 @@ func (w *world) walkKeys(s *service, won payment) {
 		}
 		answers = append(answers, a)
 		if a.status != http.StatusAccepted || a.header.Get("Idempotent-Replayed") != "true" ||
-			a.header.Get("Location") != "/v1/payments/"+won.ID || decode[payment](w.t, a).Status != "processing" {
+			a.header.Get("Location") != "/v1/payments/"+won.ID || decode[client.Payment](w.t, a).Status != client.PaymentStatusProcessing {
 			w.t.Errorf("replay: %d %v %s", a.status, a.header, a.body)
 		}
 	}
@@ -90,18 +92,20 @@ func (w *world) walkKeys(s *service, won payment) {
 		w.t.Errorf("the replay that waits shows another outcome: %s", diff)
 	}
 	for _, c := range []struct {
-		about, key, body, code string
-		status                 int
+		about, key string
+		request    client.PaymentRequest
+		code       client.ProblemCode
+		status     int
 	}{
 		{"another body under the key", "walk-1", order("A-2", "pm_card_visa"), "idempotency_key_reused", http.StatusUnprocessableEntity},
 		{"no key", "", order("A-3", "pm_card_visa"), "idempotency_key_missing", http.StatusBadRequest},
 		{"the paid order under another key", "walk-2", order("A-1", "pm_card_visa"), "order_already_paid", http.StatusConflict},
 	} {
-		a, err := w.post(s, c.key, c.body, nil)
+		a, err := w.post(s, c.key, c.request, nil)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if p := decode[problem](w.t, a); a.status != c.status || p.Code != c.code || p.RequestID == "" ||
+		if p := decode[client.Problem](w.t, a); a.status != c.status || p.Code != c.code || p.RequestID == "" ||
 			p.RequestID != a.header.Get("Request-Id") || a.header.Get("Content-Type") != "application/problem+json" {
 			w.t.Errorf("%s: %d %s", c.about, a.status, a.body)
 		}
@@ -112,60 +116,63 @@ func (w *world) walkKeys(s *service, won payment) {
 	}
 }
 
-func (w *world) walkQueries(s *service, won payment) {
+func (w *world) walkQueries(s *service, won client.Payment) {
 	w.t.Helper()
-	if diff := cmp.Diff(won, read[payment](w, s.url+"/v1/payments/"+won.ID)); diff != "" {
+	c := w.merchant(s)
+	if diff := cmp.Diff(won, w.payment(s, won.ID)); diff != "" {
 		w.t.Errorf("GET one: %s", diff)
 	}
-	var types []string
-	for i, e := range read[list[entry]](w, s.url+"/v1/payments/"+won.ID+"/timeline").Data {
+	timeline, err := c.GetPaymentTimeline(w.t.Context(), won.ID, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var types []client.EventType
+	for i, e := range timeline.Value.Data {
 		types = append(types, e.Type)
 		if e.Sequence != int64(i+1) || len(e.Attempts) == 0 && i > 0 {
 			w.t.Errorf("entry %d of the timeline: %+v", i+1, e)
 		}
 	}
-	if want := []string{"order.placed", "stock.reserved", "payment.authorized", "payment.captured", "order.confirmed"}; !slices.Equal(types, want) {
+	if want := []client.EventType{"order.placed", "stock.reserved", "payment.authorized", "payment.captured", "order.confirmed"}; !slices.Equal(types, want) {
 		w.t.Errorf("the timeline has %v, want %v", types, want)
 	}
 
-	all := read[list[payment]](w, s.url+"/v1/payments?limit=100").Data
-	if len(all) != 4 || !slices.IsSortedFunc(all, func(a, b payment) int { return strings.Compare(b.ID, a.ID) }) {
+	list := func(params client.ListPaymentsParams) (all []client.Payment) {
+		w.t.Helper()
+		for p, err := range c.Payments(w.t.Context(), &params) {
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+		return all
+	}
+	all := list(client.ListPaymentsParams{Limit: 100})
+	if len(all) != 4 || !slices.IsSortedFunc(all, func(a, b client.Payment) int { return strings.Compare(b.ID, a.ID) }) {
 		w.t.Errorf("the list has %d payments, want 4, newest first: %+v", len(all), all)
 	}
-	var paged []payment
-	query := "/v1/payments?customer=cust-42&currency=EUR&status=succeeded&limit=1"
-	for next := query; next != ""; {
-		page := read[list[payment]](w, s.url+next)
-		paged = append(paged, page.Data...)
-		if next = ""; page.HasMore && page.NextCursor != nil && len(paged) < 10 {
-			next = query + "&cursor=" + url.QueryEscape(*page.NextCursor)
-		}
-	}
-	succeeded := slices.DeleteFunc(all, func(p payment) bool { return p.Status != "succeeded" })
+	paged := list(client.ListPaymentsParams{Customer: "cust-42", Currency: client.CurrencyEUR, Status: []client.PaymentStatus{client.PaymentStatusSucceeded}, Limit: 1})
+	succeeded := slices.DeleteFunc(all, func(p client.Payment) bool { return p.Status != client.PaymentStatusSucceeded })
 	if diff := cmp.Diff(succeeded, paged); diff != "" || len(paged) != 2 {
 		w.t.Errorf("page by page came other succeeded payments: %s", diff)
 	}
-	for _, none := range []string{"order=A-9", "currency=USD", "customer=cust-4", "status=canceled", "created_to=2020-01-01T00:00:00Z"} {
-		if got := read[list[payment]](w, s.url+"/v1/payments?"+none).Data; len(got) != 0 {
-			w.t.Errorf("with %s the list has %+v", none, got)
+	for _, none := range []client.ListPaymentsParams{
+		{Order: "A-9"}, {Currency: client.CurrencyUSD}, {Customer: "cust-4"}, {Status: []client.PaymentStatus{client.PaymentStatusCanceled}},
+		{CreatedTo: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)},
+	} {
+		if got := list(none); len(got) != 0 {
+			w.t.Errorf("with %+v the list has %+v", none, got)
 		}
 	}
 
-	other := w.vars["PAYMENTS_API_KEY_2"]
-	for _, path := range []string{"/v1/payments/" + won.ID, "/v1/payments/" + won.ID + "/timeline"} {
-		a, err := w.get(s.url+path, other)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if a.status != http.StatusNotFound || decode[problem](w.t, a).Code != "not_found" {
-			w.t.Errorf("another merchant's GET %s: %d %s", path, a.status, a.body)
-		}
+	other := w.api(s, w.vars["PAYMENTS_API_KEY_2"])
+	if a, err := other.GetPayment(w.t.Context(), won.ID, nil); client.CodeOf(err) != client.ProblemCodeNotFound {
+		w.t.Errorf("another merchant reads the payment: %+v, %v", a, err)
 	}
-	a, err := w.get(s.url+"/v1/payments", other)
-	if err != nil {
-		w.t.Fatal(err)
+	if a, err := other.GetPaymentTimeline(w.t.Context(), won.ID, nil); client.CodeOf(err) != client.ProblemCodeNotFound {
+		w.t.Errorf("another merchant reads its timeline: %+v, %v", a, err)
 	}
-	if l := decode[list[payment]](w.t, a); a.status != http.StatusOK || len(l.Data) != 0 {
-		w.t.Errorf("another merchant's list: %d %s", a.status, a.body)
+	if a, err := other.ListPayments(w.t.Context(), nil); err != nil || len(a.Value.Data) != 0 {
+		w.t.Errorf("another merchant's list: %+v, %v", a, err)
 	}
 }

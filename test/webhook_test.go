@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"payments/client"
 )
 
 // The service is killed while a receiver holds its first delivery: after another
@@ -49,12 +51,11 @@ func TestMerchantIsToldOfEveryEventOverAKill(t *testing.T) {
 	}))
 	t.Cleanup(receiver.Close)
 	s := w.serve(nil)
-	made, err := w.send(t.Context(), http.MethodPost, s.url+"/v1/webhook_endpoints", w.vars["PAYMENTS_API_KEY"],
-		fmt.Sprintf(`{"url":%q,"events":["*"]}`, receiver.URL), map[string]string{"Idempotency-Key": "hook"})
-	if err != nil || made.status != http.StatusCreated {
-		t.Fatalf("%d %s %v", made.status, made.body, err)
+	made, err := w.merchant(s).CreateWebhookEndpoint(t.Context(), client.WebhookEndpointRequest{URL: receiver.URL, Events: []string{"*"}}, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if verifier, err = standardwebhooks.NewWebhook(decode[struct{ Secret string }](t, made).Secret); err != nil {
+	if verifier, err = standardwebhooks.NewWebhook(made.Value.Secret); err != nil {
 		t.Fatal(err)
 	}
 	w.paid(s, "told", order("told", "pm_card_visa"))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type world struct {
 	vars      map[string]string // of every subcommand
 	db        *pgxpool.Pool     // what the test itself looks with, as the tables' owner
 	http      *http.Client
+	elsewhere sync.Map // hosts that are no API's: admin addresses and the simulator's
 	simulator *process
 	services  int
 	notified  string // the first service's address, to which the simulator sends its webhooks; empty beside a demo
@@ -53,9 +55,8 @@ func newWorld(t *testing.T, p parts) *world {
 	if p.brokers == nil {
 		p.brokers = devtest.Brokers(t)
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 100, MaxConnsPerHost: 100}
-	t.Cleanup(transport.CloseIdleConnections)
-	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Transport: transport, Timeout: 45 * time.Second}}
+	w := &world{t: t, dir: t.TempDir()}
+	w.http = w.httpClient(&http.Transport{MaxIdleConnsPerHost: 100, MaxConnsPerHost: 100})
 	w.vars = map[string]string{
 		"PAYMENTS_DATABASE_URL":     p.database.URL,
 		"PAYMENTS_KAFKA_BROKERS":    strings.Join(p.brokers, ","),
@@ -69,6 +70,7 @@ func newWorld(t *testing.T, p parts) *world {
 		"PAYMENTS_PROVIDER_HORIZON": "4s",
 	}
 	w.vars["PAYMENTS_PROVIDER_URL"] = "http://" + w.vars["PAYMENTS_SIMULATOR_ADDR"]
+	w.elsewhere.Store(w.vars["PAYMENTS_SIMULATOR_ADDR"], true)
 	for line := range strings.Lines(w.must("secrets")) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.HasPrefix(name, "PAYMENTS_") {
 			w.vars[name] = value
@@ -155,6 +157,7 @@ func (w *world) serve(vars map[string]string) *service {
 	}
 	maps.Copy(s.vars, vars)
 	s.url, s.admin = "http://"+s.vars["PAYMENTS_ADDR"], "http://"+s.vars["PAYMENTS_ADMIN_ADDR"]
+	w.elsewhere.Store(s.vars["PAYMENTS_ADMIN_ADDR"], true)
 	s.start()
 	s.awaitReady()
 	return s
