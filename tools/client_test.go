@@ -3,6 +3,8 @@ package tools
 import (
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -16,5 +18,15 @@ func TestTheClientIsAsGenerated(t *testing.T) {
 	}
 	if read(t, fresh) != read(t, "../client/api.gen.go") {
 		t.Error("client/api.gen.go is not what the OpenAPI document comes to: run `make generate`")
+	}
+}
+
+// What the README shows of the client is in a program that is compiled and linted.
+func TestTheReadmesGoIsThePrograms(t *testing.T) {
+	indented := regexp.MustCompile(`(?m)^\t`)
+	program := indented.ReplaceAllString(read(t, "../client/examples/pay/main.go"), "")
+	blocks := regexp.MustCompile("(?s)\n```go\n(.*?)```\n").FindAllStringSubmatch(read(t, "../README.md"), -1)
+	if len(blocks) != 1 || !strings.Contains(program, blocks[0][1]) {
+		t.Errorf("README.md has %d blocks of Go, of which client/examples/pay/main.go has to be made", len(blocks))
 	}
 }
