@@ -103,7 +103,7 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	if err := payment.CheckText(a.by.Operator, payment.MaxReference); err != nil {
 		return a, fmt.Errorf("-operator %w", err)
 	}
-	if err := payment.CheckText(a.by.Reason, 1000); err != nil {
+	if err := payment.CheckReason(a.by.Reason); err != nil {
 		return a, fmt.Errorf("-reason %w", err)
 	}
 	if verb == "propose" && (succeeded == "") == (rejected == "") {

@@ -88,13 +88,17 @@ func address(from netip.Addr) string {
 	return from.Unmap().WithZone("").String()
 }
 
-// InsertKey refuses a merchant that does not exist with CodeNotFound.
+// InsertKey refuses a merchant that does not exist with CodeNotFound, and an expiry
+// that is not to come with CodeInvalid.
 func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO api_keys (id, merchant_id, role, mac, networks, expires_at) VALUES ($1, nullif($2, ''), $3, $4, $5::cidr[], $6)`,
 		k.ID, k.MerchantID, k.Role, k.MAC, texts(k.Networks), k.ExpiresAt)
-	if postgres.Constraint(err) == "api_keys_merchant_id_fkey" {
+	switch postgres.Constraint(err) {
+	case "api_keys_merchant_id_fkey":
 		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)
+	case "api_keys_expiry": // by the database's clock, which may be past it when ours is not
+		return errExpired().Because(err)
 	}
 	if err != nil {
 		return fmt.Errorf("insert api key: %w", err)

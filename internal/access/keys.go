@@ -165,6 +165,12 @@ func (k *Keys) List(ctx context.Context, merchantID, after string, limit int) ([
 	return pgx.CollectRows(rows, scanKey)
 }
 
+func errExpired() *payment.Error {
+	return &payment.Error{Code: payment.CodeInvalid, Message: "The API key is not valid.", Fields: []payment.FieldError{
+		{Pointer: "/expires_at", Code: "time_invalid", Message: "must be an RFC 3339 time that is still to come"},
+	}}
+}
+
 func errNoKey() *payment.Error {
 	return payment.Errorf(payment.CodeNotFound, "There is no such API key.")
 }

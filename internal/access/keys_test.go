@@ -17,10 +17,12 @@ import (
 	"payments/internal/secret"
 )
 
-func refusedKey(err error) bool {
+func refusedAs(err error, code payment.Code) bool {
 	e, ok := errors.AsType[*payment.Error](err)
-	return ok && e.Code == payment.CodeUnauthenticated
+	return ok && e.Code == code
 }
+
+func refusedKey(err error) bool { return refusedAs(err, payment.CodeUnauthenticated) }
 
 func request(key string) idempotency.Request {
 	return idempotency.Request{MerchantID: "key_of_an_operator", Key: key}
@@ -69,7 +71,13 @@ func TestNetworksAndExpiry(t *testing.T) {
 			t.Errorf("%v from nowhere: %v", c.networks, err)
 		}
 	}
-	text, _ := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, ExpiresAt: &over})
+	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, ExpiresAt: &over}, render); !refusedAs(err, payment.CodeInvalid) {
+		t.Errorf("a key that is expired already: %v", err)
+	}
+	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor})
+	if _, err := pool.Exec(t.Context(), `UPDATE api_keys SET created_at = $2, expires_at = $3 WHERE id = $1`, key.ID, over.Add(-time.Second), over); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := a.Authenticate(t.Context(), text, here); !refusedKey(err) {
 		t.Errorf("expired: %v", err)
 	}

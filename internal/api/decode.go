@@ -196,6 +196,16 @@ func (f *fields) text(p *string, at string, limit int) {
 	}
 }
 
+// reason refuses an operator's words that are given and say nothing.
+func (f *fields) reason(p *string, at string) {
+	if p == nil {
+		return
+	}
+	if err := payment.CheckReason(*p); err != nil {
+		*f = append(*f, payment.FieldError{Pointer: at, Code: "text_invalid", Message: err.Error()})
+	}
+}
+
 // merge adds the domain's verdict, less what follows from a missing member.
 func (f *fields) merge(err error) error {
 	if err == nil {

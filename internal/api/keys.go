@@ -98,7 +98,7 @@ func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 		}
 	}
 	if q.ExpiresAt != nil {
-		at, err := time.Parse(time.RFC3339, *q.ExpiresAt)
+		at, err := payment.ParseTime(*q.ExpiresAt)
 		if err != nil || !at.After(now) {
 			f = append(f, payment.FieldError{Pointer: "/expires_at", Code: "time_invalid", Message: "must be an RFC 3339 time that is still to come"})
 		}

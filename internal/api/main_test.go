@@ -50,6 +50,7 @@ const providerSecret = "whsec_of-the-test"
 type world struct {
 	t         *testing.T
 	pool      *pgxpool.Pool
+	owner     string // URL
 	ids       payment.Generator
 	cipher    *secret.Cipher
 	methods   *secret.Tokens
@@ -102,13 +103,14 @@ func (l *logbook) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	database := devtest.Database(t)
+	pool, err := postgres.Open(t.Context(), database.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
 	w := &world{
-		t: t, pool: pool, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
+		t: t, pool: pool, owner: database.OwnerURL, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
 		registry: prometheus.NewRegistry(), log: &logbook{},
 	}
 	var pepper *secret.Pepper

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -17,8 +16,8 @@ import (
 
 const (
 	maxParkedLimit = 100
-	shownMessages  = 100 // of one key, at most
-	maxReason      = 1000
+	shownMessages  = 100  // of one key, at most
+	maxPlainText   = 1000 // characters
 )
 
 // parkedResource is a key whose messages wait for a person. Messages counts all
@@ -150,7 +149,7 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 
 // plainText is what Postgres takes for a text, of a length that a name may have.
 func plainText(s string) bool {
-	if utf8.RuneCountInString(s) > maxReason {
+	if utf8.RuneCountInString(s) > maxPlainText {
 		return false
 	}
 	for _, r := range s {
@@ -274,6 +273,7 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	}
 	var f fields
 	reason := take(&f, q.Reason, "/reason")
+	f.reason(q.Reason, "/reason")
 	if all := q.All != nil && *q.All; !all {
 		take(&f, q.Offset, "/offset")
 	} else if q.Offset != nil {
@@ -282,13 +282,7 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	if utf8.RuneCountInString(reason) > maxReason {
-		return invalid("/reason", "text_invalid", "must have at most "+strconv.Itoa(maxReason)+" characters")
-	}
 	remaining, err := s.Parked.Discard(ctx, id, c.principal.KeyID, reason, q.Offset)
-	if errors.Is(err, inbox.ErrNoReason) {
-		return invalid("/reason", "text_invalid", "must say why, in text")
-	}
 	if errors.Is(err, inbox.ErrNotFirst) {
 		return payment.Errorf(payment.CodeParkedMoved, "The message at this offset is not the key's first, or not any more.").Because(err)
 	}

@@ -216,7 +216,7 @@ func (s *server) actOnSaga(ctx context.Context, c *call) error {
 func (q actRequest) read(operator, act string) (by order.By, v order.Verdict, err error) {
 	var f fields
 	by = order.By{Operator: operator, Reason: take(&f, q.Reason, "/reason")}
-	f.text(q.Reason, "/reason", maxReason)
+	f.reason(q.Reason, "/reason")
 	switch {
 	case act != "propose" && q.Verdict != nil:
 		f = append(f, payment.FieldError{Pointer: "/verdict", Code: "member_unknown", Message: "belongs to a proposal"})
@@ -234,7 +234,7 @@ func (q actRequest) read(operator, act string) (by order.By, v order.Verdict, er
 		}
 		f.text(q.Verdict.Reference, "/verdict/reference", payment.MaxReference)
 		f.text(q.Verdict.Code, "/verdict/code", payment.MaxReference)
-		if f.text(q.Verdict.Detail, "/verdict/detail", maxReason); q.Verdict.Detail != nil {
+		if f.reason(q.Verdict.Detail, "/verdict/detail"); q.Verdict.Detail != nil {
 			v.Detail = *q.Verdict.Detail
 		}
 	}

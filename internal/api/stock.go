@@ -10,7 +10,10 @@ import (
 	"payments/internal/payment"
 )
 
-const maxStockItems = 1000
+const (
+	maxStockPage  = 1000
+	maxStockItems = 400 // of one request: as many as fit into its body, however long their names are
+)
 
 type stockItem struct {
 	Merchant *string `json:"merchant"`
@@ -38,7 +41,7 @@ func (s *server) listStock(ctx context.Context, c *call) error {
 	if c.wantsCSV() {
 		return s.exportStock(c, merchantID)
 	}
-	limit, err := c.limit(maxStockItems, maxStockItems)
+	limit, err := c.limit(maxStockPage, maxStockPage)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // inbox_discarded that says who did it and why, and its id counts as seen: it is
 // not applied when it comes again. The key stays parked while messages wait.
 func (p *Parked) Discard(ctx context.Context, id, by, reason string, offset *int64) (remaining int64, err error) {
-	by, reason = strings.TrimSpace(by), strings.TrimSpace(reason)
+	by, reason = strings.TrimSpace(by), strings.Trim(reason, " ")
 	if by == "" || reason == "" || clean(by) != by || clean(reason) != reason {
 		return 0, ErrNoReason
 	}
@@ -75,7 +75,9 @@ func strike(ctx context.Context, tx pgx.Tx, id string, key ParkedKey, m ParkedMe
 		INSERT INTO inbox_discarded (parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at,
 			discarded_by, reason)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.ParkedAt, by, reason); err != nil {
+		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.ParkedAt, by, reason); postgres.Constraint(err) == "inbox_discarded_reason" {
+		return ErrNoReason
+	} else if err != nil {
 		return fmt.Errorf("write the discard down: %w", err)
 	}
 	messageID, usable := Message{Headers: m.Headers}.id()

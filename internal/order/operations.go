@@ -64,7 +64,10 @@ func Acts() []string {
 
 // Act does one of Acts. verdict is that of a proposal.
 func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verdict) error {
-	var err error
+	err := checkAct(by, verdict)
+	if err != nil {
+		return err
+	}
 	switch act {
 	case "retry":
 		err = o.desk.Retry(ctx, by, id)
@@ -89,6 +92,31 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 		o.due()
 	}
 	return explained(err)
+}
+
+// checkAct refuses what the columns of saga_actions would. Whether a verdict is whole is the engine's to say.
+func checkAct(by By, v Verdict) error {
+	var fields []payment.FieldError
+	refuse := func(pointer string, err error) {
+		if err != nil {
+			fields = append(fields, payment.FieldError{Pointer: pointer, Code: "text_invalid", Message: err.Error()})
+		}
+	}
+	refuse("/operator", payment.CheckText(by.Operator, payment.MaxReference))
+	refuse("/reason", payment.CheckReason(by.Reason))
+	if v.Reference != "" {
+		refuse("/verdict/reference", payment.CheckText(v.Reference, payment.MaxReference))
+	}
+	if v.Code != "" {
+		refuse("/verdict/code", payment.CheckText(v.Code, payment.MaxReference))
+	}
+	if v.Detail != "" {
+		refuse("/verdict/detail", payment.CheckReason(v.Detail))
+	}
+	if len(fields) > 0 {
+		return &payment.Error{Code: payment.CodeInvalid, Message: "The act is not valid.", Fields: fields}
+	}
+	return nil
 }
 
 // explained makes the engine's refusals the domain's.

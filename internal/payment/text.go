@@ -3,6 +3,9 @@ package payment
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -28,6 +31,37 @@ func validText(s string, limit int) error {
 
 // CheckText refuses what is not 1 to limit characters of text on one line.
 func CheckText(s string, limit int) error { return validText(s, limit) }
+
+// MaxReason is the length of an operator's reason, in characters.
+const MaxReason = 1000
+
+// CheckReason refuses what is no line of text, and what says nothing: spaces alone.
+func CheckReason(s string) error {
+	if err := validText(s, MaxReason); err != nil {
+		return err
+	}
+	if strings.Trim(s, " ") == "" {
+		return errors.New("must say why")
+	}
+	return nil
+}
+
+// CheckPaymentMethod refuses what is no token of the provider's.
+func CheckPaymentMethod(s string) error { return validPaymentMethod(s) }
+
+// timeForm is RFC 3339 as it stands there, while time.Parse takes hours of one digit
+// and a comma before the fraction, too (go.dev/issue/54580). T and Z are capitals, and
+// there is no leap second. openapi.yaml has the same.
+var timeForm = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`)
+
+// ParseTime takes a date-time of RFC 3339.
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || !timeForm.MatchString(s) {
+		return time.Time{}, errors.New("must be an RFC 3339 time")
+	}
+	return t, nil
+}
 
 // validToken is 1 to limit ASCII letters, digits, dots, underscores and hyphens,
 // beginning with a letter or digit.

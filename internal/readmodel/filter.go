@@ -140,8 +140,13 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 	case "order":
 		return setReference(&f.Order)
 	case "payment_method":
-		f.PaymentMethods = make([]string, 1)
-		return setReference(&f.PaymentMethods[0])
+		return func(value string) (string, string) {
+			if err := payment.CheckPaymentMethod(value); err != nil {
+				return "payment_method_invalid", err.Error()
+			}
+			f.PaymentMethods = []string{value}
+			return "", ""
+		}
 	case "failure_code":
 		return setReference(&f.FailureCode)
 	case "amount_min":
@@ -254,9 +259,9 @@ func setReference(to *string) func(string) (string, string) {
 
 func setTime(to *time.Time) func(string) (string, string) {
 	return func(value string) (string, string) {
-		t, err := time.Parse(time.RFC3339, value)
+		t, err := payment.ParseTime(value)
 		if err != nil {
-			return "time_invalid", "must be an RFC 3339 time"
+			return "time_invalid", err.Error()
 		}
 		*to = t
 		return "", ""

@@ -102,7 +102,7 @@ func ParseQuery(k Kind, values url.Values, now time.Time) (Query, error) {
 func parseDay(s string) (time.Time, error) {
 	t, err := time.Parse(time.DateOnly, s)
 	if err != nil {
-		t, err = time.Parse(time.RFC3339, s)
+		t, err = payment.ParseTime(s)
 	}
 	t = t.UTC()
 	if err != nil || !t.Equal(t.Truncate(24*time.Hour)) || t.Year() < earliestYear || t.Format(time.DateOnly) > latestDay {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,12 +90,10 @@ func (g Guard) checkURL(text string) (code, message string) {
 	switch {
 	case len(text) > maxURL:
 		return invalid, "must have at most " + strconv.Itoa(maxURL) + " bytes"
-	case err != nil || u.Opaque != "" || u.Host == "" || !visible(text):
-		return invalid, "must be an absolute URL in visible ASCII characters"
+	case err != nil || u.Opaque != "" || u.Host == "":
+		return invalid, "must be an absolute URL"
 	case u.Scheme != "https" && (!g.AllowPrivate || u.Scheme != "http"):
 		return "url_scheme", "must begin with https://"
-	case !strings.HasPrefix(text, u.Scheme+"://"):
-		return invalid, "must have its scheme in lower case"
 	case u.User != nil:
 		return "url_credentials", "must not hold credentials"
 	case strings.Contains(text, "#"):
@@ -105,7 +104,10 @@ func (g Guard) checkURL(text string) (code, message string) {
 			return "url_port", "must have the port 443, 80, or one from 1024 to 65535"
 		}
 	}
-	return g.checkHost(strings.TrimSuffix(u.Hostname(), "."))
+	if code, message = g.checkHost(strings.TrimSuffix(u.Hostname(), ".")); code == "" && !urlForm.MatchString(text) {
+		return invalid, "must be an absolute URL in the characters of RFC 3986, its scheme in lower case"
+	}
+	return code, message
 }
 
 func (g Guard) checkHost(host string) (code, message string) {
@@ -133,11 +135,8 @@ func (g Guard) checkHost(host string) (code, message string) {
 	return "", ""
 }
 
-func visible(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || c == '\\' {
-			return false
-		}
-	}
-	return s != ""
-}
+// urlForm is of RFC 3986, while url.Parse takes what it must not have. The column and
+// openapi.yaml have the same.
+var urlForm = regexp.MustCompile(`^https?://` +
+	`(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?)(:[0-9]{1,5})?` +
+	`([/?]([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$`)

@@ -1,0 +1,312 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"payments/internal/access"
+	"payments/internal/idempotency"
+	"payments/internal/order"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+)
+
+// boundaryWorld gives the layers what a value has to be beside.
+type boundaryWorld struct {
+	*world
+	prompt       *pgxpool.Pool // of the owner, who may write every column
+	n            int
+	saga, parked string
+}
+
+func (w *boundaryWorld) fresh() string {
+	w.n++
+	return fmt.Sprint("k-", w.n)
+}
+
+func (w *boundaryWorld) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.pool.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// parkedSaga waits for a person at a step whose outcome two of them can tell.
+func (w *boundaryWorld) parkedSaga() string {
+	w.t.Helper()
+	if w.saga == "" {
+		id := w.placed("parked", "")
+		if err := w.pool.QueryRow(w.t.Context(), `
+			UPDATE sagas SET state = 'parked', parked = '{}', parked_from = 'running', step = 'authorize_payment', due_at = NULL
+			WHERE subject = (SELECT order_id FROM payments WHERE id = $1) RETURNING id`, id).Scan(&w.saga); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return w.saga
+}
+
+// parkOne gives a parked key, the same until it was discarded.
+func (w *boundaryWorld) parkOne() (id string, err error) {
+	w.t.Helper()
+	var waits bool
+	if err := w.pool.QueryRow(w.t.Context(), `SELECT EXISTS (SELECT FROM inbox_parked_keys WHERE id = $1)`, w.parked).Scan(&waits); err != nil {
+		return "", err
+	}
+	if !waits {
+		w.parked = w.park(w.ids.New(payment.PrefixOrder), "{}")
+	}
+	return w.parked, nil
+}
+
+func (w *boundaryWorld) act(act, reason string, v order.Verdict) error {
+	return w.orders.Operations().Act(w.t.Context(), order.By{Operator: "ada", Reason: reason}, w.parkedSaga(), act, v)
+}
+
+func (w *boundaryWorld) newKey(spec access.KeySpec) error {
+	_, err := w.api.Keys.Create(w.t.Context(), idempotency.Request{MerchantID: "of the test", Key: w.fresh()}, spec,
+		func(k access.APIKey) (idempotency.Response, error) {
+			return idempotency.Response{ResourceID: k.ID, Status: 201}, nil
+		})
+	return err
+}
+
+// at follows a pointer into a document of maps and slices.
+func at(document any, pointer string) any {
+	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
+		switch in := document.(type) {
+		case map[string]any:
+			document = in[token]
+		case []any:
+			i, _ := strconv.Atoi(token)
+			document = in[i]
+		}
+	}
+	return document
+}
+
+func put(document map[string]any, pointer string, v any) {
+	parent, name := pointer[:strings.LastIndexByte(pointer, '/')], pointer[strings.LastIndexByte(pointer, '/')+1:]
+	if parent == "" {
+		document[name] = v
+		return
+	}
+	at(document, parent).(map[string]any)[name] = v
+}
+
+func encode(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // no value of a test can make it fail
+	}
+	return string(b)
+}
+
+// inHeader: the member is no part of the body.
+func (m member) inHeader() bool { return !strings.HasPrefix(m.pointer, "/") }
+
+func (m member) request(w *boundaryWorld, v any) map[string]any {
+	body := m.of.body(w)
+	switch {
+	case m.inHeader():
+	case m.with != nil:
+		m.with(body, v)
+	default:
+		put(body, m.pointer, v)
+	}
+	return body
+}
+
+// byDocument holds the request against openapi.yaml.
+func (m member) byDocument(w *boundaryWorld, v any) error {
+	if m.inHeader() {
+		return document(w.t).Validate("/components/parameters/IdempotencyKey/schema", v)
+	}
+	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(encode(m.request(w, v))))
+	if err != nil {
+		return err
+	}
+	return document(w.t).Validate(m.of.schema, parsed)
+}
+
+// byHTTP is nil for a request that is done, and an error for one that is refused
+// because of the member; anything else fails the test.
+func (m member) byHTTP(w *boundaryWorld, v any) error {
+	w.t.Helper()
+	headers := key(w.fresh())
+	if m.inHeader() {
+		headers = []string{m.pointer, v.(string)}
+		w.exec(`DELETE FROM idempotency_keys`)
+	}
+	a := w.do(m.of.method, m.of.path(w), m.of.key(w), encode(m.request(w, v)), headers...)
+	if a.status == m.of.status {
+		return nil
+	}
+	if m.inHeader() && a.status == 400 && strings.HasPrefix(a.at(w.t, "code").(string), "idempotency_key_") {
+		return errors.New(a.body)
+	}
+	for _, refusal := range w.refused(m.pointer, a, 400, payment.CodeInvalid) {
+		if at, _, _ := strings.Cut(refusal, " "); at == m.pointer || strings.HasPrefix(at, m.pointer+"/") {
+			return errors.New(a.body)
+		}
+	}
+	w.t.Errorf("%s %.60q: %d %s", m.pointer, fmt.Sprint(v), a.status, a.body)
+	return errors.New(a.body)
+}
+
+// bySQL inserts a row with the value, and updates one to it, as a person at a prompt
+// would; the error of either is that of both.
+func (m member) bySQL(w *boundaryWorld, column string, v any) error {
+	w.t.Helper()
+	if m.column != nil {
+		v = m.column(v)
+	}
+	given := map[string]any{column: v}
+	maps.Copy(given, m.beside)
+	inserted := w.written(given, nil)
+	table, name, _ := strings.Cut(column, ".")
+	if table == "inbox_discarded" { // which nobody updates
+		return inserted
+	}
+	updated := w.written(m.beside, func(tx pgx.Tx, ctid map[string]string) error {
+		if name == "on_hand" {
+			name = "received = $1, on_hand" // which is conserved
+		}
+		_, err := tx.Exec(w.t.Context(), `UPDATE `+table+` SET `+name+` = $1 WHERE ctid = $2::tid`, v, ctid[table])
+		return err
+	})
+	if postgres.Constraint(inserted) != postgres.Constraint(updated) || (inserted == nil) != (updated == nil) {
+		w.t.Errorf("%s %.60q: an INSERT says %v, an UPDATE %v", column, fmt.Sprint(v), inserted, updated)
+	}
+	return inserted
+}
+
+type row struct {
+	table  string
+	values map[string]any
+}
+
+// written inserts a row of each table, with the given values in place of its own
+// (table.column), hands the rows' places to then, and undoes all of it.
+func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid map[string]string) error) error {
+	w.t.Helper()
+	merchant, now := w.ids.New(payment.PrefixMerchant), time.Now()
+	id := func(prefix string) string { return w.ids.New(prefix) }
+	order, pay, ref, saga := id(payment.PrefixOrder), id(payment.PrefixPayment), id(payment.PrefixRefund), id(payment.PrefixSaga)
+	errUndo := errors.New("undo")
+	ctid := map[string]string{}
+	err := postgres.InTx(w.t.Context(), w.prompt, func(tx pgx.Tx) error {
+		for _, r := range []row{
+			{"merchants", map[string]any{"id": merchant, "name": "Shop"}},
+			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "mac": make([]byte, 32)}},
+			{"idempotency_keys", map[string]any{
+				"merchant_id": merchant, "key": "k", "fingerprint": make([]byte, 32), "resource_id": pay, "status": 202, "header": "{}", "body": []byte("{}"),
+			}},
+			{"orders", map[string]any{
+				"merchant_id": merchant, "id": order, "reference": "o", "customer_reference": "c", "currency": "EUR", "amount": 1, "status": "placed", "sequence": 1,
+				"created_at": now,
+			}},
+			{"order_lines", map[string]any{"merchant_id": merchant, "order_id": order, "line": 0, "sku": "A", "quantity": 1, "unit_amount": 1}},
+			{"payments", map[string]any{
+				"merchant_id": merchant, "id": pay, "order_id": order, "status": "processing", "currency": "EUR", "amount": 1, "payment_method": "pm_x",
+				"capture_method": "automatic", "created_at": now,
+			}},
+			{"refunds", map[string]any{"merchant_id": merchant, "id": ref, "payment_id": pay, "amount": 1, "status": "pending", "created_at": now}},
+			{"stock", map[string]any{"merchant_id": merchant, "sku": "A", "received": 1, "on_hand": 1}},
+			{"webhook_endpoints", map[string]any{"merchant_id": merchant, "id": id(payment.PrefixEndpoint), "url": hookURL, "events": []string{"*"}}},
+			{"sagas", map[string]any{
+				"merchant_id": merchant, "id": saga, "definition": "order", "version": 1, "subject": order, "state": "running", "step": "s", "abortable": true,
+				"data": "{}", "due_at": now,
+			}},
+			{"saga_actions", map[string]any{
+				"merchant_id": merchant, "saga_id": saga, "number": 1, "action": "propose", "operator": "ada", "reason": "r", "step": "s",
+				"verdict": map[string]any{"verdict": "succeeded", "reference": "op_1"},
+			}},
+			{"inbox_discarded", map[string]any{
+				"parked_key": "prk_1", "consumer": "c", "topic": "t", "partition": 0, "offset": 0, "key": []byte{}, "headers": "{}", "value": []byte{}, "error": "e",
+				"parked_at": now, "discarded_by": "ada", "reason": "r",
+			}},
+		} {
+			for name, v := range given {
+				if table, column, _ := strings.Cut(name, "."); table == r.table {
+					r.values[column] = v
+				}
+			}
+			if r.table == "api_keys" && r.values["role"] == "merchant" && r.values["merchant_id"] == nil {
+				r.values["merchant_id"] = merchant
+			}
+			if on, ok := r.values["on_hand"]; ok {
+				r.values["received"] = on
+			}
+			at, err := r.insert(w, tx)
+			if err != nil {
+				return err
+			}
+			ctid[r.table] = at
+		}
+		if then != nil {
+			if err := then(tx, ctid); err != nil {
+				return err
+			}
+		}
+		return errUndo
+	})
+	if errors.Is(err, errUndo) {
+		return nil
+	}
+	return err
+}
+
+func (r row) insert(w *boundaryWorld, tx pgx.Tx) (ctid string, err error) {
+	names := slices.Sorted(maps.Keys(r.values))
+	args, columns, places := make([]any, len(names)), make([]string, len(names)), make([]string, len(names))
+	for i, name := range names {
+		args[i], columns[i], places[i] = r.values[name], pgx.Identifier{name}.Sanitize(), "$"+strconv.Itoa(i+1)
+	}
+	err = tx.QueryRow(w.t.Context(), `INSERT INTO `+r.table+` (`+strings.Join(columns, ", ")+`) VALUES (`+strings.Join(places, ", ")+`) RETURNING ctid::text`, args...).Scan(&ctid)
+	return ctid, err
+}
+
+// One table, one verdict: of the document, the domain, the API and the database.
+func TestBoundariesAgree(t *testing.T) {
+	w := &boundaryWorld{world: newWorld(t)}
+	var err error
+	if w.prompt, err = postgres.Open(t.Context(), w.owner); err != nil {
+		t.Fatal(err)
+	}
+	defer w.prompt.Close()
+	for _, m := range members() {
+		for _, b := range slices.Concat(m.values...) {
+			name := fmt.Sprintf("%s %s %.60q", m.of.schema[strings.LastIndexByte(m.of.schema, '/'):], m.pointer, fmt.Sprint(b.value))
+			if err := m.byDocument(w, b.value); (err == nil) != (b.valid || b.unsaid&inDocument != 0) {
+				t.Errorf("%s: the document says %v", name, err)
+			}
+			if m.domain != nil {
+				if err := m.domain(w, b.value); (err == nil) != b.valid {
+					t.Errorf("%s: the domain says %v", name, err)
+				}
+			}
+			if err := m.byHTTP(w, b.value); (err == nil) != b.valid {
+				t.Errorf("%s: the API says %v", name, err)
+			}
+			for _, column := range m.kept {
+				err := m.bySQL(w, column, b.value)
+				by := postgres.Constraint(err)
+				if (err == nil) != (b.valid || b.unsaid&inDatabase != 0) || err != nil && !postgres.DataError(err) || err != nil && by != "" != (b.refusedBy != "") ||
+					by != "" && !slices.Contains(strings.Fields(b.refusedBy), by) {
+					t.Errorf("%s: the database says of %s: %v", name, column, err)
+				}
+			}
+		}
+	}
+}

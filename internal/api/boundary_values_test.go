@@ -1,0 +1,139 @@
+package api
+
+import (
+	"strconv"
+	"strings"
+
+	"payments/internal/access"
+	"payments/internal/payment"
+)
+
+func valid(values ...any) (all []boundary) {
+	for _, v := range values {
+		all = append(all, boundary{value: v, valid: true})
+	}
+	return all
+}
+
+func refused(by string, values ...any) (all []boundary) {
+	for _, v := range values {
+		all = append(all, boundary{value: v, refusedBy: by})
+	}
+	return all
+}
+
+// unsaid: why is for who reads the table.
+func unsaid(in layer, why, by string, values ...any) []boundary {
+	if why == "" {
+		panic("why?")
+	}
+	all := refused(by, values...)
+	for i := range all {
+		all[i].unsaid = in
+	}
+	return all
+}
+
+func long(n int) string { return strings.Repeat("x", n) }
+
+// lines of text of at most n characters.
+func text(n int, tooLong, control string) [][]boundary {
+	return [][]boundary{
+		valid("x", long(n), strings.Repeat("ü", n), strings.Repeat("🎁", n), "a\u00a0b", "日本 🎁", "\u200b"),
+		refused(tooLong, "", long(n+1), strings.Repeat("ü", n+1)),
+		refused(control, "a\nb", "a\x01b", "a\x7fb", "a\u0085b", "\t"),
+		refused("", "a\x00b"),
+	}
+}
+
+func reasons(by string) [][]boundary {
+	return append(text(payment.MaxReason, by, by), valid(" a "), refused(by, " ", "     "))
+}
+
+const hookURL = "https://example.com/"
+
+func urls() [][]boundary {
+	const form = "webhook_endpoints_url"
+	return [][]boundary{
+		valid(hookURL, "https://example.com", "https://example.com?a=b", "https://example.com./", "https://example.com:443/", "https://example.com:1024/",
+			"https://example.com:65535/", "https://a-b_c.example.com/a/b;c?d=%C3%BC", "https://8.8.8.8/", "https://[2606:4700::1111]/",
+			"https://"+long(63)+".example.com/", hookURL+strings.Repeat("a", 2048-len(hookURL))),
+		refused(form, "", "example.com", "/", "https://", "https:///a", "https:example.com", "ftp://example.com/", "HTTPS://example.com/", " "+hookURL,
+			"https://a:b@example.com/", "https://a@example.com/", hookURL+"#f", hookURL+"#", hookURL+"a b", hookURL+"a\n", hookURL+"ü", hookURL+`\a`, hookURL+"%zz", hookURL+"%a", hookURL+"[a]",
+			hookURL+"?%zz", hookURL+"|", hookURL+"<a>", "https://exämple.com/", "https://example..com/", "https://.example.com/", "https://-example.com/",
+			"https://example.com:/", "https://example.com:a/", "https://example.com:443443/", "https://"+long(64)+".example.com/",
+			hookURL+strings.Repeat("a", 2049-len(hookURL))),
+		refused("", hookURL+"\x00"),
+		unsaid(inDatabase|inDocument, "webhook.Guard knows which addresses and ports may be delivered to", "", "http://example.com/", "https://127.0.0.1/",
+			"https://10.1.2.3/", "https://[::1]/", "https://169.254.169.254/", "https://localhost/", "https://a.internal/", "https://2130706433/",
+			"https://example.com:22/", "https://example.com:0/", "https://example.com:65536/"),
+		unsaid(inDatabase, "as above", "", "https://[:::]/"),
+	}
+}
+
+func eventTypes() []any {
+	all := make([]any, len(payment.EventTypes))
+	for i, e := range payment.EventTypes {
+		all[i] = string(e)
+	}
+	return all
+}
+
+func emails() [][]boundary {
+	const why = "the database sees a ciphertext"
+	return [][]boundary{
+		valid("a@b", "ada@example.com", "a.b+c@sub.example.com", "o'hara@example.com", "ü@exämple.com", "日本@例え.jp", "a@b_c", long(64)+"@"+long(189), "!#$%&'*+-/=?^_`{|}~@x"),
+		unsaid(inDatabase, why, "", "", "a", "@", "a@", "@b", "a@@b", "a@b@c", "a b@c", "a@b ", " a@b", ".a@b", "a.@b", "a..b@c", "a@.b", "a@b.", "a@b..c", `"a"@b`,
+			"a(c)@b", "Ada <a@b>", "<a@b>", "a,b@c", "a@[127.0.0.1]", "a@b\n", "a\u00a0b@c", "a\x00@b", "a\x7f@b", long(64)+"@"+long(190)),
+	}
+}
+
+func skus() [][]boundary {
+	return [][]boundary{
+		valid("A", "0", "a._-", long(payment.MaxSKU)),
+		refused("sku_format", "", ".a", "-a", "_a", long(payment.MaxSKU+1), "ä", "a b", "a\n", "a/b", "a+"),
+		refused("", "a\x00"),
+	}
+}
+
+// orNone is for a member that may be left out, and whose constructor would take the
+// empty text for that: the API refuses it.
+func orNone(v any) string {
+	if v == "" {
+		return "\x00"
+	}
+	return v.(string)
+}
+
+func words(v any) []string {
+	all := []string{}
+	for _, word := range v.([]any) {
+		all = append(all, word.(string))
+	}
+	return all
+}
+
+func parseNetworks(all []string) error {
+	for _, n := range all {
+		if _, err := access.ParseNetwork(n); err != nil {
+			return err
+		}
+	}
+	if len(all) > access.MaxNetworks {
+		return payment.Errorf(payment.CodeInvalid, "%s", "more than "+strconv.Itoa(access.MaxNetworks))
+	}
+	return nil
+}
+
+// plain text, as Postgres takes it, of a length that a name may have.
+func plain() [][]boundary {
+	return [][]boundary{valid("x", long(maxPlainText), "a\nb", "ü"), refused("", "", long(maxPlainText+1), "a\x00")}
+}
+
+func actions() [][]boundary {
+	all := refused("", "", "payments:delete", "payments")
+	for _, a := range access.Actions() {
+		all = append(all, valid(string(a))...)
+	}
+	return [][]boundary{all}
+}
