@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -28,6 +27,17 @@ type boundaryWorld struct {
 	prompt       *pgxpool.Pool // of the owner, who may write every column
 	n            int
 	saga, parked string
+}
+
+func newBoundaryWorld(t *testing.T) *boundaryWorld {
+	t.Helper()
+	w := &boundaryWorld{world: newWorld(t)}
+	var err error
+	if w.prompt, err = postgres.Open(t.Context(), w.owner); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.prompt.Close)
+	return w
 }
 
 func (w *boundaryWorld) fresh() string {
@@ -191,100 +201,9 @@ func (m member) bySQL(w *boundaryWorld, column string, v any) error {
 	return inserted
 }
 
-type row struct {
-	table  string
-	values map[string]any
-}
-
-// written inserts a row of each table, with the given values in place of its own
-// (table.column), hands the rows' places to then, and undoes all of it.
-func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid map[string]string) error) error {
-	w.t.Helper()
-	merchant, now := w.ids.New(payment.PrefixMerchant), time.Now()
-	id := func(prefix string) string { return w.ids.New(prefix) }
-	order, pay, ref, saga := id(payment.PrefixOrder), id(payment.PrefixPayment), id(payment.PrefixRefund), id(payment.PrefixSaga)
-	errUndo := errors.New("undo")
-	ctid := map[string]string{}
-	err := postgres.InTx(w.t.Context(), w.prompt, func(tx pgx.Tx) error {
-		for _, r := range []row{
-			{"merchants", map[string]any{"id": merchant, "name": "Shop"}},
-			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "mac": make([]byte, 32)}},
-			{"idempotency_keys", map[string]any{
-				"merchant_id": merchant, "key": "k", "fingerprint": make([]byte, 32), "resource_id": pay, "status": 202, "header": "{}", "body": []byte("{}"),
-			}},
-			{"orders", map[string]any{
-				"merchant_id": merchant, "id": order, "reference": "o", "customer_reference": "c", "currency": "EUR", "amount": 1, "status": "placed", "sequence": 1,
-				"created_at": now,
-			}},
-			{"order_lines", map[string]any{"merchant_id": merchant, "order_id": order, "line": 0, "sku": "A", "quantity": 1, "unit_amount": 1}},
-			{"payments", map[string]any{
-				"merchant_id": merchant, "id": pay, "order_id": order, "status": "processing", "currency": "EUR", "amount": 1, "payment_method": "pm_x",
-				"capture_method": "automatic", "created_at": now,
-			}},
-			{"refunds", map[string]any{"merchant_id": merchant, "id": ref, "payment_id": pay, "amount": 1, "status": "pending", "created_at": now}},
-			{"stock", map[string]any{"merchant_id": merchant, "sku": "A", "received": 1, "on_hand": 1}},
-			{"webhook_endpoints", map[string]any{"merchant_id": merchant, "id": id(payment.PrefixEndpoint), "url": hookURL, "events": []string{"*"}}},
-			{"sagas", map[string]any{
-				"merchant_id": merchant, "id": saga, "definition": "order", "version": 1, "subject": order, "state": "running", "step": "s", "abortable": true,
-				"data": "{}", "due_at": now,
-			}},
-			{"saga_actions", map[string]any{
-				"merchant_id": merchant, "saga_id": saga, "number": 1, "action": "propose", "operator": "ada", "reason": "r", "step": "s",
-				"verdict": map[string]any{"verdict": "succeeded", "reference": "op_1"},
-			}},
-			{"inbox_discarded", map[string]any{
-				"parked_key": "prk_1", "consumer": "c", "topic": "t", "partition": 0, "offset": 0, "key": []byte{}, "headers": "{}", "value": []byte{}, "error": "e",
-				"parked_at": now, "discarded_by": "ada", "reason": "r",
-			}},
-		} {
-			for name, v := range given {
-				if table, column, _ := strings.Cut(name, "."); table == r.table {
-					r.values[column] = v
-				}
-			}
-			if r.table == "api_keys" && r.values["role"] == "merchant" && r.values["merchant_id"] == nil {
-				r.values["merchant_id"] = merchant
-			}
-			if on, ok := r.values["on_hand"]; ok {
-				r.values["received"] = on
-			}
-			at, err := r.insert(w, tx)
-			if err != nil {
-				return err
-			}
-			ctid[r.table] = at
-		}
-		if then != nil {
-			if err := then(tx, ctid); err != nil {
-				return err
-			}
-		}
-		return errUndo
-	})
-	if errors.Is(err, errUndo) {
-		return nil
-	}
-	return err
-}
-
-func (r row) insert(w *boundaryWorld, tx pgx.Tx) (ctid string, err error) {
-	names := slices.Sorted(maps.Keys(r.values))
-	args, columns, places := make([]any, len(names)), make([]string, len(names)), make([]string, len(names))
-	for i, name := range names {
-		args[i], columns[i], places[i] = r.values[name], pgx.Identifier{name}.Sanitize(), "$"+strconv.Itoa(i+1)
-	}
-	err = tx.QueryRow(w.t.Context(), `INSERT INTO `+r.table+` (`+strings.Join(columns, ", ")+`) VALUES (`+strings.Join(places, ", ")+`) RETURNING ctid::text`, args...).Scan(&ctid)
-	return ctid, err
-}
-
 // One table, one verdict: of the document, the domain, the API and the database.
 func TestBoundariesAgree(t *testing.T) {
-	w := &boundaryWorld{world: newWorld(t)}
-	var err error
-	if w.prompt, err = postgres.Open(t.Context(), w.owner); err != nil {
-		t.Fatal(err)
-	}
-	defer w.prompt.Close()
+	w := newBoundaryWorld(t)
 	for _, m := range members() {
 		for _, b := range slices.Concat(m.values...) {
 			name := fmt.Sprintf("%s %s %.60q", m.of.schema[strings.LastIndexByte(m.of.schema, '/'):], m.pointer, fmt.Sprint(b.value))

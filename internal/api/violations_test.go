@@ -1,0 +1,221 @@
+package api
+
+// copied inserts a row of the table once more, changed as the JSON object says.
+func copied(table, changed string) string {
+	return `INSERT INTO ` + table + ` SELECT (jsonb_populate_record(t, '` + changed + `')).* FROM ` + table + ` t LIMIT 1`
+}
+
+func again(table string) string { return copied(table, "{}") }
+
+func set(table, to string) string { return `UPDATE ` + table + ` SET ` + to }
+
+const freshID = `01m8702cvkfn8aqyvxe63m804e`
+
+// violations is what each constraint refuses, beside a row of each table (written).
+func violations() map[string]string {
+	return map[string]string{
+		"minor_units_range":    set("payments", "amount_captured = -1"),
+		"reference_length":     set("orders", "reference = ''"),
+		"reference_no_control": set("orders", `reference = E'a\tb'`),
+		"sku_format":           set("order_lines", "sku = ''"),
+
+		"merchants_id_check": set("merchants", "id = 'x'"),
+		"merchants_pkey":     again("merchants"),
+
+		"api_keys_expiry":           set("api_keys", "expires_at = created_at"),
+		"api_keys_id_check":         copied("api_keys", `{"id": "x"}`),
+		"api_keys_mac_check":        set("api_keys", "mac = ''"),
+		"api_keys_merchant":         `UPDATE api_keys SET merchant_id = NULL WHERE role = 'merchant'`,
+		"api_keys_merchant_id_fkey": `UPDATE api_keys SET merchant_id = 'x' WHERE role = 'merchant'`,
+		"api_keys_networks":         set("api_keys", "networks = '{::ffff:1.2.3.4/128}'"),
+		"api_keys_pkey":             again("api_keys"),
+		"api_keys_replaced":         set("api_keys", "replaced_by = id"),
+		"api_keys_replaced_by_fkey": set("api_keys", "replaced_by = 'x'"),
+		"api_keys_role_check":       `UPDATE api_keys SET role = 'root' WHERE role = 'operator'`,
+
+		"idempotency_keys_fingerprint_check": set("idempotency_keys", "fingerprint = ''"),
+		"idempotency_keys_key":               set("idempotency_keys", "key = ''"),
+		"idempotency_keys_pkey":              again("idempotency_keys"),
+		"idempotency_keys_status_check":      set("idempotency_keys", "status = 500"),
+
+		"orders_amount_check":     set("orders", "amount = 0"),
+		"orders_currency_check":   set("orders", "currency = 'XXX'"),
+		"orders_customer_email":   set("orders", "customer_email_ciphertext = 'ada@example.com'"),
+		"orders_id_check":         copied("orders", `{"id": "x", "reference": "p"}`),
+		"orders_merchant_id_fkey": copied("orders", `{"merchant_id": "x"}`),
+		"orders_one_live_or_won":  copied("orders", `{"id": "ord_`+freshID+`"}`),
+		"orders_pkey":             copied("orders", `{"reference": "p"}`),
+		"orders_sequence_check":   set("orders", "sequence = 0"),
+		"orders_status_check":     set("orders", "status = 'x'"),
+
+		"order_lines_line_check":                set("order_lines", "line = 100"),
+		"order_lines_merchant_id_order_id_fkey": copied("order_lines", `{"order_id": "x"}`),
+		"order_lines_pkey":                      again("order_lines"),
+		"order_lines_quantity_check":            set("order_lines", "quantity = 0"),
+
+		"payments_amount_check":              set("payments", "amount = 0"),
+		"payments_capture_method_check":      set("payments", "capture_method = 'x'"),
+		"payments_captured_in_full":          set("payments", "amount = 2, amount_captured = 1"),
+		"payments_currency_check":            set("payments", "currency = 'XXX'"),
+		"payments_failure":                   set("payments", "failure_code = 'x'"),
+		"payments_id_check":                  copied("payments", `{"id": "x", "order_id": "y"}`),
+		"payments_manual":                    set("payments", "status = 'requires_capture'"),
+		"payments_merchant_id_order_id_fkey": copied("payments", `{"id": "pay_`+freshID+`", "order_id": "x"}`),
+		"payments_merchant_id_order_id_key":  copied("payments", `{"id": "pay_`+freshID+`"}`),
+		"payments_payment_method_check":      set("payments", "payment_method = '4111111111111111'"),
+		"payments_pkey":                      again("payments"),
+		"payments_refunds_bounded":           set("payments", "amount_refunding = 1"),
+		"payments_status_check":              set("payments", "status = 'x'"),
+		"payments_transition": `DO $$ BEGIN
+			UPDATE payments SET status = 'canceled';
+			UPDATE payments SET status = 'processing';
+		END $$`,
+
+		"refunds_amount_check":                set("refunds", "amount = 0"),
+		"refunds_failure":                     set("refunds", "status = 'failed'"),
+		"refunds_id_check":                    copied("refunds", `{"id": "x"}`),
+		"refunds_merchant_id_payment_id_fkey": set("refunds", "payment_id = 'x'"),
+		"refunds_pkey":                        again("refunds"),
+		"refunds_status_check":                set("refunds", "status = 'x'"),
+		"refunds_transition": `DO $$ BEGIN
+			UPDATE refunds SET status = 'succeeded';
+			UPDATE refunds SET status = 'pending';
+		END $$`,
+
+		"stock_conserved":        set("stock", "sold = 1"),
+		"stock_merchant_id_fkey": copied("stock", `{"merchant_id": "x"}`),
+		"stock_on_hand_check":    set("stock", "on_hand = -1, received = -1"),
+		"stock_pkey":             again("stock"),
+		"stock_reserved_check":   set("stock", "reserved = -1, received = received - 1"),
+		"stock_sold_check":       set("stock", "sold = -1, received = received - 1"),
+
+		"stock_reservations_merchant_id_order_id_fkey": reserved(copied("stock_reservations", `{"order_id": "x"}`)),
+		"stock_reservations_merchant_id_sku_fkey":      reserved(set("stock_reservations", "sku = 'B'")),
+		"stock_reservations_pkey":                      reserved(again("stock_reservations")),
+		"stock_reservations_quantity_check":            reserved(set("stock_reservations", "quantity = 0")),
+		"stock_reservations_state_check":               reserved(set("stock_reservations", "state = 'x'")),
+
+		"webhook_endpoints_disabled":              set("webhook_endpoints", "disabled_at = now()"),
+		"webhook_endpoints_disabled_reason_check": set("webhook_endpoints", "disabled_at = now(), disabled_reason = 'x'"),
+		"webhook_endpoints_events":                set("webhook_endpoints", "events = '{order.placed,order.placed}'"),
+		"webhook_endpoints_exhausted_check":       set("webhook_endpoints", "exhausted = -1"),
+		"webhook_endpoints_id_check":              copied("webhook_endpoints", `{"id": "x"}`),
+		"webhook_endpoints_merchant_id_fkey":      copied("webhook_endpoints", `{"merchant_id": "x"}`),
+		"webhook_endpoints_pkey":                  again("webhook_endpoints"),
+		"webhook_endpoints_url":                   set("webhook_endpoints", "url = 'x'"),
+
+		"webhook_secrets_merchant_id_endpoint_id_fkey": set("webhook_secrets", "endpoint_id = 'x'"),
+		"webhook_secrets_number_check":                 set("webhook_secrets", "number = 0"),
+		"webhook_secrets_one_current":                  copied("webhook_secrets", `{"number": 2}`),
+		"webhook_secrets_pkey":                         again("webhook_secrets"),
+
+		"webhook_deliveries_attempts_check":                       set("webhook_deliveries", "attempts = -1"),
+		"webhook_deliveries_body_check":                           set("webhook_deliveries", "body = ''"),
+		"webhook_deliveries_check":                                set("webhook_deliveries", "tries = 1"),
+		"webhook_deliveries_id_check":                             copied("webhook_deliveries", `{"id": "x", "event_id": "f"}`),
+		"webhook_deliveries_merchant_id_endpoint_id_event_id_key": copied("webhook_deliveries", `{"id": "whd_`+freshID+`"}`),
+		"webhook_deliveries_merchant_id_endpoint_id_fkey":         set("webhook_deliveries", "endpoint_id = 'x'"),
+		"webhook_deliveries_not_stranded":                         set("webhook_deliveries", "due_at = NULL"),
+		"webhook_deliveries_pkey":                                 again("webhook_deliveries"),
+		"webhook_deliveries_state_check":                          set("webhook_deliveries", "state = 'x', due_at = NULL, settled_at = now()"),
+
+		"webhook_attempts_detail_check":                 set("webhook_attempts", "detail = ''"),
+		"webhook_attempts_duration_ms_check":            set("webhook_attempts", "duration_ms = -1"),
+		"webhook_attempts_merchant_id_delivery_id_fkey": set("webhook_attempts", "delivery_id = 'x'"),
+		"webhook_attempts_number_check":                 set("webhook_attempts", "number = 0"),
+		"webhook_attempts_outcome_check":                set("webhook_attempts", "outcome = 'x'"),
+		"webhook_attempts_pkey":                         again("webhook_attempts"),
+		"webhook_attempts_status_check":                 set("webhook_attempts", "status = 0"),
+
+		"saga_actions_action_check":             set("saga_actions", "action = 'x', verdict = NULL"),
+		"saga_actions_merchant_id_saga_id_fkey": set("saga_actions", "saga_id = 'x'"),
+		"saga_actions_number_check":             set("saga_actions", "number = 0"),
+		"saga_actions_operator":                 set("saga_actions", "operator = ''"),
+		"saga_actions_pkey":                     again("saga_actions"),
+		"saga_actions_reason":                   set("saga_actions", "reason = ' '"),
+		"saga_actions_verdict":                  set("saga_actions", "verdict = '{}'"),
+
+		"saga_attempts_call_check":               set("saga_attempts", "call = 'x'"),
+		"saga_attempts_finished":                 set("saga_attempts", "finished_at = now()"),
+		"saga_attempts_merchant_id_saga_id_fkey": set("saga_attempts", "saga_id = 'x'"),
+		"saga_attempts_number_check":             set("saga_attempts", "number = 0"),
+		"saga_attempts_outcome_check":            set("saga_attempts", "finished_at = now(), outcome = 'x'"),
+		"saga_attempts_pkey":                     again("saga_attempts"),
+
+		"saga_definitions_hash_check":    set("saga_definitions", "hash = ''"),
+		"saga_definitions_pkey":          again("saga_definitions"),
+		"saga_definitions_version_check": set("saga_definitions", "version = 0"),
+
+		"sagas_attempts_check":                     set("sagas", "attempts = -1"),
+		"sagas_merchant_id_definition_subject_key": copied("sagas", `{"id": "x"}`),
+		"sagas_not_stranded":                       set("sagas", "due_at = NULL"),
+		"sagas_parked":                             set("sagas", "parked = '{}'"),
+		"sagas_parked_from_check":                  set("sagas", "state = 'parked', due_at = NULL, parked = '{}', parked_from = 'x'"),
+		"sagas_pkey":                               again("sagas"),
+		"sagas_state_check":                        set("sagas", "state = 'x'"),
+		"sagas_tries_check":                        set("sagas", "tries = -1"),
+		"sagas_version_check":                      set("sagas", "version = 0"),
+
+		"outbox_headers_check":           set("outbox", "headers = '{a}'"),
+		"outbox_key_hash_check":          set("outbox", "key_hash = -1"),
+		"outbox_pkey":                    copied("outbox", `{"sequence": 2}`),
+		"outbox_sequence_check1":         set("outbox", "sequence = 0"),
+		"outbox_checkpoints_pkey":        again("outbox_checkpoints"),
+		"outbox_dropped_pkey":            again("outbox_dropped"),
+		"outbox_dropped_sequence_check":  set("outbox_dropped", "sequence = 0"),
+		"outbox_partitions_check":        set("outbox_partitions", "high = low"),
+		"outbox_partitions_parent_check": copied("outbox_partitions", `{"parent": "x"}`),
+		"outbox_partitions_pkey":         again("outbox_partitions"),
+		"outbox_relays_pkey":             again("outbox_relays"),
+		"outbox_shards_pkey":             again("outbox_shards"),
+		"outbox_shards_shard_check":      copied("outbox_shards", `{"shard": -1}`),
+
+		"inbox_discarded_append_only":        set("inbox_discarded", "reason = 'x'"),
+		"inbox_discarded_discarded_by_check": insertDiscarded("discarded_by", "''"),
+		"inbox_discarded_pkey":               insertDiscarded("id", "id"),
+		"inbox_discarded_reason":             insertDiscarded("reason", "' '"),
+		"inbox_messages_pkey":                again("inbox_messages"),
+		"inbox_offsets_attempts_check":       set("inbox_offsets", "attempts = -1"),
+		"inbox_offsets_pkey":                 again("inbox_offsets"),
+		"inbox_parked_keys_pkey":             again("inbox_parked_keys"),
+		"inbox_parked_parked_key_fkey":       set("inbox_parked", "parked_key = 'x'"),
+		"inbox_parked_pkey":                  again("inbox_parked"),
+		"inbox_retention_one_row_check":      set("inbox_retention", "one_row = false"),
+		"inbox_retention_pkey":               again("inbox_retention"),
+
+		"payment_term_found":              again("payment_term"),
+		"payment_timeline_pkey":           again("payment_timeline"),
+		"payment_timeline_sequence_check": set("payment_timeline", "sequence = 0"),
+		"payment_view_order_id_key":       copied("payment_view", `{"payment_id": "x"}`),
+		"payment_view_pkey":               again("payment_view"),
+		"payment_view_sequence_check":     set("payment_view", "sequence = 0"),
+		"refund_view_pkey":                again("refund_view"),
+
+		"report_refreshes_check":         set("report_refreshes", "ended_at = started_at - interval '1 s'"),
+		"report_refreshes_failure_check": set("report_refreshes", "failure = '', seconds = NULL"),
+		"report_refreshes_outcome":       set("report_refreshes", "failure = 'x'"),
+		"report_refreshes_pkey":          `INSERT INTO report_refreshes OVERRIDING SYSTEM VALUE SELECT * FROM report_refreshes`,
+		"report_request_one_check":       set("report_request", "one = false"),
+		"report_request_pkey":            again("report_request"),
+
+		"goose_db_version_pkey": `INSERT INTO goose_db_version OVERRIDING SYSTEM VALUE SELECT * FROM goose_db_version`,
+	}
+}
+
+// reserved does it to the order's reservation.
+func reserved(sql string) string {
+	return `DO $$ BEGIN
+		INSERT INTO stock_reservations SELECT merchant_id, order_id, sku, quantity, 'reserved' FROM order_lines JOIN stock USING (merchant_id, sku);
+		` + sql + `;
+	END $$`
+}
+
+// insertDiscarded inserts once more, under a number of its own, what nobody may update.
+func insertDiscarded(column, value string) string {
+	values := map[string]string{"id": "id + 1000", "discarded_by": "discarded_by", "reason": "reason"}
+	values[column] = value
+	return `INSERT INTO inbox_discarded (id, parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at, discarded_by, reason)
+		OVERRIDING SYSTEM VALUE
+		SELECT ` + values["id"] + `, parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at, ` +
+		values["discarded_by"] + `, ` + values["reason"] + ` FROM inbox_discarded`
+}
