@@ -84,7 +84,7 @@ var unreachable = map[string][]string{
 		"api_keys_networks", "api_keys_role_check", "api_keys_merchant", "webhook_endpoints_url", "webhook_endpoints_events",
 	},
 	"the service makes the value, of a fixed form": {
-		"orders_id_check", "payments_id_check", "refunds_id_check", "api_keys_id_check", "api_keys_mac_check", "api_keys_replaced",
+		"orders_id_check", "payments_id_check", "payments_payment_method_fingerprint", "refunds_id_check", "api_keys_id_check", "api_keys_mac_check", "api_keys_replaced",
 		"idempotency_keys_fingerprint_check", "idempotency_keys_status_check",
 	},
 	"the id is fresh, or the row is locked and its owner known": {

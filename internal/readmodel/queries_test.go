@@ -191,6 +191,9 @@ func TestATransientErrorRollsTheBatchBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another session holds b's row uncommitted: the projector runs into its lock timeout.
+	if _, err := tx.Exec(t.Context(), `SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := tx.Exec(t.Context(), `
 		INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount,
 			payment_method, customer_reference, order_reference, lines, created_at, updated_at)
