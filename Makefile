@@ -75,8 +75,12 @@ timing: ## Ask by measurement whether verifying a secret takes a time that tells
 generate: ## Generate the Go client from the OpenAPI document
 	cd tools && go tool oapi-codegen -config ../client/generate/config.yaml -o ../client/api.gen.go ../internal/api/openapi.yaml
 
+.PHONY: release-api
+release-api: ## Take the OpenAPI document for released: from here on only additions to it pass `make lint`
+	cp internal/api/openapi.yaml docs/api/released.yaml
+
 .PHONY: lint
-lint: $(BIN)/golangci-lint ## Check the code, the import direction and that every go.mod file is tidy
+lint: $(BIN)/golangci-lint ## Check the code, the import direction, every go.mod file, and that the API breaks no client
 	$(BIN)/golangci-lint run ./...
 	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
@@ -85,6 +89,7 @@ lint: $(BIN)/golangci-lint ## Check the code, the import direction and that ever
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd client && go mod tidy -diff
+	scripts/api-changes.sh
 
 .PHONY: lint-openapi
 lint-openapi: ## Check the OpenAPI document (needs Node.js 20.19 or 22.12, and npm's registry once)
