@@ -15,6 +15,33 @@ const (
 	APIKeyModeTest APIKeyMode = "test"
 )
 
+// Defines values for Action.
+const (
+	ActionAuthzExplain     Action = "authz:explain"
+	ActionConfidentialRead Action = "confidential:read"
+	ActionKeysRead         Action = "keys:read"
+	ActionKeysWrite        Action = "keys:write"
+	ActionParkedDiscard    Action = "parked:discard"
+	ActionParkedRead       Action = "parked:read"
+	ActionParkedReplay     Action = "parked:replay"
+	ActionPaymentsCancel   Action = "payments:cancel"
+	ActionPaymentsCapture  Action = "payments:capture"
+	ActionPaymentsCreate   Action = "payments:create"
+	ActionPaymentsList     Action = "payments:list"
+	ActionPaymentsRead     Action = "payments:read"
+	ActionPaymentsTimeline Action = "payments:timeline"
+	ActionRefundsCreate    Action = "refunds:create"
+	ActionRefundsList      Action = "refunds:list"
+	ActionReportsRead      Action = "reports:read"
+	ActionReportsRefresh   Action = "reports:refresh"
+	ActionSagasOperate     Action = "sagas:operate"
+	ActionSagasRead        Action = "sagas:read"
+	ActionStockRead        Action = "stock:read"
+	ActionStockWrite       Action = "stock:write"
+	ActionWebhooksRead     Action = "webhooks:read"
+	ActionWebhooksWrite    Action = "webhooks:write"
+)
+
 // Defines values for AttemptCall.
 const (
 	AttemptCallAwait    AttemptCall = "await"
@@ -220,31 +247,6 @@ const (
 	EventTypeStockRejected         EventType = "stock.rejected"
 	EventTypeStockReleased         EventType = "stock.released"
 	EventTypeStockReserved         EventType = "stock.reserved"
-)
-
-// Defines values for ExplainRequestAction.
-const (
-	ExplainRequestActionAuthzExplain     ExplainRequestAction = "authz:explain"
-	ExplainRequestActionConfidentialRead ExplainRequestAction = "confidential:read"
-	ExplainRequestActionKeysRead         ExplainRequestAction = "keys:read"
-	ExplainRequestActionKeysWrite        ExplainRequestAction = "keys:write"
-	ExplainRequestActionParkedDiscard    ExplainRequestAction = "parked:discard"
-	ExplainRequestActionParkedRead       ExplainRequestAction = "parked:read"
-	ExplainRequestActionParkedReplay     ExplainRequestAction = "parked:replay"
-	ExplainRequestActionPaymentsCancel   ExplainRequestAction = "payments:cancel"
-	ExplainRequestActionPaymentsCapture  ExplainRequestAction = "payments:capture"
-	ExplainRequestActionPaymentsCreate   ExplainRequestAction = "payments:create"
-	ExplainRequestActionPaymentsList     ExplainRequestAction = "payments:list"
-	ExplainRequestActionPaymentsRead     ExplainRequestAction = "payments:read"
-	ExplainRequestActionPaymentsTimeline ExplainRequestAction = "payments:timeline"
-	ExplainRequestActionRefundsCreate    ExplainRequestAction = "refunds:create"
-	ExplainRequestActionRefundsList      ExplainRequestAction = "refunds:list"
-	ExplainRequestActionSagasOperate     ExplainRequestAction = "sagas:operate"
-	ExplainRequestActionSagasRead        ExplainRequestAction = "sagas:read"
-	ExplainRequestActionStockRead        ExplainRequestAction = "stock:read"
-	ExplainRequestActionStockWrite       ExplainRequestAction = "stock:write"
-	ExplainRequestActionWebhooksRead     ExplainRequestAction = "webhooks:read"
-	ExplainRequestActionWebhooksWrite    ExplainRequestAction = "webhooks:write"
 )
 
 // Defines values for PaymentListCountKind.
@@ -524,6 +526,9 @@ type APIKeyRequest struct {
 	Role Role `json:"role"`
 }
 
+// Action Of the policies.
+type Action string
+
 // Amount In minor units of the currency.
 //
 // Examples: 4998
@@ -560,9 +565,13 @@ type ApprovalRow struct {
 	// Merchant A merchant.
 	//
 	// Examples: mer_01m86y4ap9ecqaxaqqqxxb77hg
-	Merchant      MerchantID `json:"merchant,omitempty,omitzero"`
-	PaymentMethod string     `json:"payment_method,omitempty,omitzero"`
-	Payments      int64      `json:"payments"`
+	Merchant MerchantID `json:"merchant,omitempty,omitzero"`
+
+	// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
+	//
+	// Examples: pm_card_visa
+	PaymentMethod PaymentMethod `json:"payment_method,omitempty,omitzero"`
+	Payments      int64         `json:"payments"`
 
 	// Period The first day of the day, week or month.
 	Period string `json:"period,omitempty,omitzero"`
@@ -658,9 +667,9 @@ type EventType string
 // ExplainRequest defines model for ExplainRequest.
 type ExplainRequest struct {
 	// Action Of the policies.
-	Action ExplainRequestAction `json:"action"`
+	Action Action `json:"action"`
 
-	// Amount Of a refund, with its currency.
+	// Amount Of a refund, with its currency; 0 for any.
 	Amount int64 `json:"amount,omitempty,omitzero"`
 
 	// Currency An active ISO 4217 code that a customer can pay in.
@@ -669,9 +678,6 @@ type ExplainRequest struct {
 	// Role What an API key may do.
 	Role Role `json:"role"`
 }
-
-// ExplainRequestAction Of the policies.
-type ExplainRequestAction string
 
 // Failure defines model for Failure.
 type Failure struct {
@@ -909,7 +915,7 @@ type Payment struct {
 	Object string       `json:"object"`
 	Order  PaymentOrder `json:"order"`
 
-	// PaymentMethod A token of the provider's; never a card number.
+	// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
 	//
 	// Examples: pm_card_visa
 	PaymentMethod PaymentMethod `json:"payment_method"`
@@ -973,7 +979,7 @@ type PaymentCount struct {
 	Value int64                `json:"value"`
 }
 
-// PaymentMethod A token of the provider's; never a card number.
+// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
 //
 // Examples: pm_card_visa
 type PaymentMethod = string
@@ -993,7 +999,7 @@ type PaymentRequest struct {
 	Customer Customer `json:"customer"`
 	Order    Order    `json:"order"`
 
-	// PaymentMethod A token of the provider's; never a card number.
+	// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
 	//
 	// Examples: pm_card_visa
 	PaymentMethod PaymentMethod `json:"payment_method"`
@@ -1001,7 +1007,9 @@ type PaymentRequest struct {
 
 // Customer defines model for PaymentRequest.customer.
 type Customer struct {
-	// Email A bare address, kept encrypted.
+	// Email A bare address, in any script; kept encrypted.
+	//
+	// Examples: ada@example.com
 	Email string `json:"email,omitempty,omitzero"`
 
 	// Reference The merchant's own name for it, one line of text.
@@ -1450,6 +1458,11 @@ type StockList struct {
 // StockRequest defines model for StockRequest.
 type StockRequest = []StockItem
 
+// Time A date-time of RFC 3339, with its T and Z in capitals.
+//
+// Examples: 2026-11-01T00:00:00Z
+type Time = time.Time
+
 // Timeline defines model for Timeline.
 type Timeline struct {
 	Data []TimelineEntry `json:"data"`
@@ -1787,7 +1800,7 @@ type ListPaymentsParams struct {
 	// Merchant Only this merchant's.
 	Merchant MerchantID `form:"merchant,omitempty" json:"merchant,omitempty,omitzero"`
 
-	// PaymentMethod Only with this payment method.
+	// PaymentMethod Only with this payment method, or with the one of this fingerprint.
 	PaymentMethod PaymentMethod `form:"payment_method,omitempty" json:"payment_method,omitempty,omitzero"`
 
 	// FailureCode Only payments that failed for this reason.
@@ -1822,10 +1835,10 @@ type ListPaymentsParams struct {
 	Currency Currency `form:"currency,omitempty" json:"currency,omitempty,omitzero"`
 
 	// CreatedFrom Only payments made at this time or later.
-	CreatedFrom time.Time `form:"created_from,omitempty" json:"created_from,omitempty,omitzero"`
+	CreatedFrom Time `form:"created_from,omitempty" json:"created_from,omitempty,omitzero"`
 
 	// CreatedTo Only payments made before this time.
-	CreatedTo time.Time `form:"created_to,omitempty" json:"created_to,omitempty,omitzero"`
+	CreatedTo Time `form:"created_to,omitempty" json:"created_to,omitempty,omitzero"`
 
 	// Limit How many items a page has at most.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
