@@ -34,7 +34,7 @@ var commands = map[string]command{
 	"simulator":   {"run the payment provider's simulator", runSimulator},
 	"migrate":     {"bring the schema up and grant the service's role", migrate},
 	"seed":        {"make the demo merchants, keys and stock; with -payments N, N ended payments", seedDatabase},
-	"secrets":     {"print fresh secrets for an environment file", secrets},
+	"secrets":     {"print fresh secrets, rotate a keyset, or re-encrypt what is stored", secrets},
 	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,10 +13,25 @@ import (
 	"payments/internal/secret"
 )
 
-// secrets prints NAME=value lines: what docker compose needs beside its file.
-func secrets(_ context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
+const rotationUsage = `usage:
+  payments secrets                    fresh secrets, as NAME=value
+  payments secrets add VARIABLE       the variable's keyset with a further key, which is accepted and not used yet
+  payments secrets promote VARIABLE   with its newest key as the one that is used
+  payments secrets drop VARIABLE      without all others
+  payments secrets reencrypt [-check] [-batch 500]`
+
+// secrets prints NAME=value lines: what docker compose needs beside its file, or a
+// keyset of the environment after one step of its rotation.
+func secrets(ctx context.Context, e environment) error {
+	if len(e.args) > 0 {
+		step, ok := map[string]func(string) (string, error){"add": secret.AddKey, "promote": secret.PromoteKey, "drop": secret.DropOldKeys}[e.args[0]]
+		switch {
+		case e.args[0] == "reencrypt":
+			return e.reencrypt(ctx)
+		case !ok || len(e.args) != 2:
+			return errors.New(rotationUsage)
+		}
+		return e.rotateKeyset(step, e.args[1])
 	}
 	lines, err := freshSecrets("POSTGRES_PASSWORD", "PAYMENTS_OWNER_PASSWORD", "PAYMENTS_DB_PASSWORD", "GRAFANA_ADMIN_PASSWORD")
 	for _, l := range lines {

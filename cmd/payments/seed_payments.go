@@ -35,7 +35,7 @@ func seedPayments(ctx context.Context, e environment) error {
 	if *payments < 1 || *merchants < 1 || *days < 1 {
 		return errors.New("-payments, -merchants and -days must be 1 or more")
 	}
-	c, err := config.LoadSeed(e.lookup)
+	c, err := config.LoadOwner(e.lookup)
 	if err != nil {
 		return err
 	}

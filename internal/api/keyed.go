@@ -47,7 +47,7 @@ func (s *server) seal(id, location, readAfter string, v any) (idempotency.Respon
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
 	}
-	sealed, err := s.Cipher.Encrypt(body, storedAnswer(id))
+	sealed, err := s.Cipher.Encrypt(body, idempotency.BodyData(id))
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
 	}
@@ -58,11 +58,9 @@ func (s *server) seal(id, location, readAfter string, v any) (idempotency.Respon
 	return idempotency.Response{ResourceID: id, Status: http.StatusAccepted, Body: sealed, Header: header}, nil
 }
 
-func storedAnswer(id string) []byte { return []byte("idempotency_response|" + id) }
-
 // unseal gives the kept answer.
 func (s *server) unseal(c *call, resp idempotency.Response, replayed bool) error {
-	shown, err := s.Cipher.Decrypt(resp.Body, storedAnswer(resp.ResourceID))
+	shown, err := s.Cipher.Decrypt(resp.Body, idempotency.BodyData(resp.ResourceID))
 	if err != nil {
 		return fmt.Errorf("open stored answer: %w", err)
 	}

@@ -194,20 +194,21 @@ func LoadReplay(lookup Lookup) (Replay, error) {
 	return c, nil
 }
 
-// Seed is what `payments seed -payments` needs: both models as their owner.
-type Seed struct {
+// Owner is what works on all rows needs (`payments seed -payments`, `payments secrets
+// reencrypt`): both models as their owner, and the keys.
+type Owner struct {
 	WriteOwnerURL, WriteVariable string
 	ReadOwnerURL                 string // WriteOwnerURL unless the read model stands elsewhere
 	Pepper                       *secret.Pepper
 	Cipher                       *secret.Cipher
 }
 
-// LoadSeed takes the databases as LoadReplay does.
-func LoadSeed(lookup Lookup) (Seed, error) {
+// LoadOwner takes the databases as LoadReplay does.
+func LoadOwner(lookup Lookup) (Owner, error) {
 	r := reader{lookup: lookup}
 	url := r.databaseURL("PAYMENTS_DATABASE_URL", required)
 	read := r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional)
-	c := Seed{WriteOwnerURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional), WriteVariable: "PAYMENTS_MIGRATE_DATABASE_URL"}
+	c := Owner{WriteOwnerURL: r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional), WriteVariable: "PAYMENTS_MIGRATE_DATABASE_URL"}
 	if c.WriteOwnerURL == "" {
 		c.WriteOwnerURL, c.WriteVariable = url, "PAYMENTS_DATABASE_URL"
 	}
@@ -216,7 +217,7 @@ func LoadSeed(lookup Lookup) (Seed, error) {
 	}
 	c.Pepper, c.Cipher = keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC), keyset(&r, "PAYMENTS_ENCRYPTION_KEYSET", secret.ParseAEAD)
 	if err := r.err(); err != nil {
-		return Seed{}, err
+		return Owner{}, err
 	}
 	return c, nil
 }

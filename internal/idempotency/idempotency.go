@@ -30,6 +30,10 @@ type Request struct {
 	Fingerprint [32]byte
 }
 
+// BodyData is the associated data for a caller who keeps a Body encrypted: it binds the
+// ciphertext to what the request made.
+func BodyData(resourceID string) []byte { return []byte("idempotency_response|" + resourceID) }
+
 // Response is the first answer. Status is 2xx: a refused request is not kept.
 type Response struct {
 	ResourceID string

@@ -61,9 +61,9 @@ func (c *Cipher) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Version is what every ciphertext of the primary key begins with; one that begins
-// otherwise needs an older key to be read.
-func (c *Cipher) Version() []byte { return bytes.Clone(c.primary) }
+// Current reports whether the ciphertext names the primary key as the one that made
+// it; another needs an older key to be read.
+func (c *Cipher) Current(ciphertext []byte) bool { return bytes.HasPrefix(ciphertext, c.primary) }
 
 // Format keeps the keys out of every %v.
 func (*Cipher) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "secret.Cipher") }

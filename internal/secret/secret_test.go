@@ -7,47 +7,30 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/mac"
-	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 )
 
-// rotated adds a key of the template to a keyset and makes it the primary.
-func rotated(t *testing.T, encoded string, template *tinkpb.KeyTemplate) (both, newAlone string) {
+// rotated is a keyset over its rotation: with a further key that is the primary, and
+// with that one alone.
+func rotated(t *testing.T, encoded string) (both, newAlone string) {
 	t.Helper()
-	h, err := parse(encoded)
-	if err != nil {
-		t.Fatal(err)
+	if _, err := PromoteKey(encoded); err == nil {
+		t.Error("promoted what has one key")
 	}
-	old, err := h.Primary()
-	if err != nil {
-		t.Fatal(err)
+	added := must[string](t)(AddKey(encoded))
+	same := must[string](t)(DropOldKeys(added))
+	if keyOf(t, same) != keyOf(t, encoded) || keyOf(t, added) != keyOf(t, encoded) {
+		t.Error("a key that was only added is the primary")
 	}
-	m := keyset.NewManagerFromHandle(h)
-	id, err := m.Add(template)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.SetPrimary(id); err != nil {
-		t.Fatal(err)
-	}
-	export := func() string {
-		h, err := m.Handle()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := encode(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	both = export()
-	if err := m.Delete(old.KeyID()); err != nil {
-		t.Fatal(err)
-	}
-	return both, export()
+	both = must[string](t)(PromoteKey(added))
+	return both, must[string](t)(DropOldKeys(both))
+}
+
+// keyOf is the primary's id.
+func keyOf(t *testing.T, encoded string) uint32 {
+	t.Helper()
+	return must[*keyset.Handle](t)(parse(encoded)).KeysetInfo().GetPrimaryKeyId()
 }
 
 func must[T any](t *testing.T) func(T, error) T {
@@ -63,7 +46,7 @@ func must[T any](t *testing.T) func(T, error) T {
 
 func TestPepperRotates(t *testing.T) {
 	first := must[string](t)(NewPepperKeyset())
-	both, second := rotated(t, first, mac.HMACSHA256Tag256KeyTemplate())
+	both, second := rotated(t, first)
 	before, during, after := must[*Pepper](t)(ParseMAC(first)), must[*Pepper](t)(ParseMAC(both)), must[*Pepper](t)(ParseMAC(second))
 
 	data := []byte("a secret of high entropy")
@@ -99,7 +82,7 @@ func TestPepperRotates(t *testing.T) {
 
 func TestCipherBindsAndRotates(t *testing.T) {
 	first := must[string](t)(NewCipherKeyset())
-	both, second := rotated(t, first, aead.AES256GCMKeyTemplate())
+	both, second := rotated(t, first)
 	before, during, after := must[*Cipher](t)(ParseAEAD(first)), must[*Cipher](t)(ParseAEAD(both)), must[*Cipher](t)(ParseAEAD(second))
 
 	plaintext, ad := []byte("ada@example.com"), []byte("orders.email/ord_1")

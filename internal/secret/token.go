@@ -65,3 +65,9 @@ func (t *Tokens) fingerprint(mac []byte) string {
 }
 
 func (t *Tokens) data(of string) []byte { return []byte(t.kind + "|" + of) }
+
+// Current reports whether both were made under the primary keys.
+func (t *Tokens) Current(fingerprint string, ciphertext []byte) bool {
+	mac, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(fingerprint, t.prefix))
+	return err == nil && t.IsFingerprint(fingerprint) && t.pepper.Current(mac) && t.cipher.Current(ciphertext)
+}

@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"slices"
 	"testing"
-
-	"github.com/tink-crypto/tink-go/v2/mac"
 )
 
 func TestTokensAreSealedAndRecognized(t *testing.T) {
 	c := must[*Cipher](t)(ParseAEAD(must[string](t)(NewCipherKeyset())))
 	first := must[string](t)(NewPepperKeyset())
-	both, second := rotated(t, first, mac.HMACSHA256Tag256KeyTemplate())
+	both, second := rotated(t, first)
 	of := func(keyset string) *Tokens { return NewTokens("card", "pm_fp_", must[*Pepper](t)(ParseMAC(keyset)), c) }
 	before, during, after := of(first), of(both), of(second)
 
@@ -36,6 +34,9 @@ func TestTokensAreSealedAndRecognized(t *testing.T) {
 	fresh, _, err := during.Seal(token, "pay_1")
 	if err != nil || fresh == fingerprint {
 		t.Fatalf("%s: %v", fresh, err)
+	}
+	if !before.Current(fingerprint, sealed) || during.Current(fingerprint, sealed) || !during.Current(fresh, sealed) || after.Current(token, sealed) {
+		t.Error("what was made under the primary keys is taken for what was not")
 	}
 	for _, c := range []struct {
 		name string

@@ -129,7 +129,7 @@ func (d *Dispatcher) deliver(ctx context.Context, c claimed) (err error) {
 	}()
 	secrets := make([]string, len(c.ciphertexts))
 	for i, sealed := range c.ciphertexts {
-		plain, err := d.Cipher.Decrypt(sealed, secretData(c.endpointID, int(c.numbers[i])))
+		plain, err := d.Cipher.Decrypt(sealed, SecretData(c.endpointID, int(c.numbers[i])))
 		if err != nil {
 			return fmt.Errorf("open webhook secret: %w", err)
 		}

@@ -34,9 +34,9 @@ func newSecret(random io.Reader) (string, error) {
 	return secretPrefix + base64.StdEncoding.EncodeToString(b[:]), nil
 }
 
-// secretData is the associated data that binds a secret's ciphertext to its row
+// SecretData is the associated data that binds a secret's ciphertext to its row
 // and column.
-func secretData(endpointID string, number int) []byte {
+func SecretData(endpointID string, number int) []byte {
 	return []byte("webhook_secrets.ciphertext|" + endpointID + "|" + strconv.Itoa(number))
 }
 

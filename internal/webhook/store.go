@@ -132,7 +132,7 @@ func (s *Store) addSecret(ctx context.Context, tx pgx.Tx, k *Keyed, number int) 
 	if k.Secret, err = newSecret(s.ids.Random); err != nil {
 		return err
 	}
-	sealed, err := s.cipher.Encrypt([]byte(k.Secret), secretData(k.ID, number))
+	sealed, err := s.cipher.Encrypt([]byte(k.Secret), SecretData(k.ID, number))
 	if err != nil {
 		return fmt.Errorf("encrypt webhook secret: %w", err)
 	}
