@@ -41,6 +41,7 @@ func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
 		"lock_timeout":                        "5s",
 		"statement_timeout":                   "15s",
 		"idle_in_transaction_session_timeout": "5s",
+		"jit":                                 "off", // compiling takes ten times as long as a page does
 		tenantSetting:                         everybody,
 	})
 	c.PrepareConn = prepare
