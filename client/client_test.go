@@ -140,6 +140,20 @@ func TestPausesGrowAndHonorRetryAfter(t *testing.T) {
 	})
 }
 
+func TestRetryAfterIsUnderstood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for given, want := range map[string]time.Duration{
+			"": 0, "7": 7 * time.Second, "soon": 0, "-1": 0, "1.5": 0, "2147483647": maxRetryAfter, "99999999999999999999": 0,
+			time.Now().Add(time.Minute).UTC().Format(http.TimeFormat):  time.Minute,
+			time.Now().Add(-time.Minute).UTC().Format(http.TimeFormat): 0,
+		} {
+			if got := retryAfter(http.Header{"Retry-After": {given}}); got != want {
+				t.Errorf("Retry-After: %s is %s, want %s", given, got, want)
+			}
+		}
+	})
+}
+
 func TestPausesAreRandom(t *testing.T) {
 	p := retryPolicy{first: time.Second, most: time.Minute}
 	seen := map[time.Duration]bool{}

@@ -85,14 +85,16 @@ func problemOf(status int, header http.Header, body []byte) *ProblemError {
 // maxRetryAfter is as good as never, and far from where a duration overflows.
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter understands seconds, which is what the service sends; a date, which a
-// proxy may send, is as if it were not there.
-func retryAfter(header http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(header.Get("Retry-After"), 10, 31)
-	if err != nil {
-		return 0
+// retryAfter understands seconds, which is what the service sends, and a date, which
+// a proxy may send (RFC 9110, 10.2.3).
+func retryAfter(header http.Header) (wait time.Duration) {
+	given := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(given, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(given); err == nil {
+		wait = time.Until(at)
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	return min(max(wait, 0), maxRetryAfter)
 }
 
 // mayRepeat is whether the service asks for the same request again.
