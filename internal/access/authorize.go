@@ -54,6 +54,11 @@ func NewAuthorizer(log *slog.Logger, reg prometheus.Registerer) (*Authorizer, er
 	if err != nil {
 		return nil, fmt.Errorf("open policies: %w", err)
 	}
+	return LoadAuthorizer(dir, log, reg)
+}
+
+// LoadAuthorizer is NewAuthorizer for other policies and another schema.
+func LoadAuthorizer(dir fs.FS, log *slog.Logger, reg prometheus.Registerer) (*Authorizer, error) {
 	p, _, err := loadPolicies(dir)
 	if err != nil {
 		return nil, err
