@@ -363,6 +363,7 @@ func members() []member {
 			values: [][]boundary{valid("refunds:create"), refused("", "payments:read", "refunds:list")},
 		},
 		{of: rotateSecretOperation(), pointer: "/overlap_seconds", values: seconds(int64(maxOverlap / time.Second))},
+		{of: rotateKeyOperation(), pointer: "/mode", values: [][]boundary{valid("test", "live"), refused("", "", "Test", "prod")}},
 		{of: rotateKeyOperation(), pointer: "/overlap_seconds", values: seconds(int64(access.MaxOverlap / time.Second))},
 	}
 }

@@ -27,7 +27,7 @@ const planted = `{"amount": 777, "currency": "EUR", "payment_method": "pm_card_v
 // theirs are the words by which anything of the other merchant's is known.
 type theirs struct {
 	payment, order, refund, saga, keyID, cursor string
-	endpoint, delivery, secret                  string
+	endpoint, delivery, event, secret           string
 	mine                                        string // an endpoint of the caller's
 	words                                       []string
 }
@@ -72,15 +72,16 @@ func (w *world) plant() theirs {
 	}
 	x.mine = w.newEndpoint(w.merchant, "mine").at(w.t, "id").(string)
 	x.endpoint, x.secret, x.delivery = e.at(w.t, "id").(string), e.at(w.t, "secret").(string), w.ids.New(payment.PrefixDelivery)
+	x.event = w.ids.New(payment.PrefixEvent)
 	if _, err := w.pool.Exec(w.t.Context(), `
 		WITH d AS (
 			INSERT INTO webhook_deliveries (merchant_id, id, endpoint_id, event_id, event_type, payment_id, body, attempts, tries)
-			VALUES ($1, $2, $3, 'evt_theirs', 'order.confirmed', $4, 'theirs', 1, 1) RETURNING merchant_id, id)
+			VALUES ($1, $2, $3, $5, 'order.confirmed', $4, 'theirs', 1, 1) RETURNING merchant_id, id)
 		INSERT INTO webhook_attempts (merchant_id, delivery_id, number, started_at, duration_ms, outcome, detail)
-		SELECT merchant_id, id, 1, now(), 1, 'timeout', 'theirs' FROM d`, w.otherID, x.delivery, x.endpoint, x.payment); err != nil {
+		SELECT merchant_id, id, 1, now(), 1, 'timeout', 'theirs' FROM d`, w.otherID, x.delivery, x.endpoint, x.payment, x.event); err != nil {
 		w.t.Fatal(err)
 	}
-	x.words = []string{x.payment, x.order, x.refund, x.saga, x.keyID, x.endpoint, x.delivery, x.secret, w.otherID, "theirs", "THEIRS"}
+	x.words = []string{x.payment, x.order, x.refund, x.saga, x.keyID, x.endpoint, x.delivery, x.event, x.secret, w.otherID, "theirs", "THEIRS"}
 	return x
 }
 

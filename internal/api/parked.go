@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -149,15 +150,7 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 
 // plainText is what Postgres takes for a text, of a length that a name may have.
 func plainText(s string) bool {
-	if utf8.RuneCountInString(s) > maxPlainText {
-		return false
-	}
-	for _, r := range s {
-		if r == 0 || r == utf8.RuneError {
-			return false
-		}
-	}
-	return true
+	return utf8.ValidString(s) && !strings.ContainsRune(s, 0) && utf8.RuneCountInString(s) <= maxPlainText
 }
 
 func (s *server) groupParked(ctx context.Context, c *call) error {
@@ -182,20 +175,8 @@ func notParked(err error) error {
 	return err
 }
 
-// parkedID is CodeNotFound for a text that is no id at all.
-func parkedID(c *call) (string, error) {
-	id := chi.URLParam(c.r, "id")
-	if !plainText(id) {
-		return "", notParked(inbox.ErrNotParked)
-	}
-	return id, nil
-}
-
 func (s *server) getParked(ctx context.Context, c *call) error {
-	id, err := parkedID(c)
-	if err != nil {
-		return err
-	}
+	id := chi.URLParam(c.r, "id")
 	key, messages, err := s.Parked.Show(ctx, id, shownMessages)
 	if err != nil {
 		return notParked(err)
@@ -209,10 +190,7 @@ func (s *server) getParked(ctx context.Context, c *call) error {
 }
 
 func (s *server) replayParked(ctx context.Context, c *call) error {
-	id, err := parkedID(c)
-	if err != nil {
-		return err
-	}
+	id := chi.URLParam(c.r, "id")
 	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
@@ -259,10 +237,7 @@ func (s *server) replayAllParked(ctx context.Context, c *call) error {
 }
 
 func (s *server) discardParked(ctx context.Context, c *call) error {
-	id, err := parkedID(c)
-	if err != nil {
-		return err
-	}
+	id := chi.URLParam(c.r, "id")
 	var q struct {
 		Reason *string `json:"reason"`
 		Offset *int64  `json:"offset"` // of the key's first message; or
@@ -278,6 +253,9 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 		take(&f, q.Offset, "/offset")
 	} else if q.Offset != nil {
 		f = append(f, payment.FieldError{Pointer: "/offset", Code: "member_conflicting", Message: "cannot be beside all"})
+	}
+	if q.Offset != nil && *q.Offset < 0 {
+		f = append(f, payment.FieldError{Pointer: "/offset", Code: "out_of_range", Message: "must not be negative"})
 	}
 	if err := f.err(); err != nil {
 		return err

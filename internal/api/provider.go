@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // receipt is all that a provider needs to know.
@@ -15,6 +16,9 @@ func (s *server) takeNotification(ctx context.Context, c *call) error {
 	body, err := c.body()
 	if err != nil {
 		return err
+	}
+	if !jsontext.Value(body).IsValid() { // its reader would take what is no UTF-8
+		return malformed("", "is not JSON")
 	}
 	if err := s.ProviderWebhooks.Receive(ctx, chi.URLParam(c.r, "provider"), c.r.Header, body); err != nil {
 		return err

@@ -167,6 +167,9 @@ func (s *server) serve(rt route) http.Handler {
 			err = s.permit(ctx, rt, c)
 			ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
 		}
+		if err == nil && !plainText(r.URL.Path) { // which the database would refuse with an error
+			err = payment.Errorf(payment.CodeNotFound, "There is no such object.")
+		}
 		if err == nil {
 			err = c.readQuery(rt)
 		}

@@ -97,16 +97,11 @@ func ParseQuery(k Kind, values url.Values, now time.Time) (Query, error) {
 	return q, nil
 }
 
-// parseDay takes a full-date or a date-time of RFC 3339 that is a midnight of UTC:
-// the views know no part of a day.
+// parseDay takes a full-date of RFC 3339, of UTC: the views know no part of a day.
 func parseDay(s string) (time.Time, error) {
 	t, err := time.Parse(time.DateOnly, s)
-	if err != nil {
-		t, err = payment.ParseTime(s)
-	}
-	t = t.UTC()
-	if err != nil || !t.Equal(t.Truncate(24*time.Hour)) || t.Year() < earliestYear || t.Format(time.DateOnly) > latestDay {
-		return time.Time{}, fmt.Errorf("must be a day of UTC as YYYY-MM-DD, or its midnight as an RFC 3339 time, from the year %d on", earliestYear)
+	if err != nil || t.Year() < earliestYear || t.Format(time.DateOnly) > latestDay {
+		return time.Time{}, fmt.Errorf("must be a day of UTC as YYYY-MM-DD, from the year %d on", earliestYear)
 	}
 	return t, nil
 }

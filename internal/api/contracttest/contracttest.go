@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,26 +88,34 @@ type Operation struct {
 	pointer      string
 	Definition   map[string]any
 	Parameters   []map[string]any // the path's, too, with references followed
+	pointers     []string         // of each parameter
 }
 
 var methods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
-// Operations of the document.
+// Operations of the document, in the order of their paths.
 func (c *Contract) Operations() []Operation {
 	var all []Operation
 	paths, _ := c.document["paths"].(map[string]any)
-	for path, item := range paths {
-		item, _ := item.(map[string]any)
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		item, _ := paths[path].(map[string]any)
 		for _, method := range methods {
 			definition, ok := item[method].(map[string]any)
 			if !ok {
 				continue
 			}
 			o := Operation{Method: strings.ToUpper(method), Path: path, pointer: "/paths/" + token(path) + "/" + method, Definition: definition}
-			for _, list := range []any{item["parameters"], definition["parameters"]} {
-				list, _ := list.([]any)
-				for _, p := range list {
-					o.Parameters = append(o.Parameters, c.resolve(p))
+			for _, list := range []struct {
+				of    string
+				items any
+			}{{"/paths/" + token(path), item["parameters"]}, {o.pointer, definition["parameters"]}} {
+				items, _ := list.items.([]any)
+				for i, p := range items {
+					pointer := list.of + "/parameters/" + strconv.Itoa(i)
+					if m, _ := p.(map[string]any); m["$ref"] != nil {
+						pointer = strings.TrimPrefix(fmt.Sprint(m["$ref"]), "#")
+					}
+					o.Parameters, o.pointers = append(o.Parameters, c.resolve(p)), append(o.pointers, pointer)
 				}
 			}
 			all = append(all, o)
