@@ -175,6 +175,9 @@ func (l *load) verify() {
 		if p.Failure != nil {
 			got[1], got[2] = p.Failure.Code, p.Failure.Step
 		}
+		if p.PaymentMethod != a.method || p.Customer.Email != "ada@example.com" {
+			t.Errorf("%s was paid with %s and has %s, of %q", a.id, a.method, p.PaymentMethod, p.Customer.Email)
+		}
 		if got != ends[a.method] {
 			t.Errorf("%s of key %s with %s ended in %v", a.id, a.key, a.method, got)
 			l.w.explain(a.id)

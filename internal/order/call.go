@@ -60,22 +60,28 @@ type record func(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, 
 // call makes a step of the provider's operation. The saga's data names what the
 // operation acts on; recording may add to it.
 func (s *Service) call(t provider.OperationType, r record) *saga.Call {
-	do := func(with func(context.Context, provider.Operation) provider.Result) func(context.Context, saga.Request) saga.Outcome {
-		return func(ctx context.Context, req saga.Request) saga.Outcome {
-			d, err := decode(req.Data)
-			if err != nil {
-				return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
-			}
-			op := d.operation(t, req.Key, req.Until)
-			if t == provider.Authorization {
-				if op.PaymentMethod, err = s.method(d); err != nil {
-					return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
-				}
-			}
-			return withoutMethod(outcome(t, with(withTraceparent(ctx, req.Trace), op)), op.PaymentMethod)
+	execute := func(ctx context.Context, req saga.Request) saga.Outcome {
+		d, err := decode(req.Data)
+		if err != nil {
+			return badData(err)
 		}
+		op := d.operation(t, req.Key, req.Until)
+		if t == provider.Authorization {
+			if op.PaymentMethod, err = s.method(d); err != nil {
+				return badData(err)
+			}
+		}
+		return withoutMethod(outcome(t, s.Provider.Execute(withTraceparent(ctx, req.Trace), op)), op.PaymentMethod)
 	}
-	return &saga.Call{Execute: do(s.Provider.Execute), Lookup: do(s.Provider.Lookup), Record: recording(r)}
+	lookup := func(ctx context.Context, req saga.Request) saga.Outcome {
+		d, err := decode(req.Data)
+		if err != nil {
+			return badData(err)
+		}
+		method, _ := s.method(d) // what was sent is found without it
+		return withoutMethod(outcome(t, s.Provider.Lookup(withTraceparent(ctx, req.Trace), d.operation(t, req.Key, req.Until))), method)
+	}
+	return &saga.Call{Execute: execute, Lookup: lookup, Record: recording(r)}
 }
 
 // method is the token that the authorization charges.
@@ -97,6 +103,11 @@ func withoutMethod(o saga.Outcome, method string) saga.Outcome {
 }
 
 const hiddenMethod = "pm_…"
+
+// badData: nothing was sent, and what was sent before is as unclear as it was.
+func badData(err error) saga.Outcome {
+	return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
+}
 
 func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error {
 	return func(ctx context.Context, tx pgx.Tx, i *saga.Instance, o saga.Outcome) error {

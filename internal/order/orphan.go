@@ -46,7 +46,7 @@ func (s *Service) finding() *saga.Call {
 	look := func(ctx context.Context, req saga.Request) saga.Outcome {
 		d, err := decode(req.Data)
 		if err != nil {
-			return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
+			return badData(err)
 		}
 		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey, d.AuthorizationUntil)))
 		age := s.age(req.Key)

@@ -49,17 +49,17 @@ func (c Config) columns() []column {
 				WHERE s.merchant_id = u.merchant_id AND s.endpoint_id = u.id AND s.number = u.number AND s.ciphertext = u.was`,
 		},
 		{
-			// Until the authorization is settled. A worker that holds the saga meanwhile writes
-			// back what it has read, or nothing any more; the next run sees to the former.
+			// Until the authorization is settled. A worker that holds the saga would write back
+			// what it has read: it is left for the next run.
 			name: "sagas.data", pool: c.Write, renewed: c.methodOfSaga,
 			read: `
-				SELECT merchant_id, id, CASE WHEN state IN ('completed', 'compensated') THEN 1 ELSE 0 END, coalesce(data->>'payment_id', ''),
+				SELECT merchant_id, id, CASE WHEN state IN ('completed', 'compensated') THEN 1 WHEN owner IS NOT NULL THEN 2 ELSE 0 END, coalesce(data->>'payment_id', ''),
 					coalesce(data->>'payment_method', ''), decode(data->>'payment_method_ciphertext', 'base64')
 				FROM sagas WHERE (merchant_id, id) > ($1, $2) AND $3::int IS NOT NULL ORDER BY merchant_id, id LIMIT $4`,
 			write: `
 				UPDATE sagas s SET data = CASE WHEN u.ciphertext IS NULL THEN s.data - 'payment_method' - 'payment_method_ciphertext'
 					ELSE jsonb_set(s.data, '{payment_method_ciphertext}', to_jsonb(replace(encode(u.ciphertext, 'base64'), E'\n', ''))) END FROM u
-				WHERE s.merchant_id = u.merchant_id AND s.id = u.id AND coalesce(s.data->>'payment_method', '') = u.was_text
+				WHERE s.merchant_id = u.merchant_id AND s.id = u.id AND (s.owner IS NULL OR s.due_at IS NULL) AND coalesce(s.data->>'payment_method', '') = u.was_text
 					AND decode(s.data->>'payment_method_ciphertext', 'base64') IS NOT DISTINCT FROM u.was`,
 		},
 		{
@@ -115,14 +115,14 @@ func (c Config) method(r row) (row, bool, error) {
 // methodOfSaga is a ciphertext, or, of version 1, a text: one that has ended forgets it,
 // and another needs it as it is until it has.
 func (c Config) methodOfSaga(r row) (row, bool, error) {
-	ended := r.Number == 1
+	ended, held := r.Number == 1, r.Number == 2
 	switch {
 	case r.Text != "" && ended:
 		return row{}, true, nil
-	case r.Text != "":
-		return r, false, errKept
-	case c.Cipher.Current(r.Ciphertext):
+	case r.Text == "" && c.Cipher.Current(r.Ciphertext):
 		return r, false, nil
+	case r.Text != "" || held:
+		return r, false, errKept
 	}
 	token, err := c.Methods.Open(r.Ciphertext, r.Bound)
 	if err != nil {

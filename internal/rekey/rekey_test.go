@@ -316,7 +316,7 @@ func TestWhatWasInTheClearIsSealed(t *testing.T) {
 func TestALiveWriterIsNotOverwritten(t *testing.T) {
 	for name, change := range map[string]string{
 		"payments.payment_method":          `UPDATE payments SET payment_method_ciphertext = 'other'`,
-		"orders.customer_email_ciphertext": `UPDATE orders SET customer_email_ciphertext = 'other'`,
+		"orders.customer_email_ciphertext": `UPDATE orders SET customer_email_ciphertext = decode(repeat('00', 40), 'hex')`,
 		"idempotency_keys.body":            `UPDATE idempotency_keys SET body = 'other'`,
 		"sagas.data":                       `UPDATE sagas SET data = data - 'payment_method_ciphertext'`,
 	} {
@@ -338,13 +338,41 @@ func TestALiveWriterIsNotOverwritten(t *testing.T) {
 	}
 }
 
+// A worker that holds a saga writes back all that it has read.
+func TestASagaInAWorkersHandsIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.place()
+	w.project()
+	w.both(secret.AddKey)
+	w.both(secret.PromoteKey)
+	w.exec(`UPDATE sagas SET owner = 'a worker', due_at = now() + interval '1 minute'`)
+	if n := w.run(false)["sagas.data"]; n != (Count{Column: "sagas.data", Values: 1, Older: 1}) {
+		t.Errorf("held: %+v", n)
+	}
+	// It is claimed between its reading and its writing.
+	w.exec(`UPDATE sagas SET owner = NULL`)
+	c := w.config(false)
+	all := c.columns()
+	col := all[slices.IndexFunc(all, func(c column) bool { return c.name == "sagas.data" })]
+	renewed := col.renewed
+	col.renewed = func(r row) (row, bool, error) {
+		w.exec(`UPDATE sagas SET owner = 'a worker'`)
+		return renewed(r)
+	}
+	if n, err := c.renew(t.Context(), col); n != (Count{Column: "sagas.data", Values: 1, Older: 1}) || err != nil {
+		t.Errorf("claimed: %+v, %v", n, err)
+	}
+	w.exec(`UPDATE sagas SET owner = NULL`)
+	w.expect("given back", w.run(false), map[string]Count{"sagas.data": {Values: 1, Renewed: 1}})
+}
+
 // What none of the keys opens is counted, and does not stop the rest.
 func TestWhatCannotBeReadIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.place()
 	lost := w.place()
 	w.place()
-	w.exec(`UPDATE orders SET customer_email_ciphertext = 'spoiled' WHERE id = (SELECT order_id FROM payments WHERE id = $1)`, lost)
+	w.exec(`UPDATE orders SET customer_email_ciphertext = decode(repeat('00', 40), 'hex') WHERE id = (SELECT order_id FROM payments WHERE id = $1)`, lost)
 	w.both(secret.AddKey)
 	w.both(secret.PromoteKey)
 	if n := w.run(false)["orders.customer_email_ciphertext"]; n != (Count{Column: "orders.customer_email_ciphertext", Values: 3, Renewed: 2, Unreadable: 1}) {
