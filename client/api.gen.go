@@ -272,6 +272,7 @@ const (
 	ProblemCodeBodyTimeout             ProblemCode = "body_timeout"
 	ProblemCodeBodyTooLarge            ProblemCode = "body_too_large"
 	ProblemCodeContentTypeUnsupported  ProblemCode = "content_type_unsupported"
+	ProblemCodeEventsExpired           ProblemCode = "events_expired"
 	ProblemCodeForbidden               ProblemCode = "forbidden"
 	ProblemCodeIdempotencyKeyInUse     ProblemCode = "idempotency_key_in_use"
 	ProblemCodeIdempotencyKeyInvalid   ProblemCode = "idempotency_key_invalid"
@@ -279,6 +280,7 @@ const (
 	ProblemCodeIdempotencyKeyReused    ProblemCode = "idempotency_key_reused"
 	ProblemCodeInternalError           ProblemCode = "internal_error"
 	ProblemCodeJSONInvalid             ProblemCode = "json_invalid"
+	ProblemCodeLastEventIDInvalid      ProblemCode = "last_event_id_invalid"
 	ProblemCodeMethodNotAllowed        ProblemCode = "method_not_allowed"
 	ProblemCodeNotFound                ProblemCode = "not_found"
 	ProblemCodeOrderAlreadyPaid        ProblemCode = "order_already_paid"
@@ -293,6 +295,7 @@ const (
 	ProblemCodeSecondOperatorRequired  ProblemCode = "second_operator_required"
 	ProblemCodeServiceUnavailable      ProblemCode = "service_unavailable"
 	ProblemCodeSignatureInvalid        ProblemCode = "signature_invalid"
+	ProblemCodeTooManyStreams          ProblemCode = "too_many_streams"
 	ProblemCodeUnauthenticated         ProblemCode = "unauthenticated"
 	ProblemCodeValidationFailed        ProblemCode = "validation_failed"
 	ProblemCodeWebhookEndpointDisabled ProblemCode = "webhook_endpoint_disabled"
@@ -1638,6 +1641,9 @@ type IdempotencyKey = string
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
 
+// LastEventID defines model for LastEventID.
+type LastEventID = string
+
 // Limit defines model for Limit.
 type Limit = int32
 
@@ -1658,6 +1664,15 @@ type Stock = StockList
 
 // StockPage defines model for StockPage.
 type StockPage = StockList
+
+// StreamEventsParams defines parameters for StreamEvents.
+type StreamEventsParams struct {
+	// Merchant Whose feed; to be named by who sees all merchants.
+	Merchant MerchantID `form:"merchant,omitempty" json:"merchant,omitempty,omitzero"`
+
+	// LastEventID The `id` of the last event that came; the stream goes on behind it.
+	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
+}
 
 // ListKeysParams defines parameters for ListKeys.
 type ListKeysParams struct {
@@ -1902,6 +1917,16 @@ type CapturePaymentParams struct {
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
 	// as if it were not there.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
+}
+
+// StreamPaymentEventsParams defines parameters for StreamPaymentEvents.
+type StreamPaymentEventsParams struct {
+	// LastEventID The `id` of the last event that came; the stream goes on behind it.
+	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
+
+	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
+	// then 503 `read_after_timeout`.
+	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 }
 
 // ListRefundsParams defines parameters for ListRefunds.
@@ -2157,6 +2182,21 @@ type CreateWebhookEndpointJSONRequestBody = WebhookEndpointRequest
 
 // RotateWebhookSecretJSONRequestBody defines body for RotateWebhookSecret for application/json ContentType.
 type RotateWebhookSecretJSONRequestBody RotateWebhookSecretJSONBody
+
+func requestStreamEvents(params *StreamEventsParams) request {
+	r := newRequest("GET", "/v1/events")
+	if params != nil {
+		r.addQuery("merchant", params.Merchant)
+		r.setHeader("Last-Event-ID", params.LastEventID)
+	}
+	return r
+}
+
+// StreamEvents: Follow all payments of a merchant.
+// The answer is text/event-stream; its body is the caller's to read as it comes, and to close.
+func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams) (*http.Response, error) {
+	return c.stream(ctx, requestStreamEvents(params), "text/event-stream")
+}
 
 func requestExplainAuthorization(body ExplainRequest) request {
 	r := newRequest("POST", "/v1/ops/authz/explain")
@@ -2572,6 +2612,21 @@ func requestCapturePayment(id PaymentID, params *CapturePaymentParams) request {
 // Idempotency-Key.
 func (c *Client) CapturePayment(ctx context.Context, id PaymentID, params *CapturePaymentParams) (*Answer[Payment], error) {
 	return call[Payment](ctx, c, requestCapturePayment(id, params))
+}
+
+func requestStreamPaymentEvents(id PaymentID, params *StreamPaymentEventsParams) request {
+	r := newRequest("GET", "/v1/payments/{id}/events", string(id))
+	if params != nil {
+		r.setHeader("Last-Event-ID", params.LastEventID)
+		r.setHeader("Read-After", params.ReadAfter)
+	}
+	return r
+}
+
+// StreamPaymentEvents: Follow a payment.
+// The answer is text/event-stream; its body is the caller's to read as it comes, and to close.
+func (c *Client) StreamPaymentEvents(ctx context.Context, id PaymentID, params *StreamPaymentEventsParams) (*http.Response, error) {
+	return c.stream(ctx, requestStreamPaymentEvents(id, params), "text/event-stream")
 }
 
 func requestListRefunds(id PaymentID, params *ListRefundsParams) request {

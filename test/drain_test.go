@@ -2,6 +2,7 @@ package test
 
 import (
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -9,15 +10,23 @@ import (
 )
 
 // SIGTERM while a call to the bank is under way and its client waits for the
-// outcome: the call is finished and the client answered, and what was in hand is
-// free for another process at once.
+// outcome: the call is finished and the client answered, the event streams are ended,
+// and what was in hand is free for another process at once.
 func TestTermDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, parts{})
 	w.vars["PAYMENTS_PROVIDER_TIMEOUT"], w.vars["PAYMENTS_PROVIDER_HORIZON"] = "5s", "6s" // pm_card_slow answers in time
 	s := w.serve(nil)
-	w.paid(s, "before", order("before", "pm_card_visa")) // the relay leads, the projector has its partitions
+	before := w.paid(s, "before", order("before", "pm_card_visa")) // the relay leads, the projector has its partitions
 
+	followed := make(chan string, 1)
+	go func() { // a stream, which would have no end of its own
+		a, err := w.get(s.url+"/v1/payments/"+before.ID+"/events", w.vars["PAYMENTS_API_KEY"])
+		if err != nil {
+			t.Error(err)
+		}
+		followed <- string(a.body)
+	}()
 	answered := make(chan answer, 1)
 	go func() {
 		a, err := w.post(s, "drained", order("drained", "pm_card_slow"), map[string]string{"Prefer": "wait=30"})
@@ -37,6 +46,9 @@ func TestTermDrains(t *testing.T) {
 	}
 	if a := <-answered; a.status != http.StatusOK || decode[client.Payment](t, a).Status != client.PaymentStatusSucceeded {
 		t.Errorf("the waiting client was answered %d %s", a.status, a.body)
+	}
+	if events := <-followed; strings.Count(events, "\ndata: ") != 5 || !strings.HasSuffix(events, "\n\n") {
+		t.Errorf("the stream had %q", events)
 	}
 	w.leasesGivenBack()
 

@@ -34,7 +34,12 @@ func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
 	return false, err
 }
 
-func (s *service) project(ctx context.Context) { s.consume(ctx, "projector", projector, s.inbox) }
+func (s *service) project(ctx context.Context) {
+	s.consume(ctx, "projector", projector, s.inbox)
+	s.loop(ctx, "feed_reaper", time.Minute, func(ctx context.Context) (bool, error) {
+		return readmodel.ReapFeeds(ctx, s.read, s.FeedKeep, 1000)
+	}, nil)
+}
 
 // consume lets the sink have this process's share of the events, as the loop of that name.
 func (s *service) consume(ctx context.Context, loop, consumer string, sink broker.Sink) {

@@ -275,8 +275,17 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	}
 	authenticator := access.NewAuthenticator(s.write, s.Pepper)
 	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
+	streams, err := api.NewStreams(api.StreamsConfig{
+		Followers: readmodel.NewFollowers(s.read), Keys: authenticator, Most: s.Streams, MostOfKey: s.StreamsPerKey,
+		Now: time.Now, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.loop(working, "streams", 20*time.Millisecond, streams.Turn, nil)
+	context.AfterFunc(accepting, streams.Drain)
 	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
+		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,

@@ -23,7 +23,7 @@ const (
 
 func pageParameters() []string { return []string{"limit", "cursor"} }
 
-// A cursor says where a page ended, and is the one mechanism of every list: base64url
+// A cursor says where a page ended, and is the one mechanism of every list and stream: base64url
 // of that place's fields and a MAC over them and over the list that they are of: its
 // path, what the caller may see, and the query's filters and order. It is not a
 // secret, and it grants nothing; the MAC is there so that a place can be trusted to be
@@ -44,16 +44,25 @@ func (s *server) after(c *call) ([]string, error) {
 	if !c.query.Has("cursor") {
 		return nil, nil
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(c.query.Get("cursor"))
+	place, ok := s.place(c, c.query.Get("cursor"))
+	if !ok {
+		return nil, cursorInvalid()
+	}
+	return place, nil
+}
+
+// place is what behind was given for the text, if it was of this list.
+func (s *server) place(c *call, text string) ([]string, bool) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	length, n := binary.Uvarint(b)
 	if err != nil || n <= 0 || length > uint64(len(b)-n) { //nolint:gosec // n is at most len(b)
-		return nil, cursorInvalid()
+		return nil, false
 	}
 	mac, payload := b[n:n+int(length)], b[n+int(length):] //nolint:gosec // below len(b)
 	if !s.Cursors.Verify(mac, c.cursorData(payload)) {
-		return nil, cursorInvalid()
+		return nil, false
 	}
-	return strings.Split(string(payload), "\x00"), nil
+	return strings.Split(string(payload), "\x00"), true
 }
 
 func cursorInvalid() error {

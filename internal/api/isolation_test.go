@@ -104,6 +104,9 @@ func (x theirs) paths(w *world, pattern string) [][2]string {
 	fill := func(id, delivery string) string {
 		return strings.NewReplacer("{id}", id, "{delivery}", delivery, "{act}", "retry", "{provider}", "simulator").Replace(pattern)
 	}
+	if pattern == "/v1/events" { // its own would have no end; TestAnotherMerchantsEventsAreNotThere reads it
+		return [][2]string{{pattern + "?merchant=" + w.otherID, pattern + "?merchant=" + w.ids.New(payment.PrefixMerchant)}}
+	}
 	pairs := [][2]string{{fill(id, x.delivery), fill(none[id], none[x.delivery])}}
 	if strings.Contains(pattern, "{delivery}") { // of the caller's own endpoint
 		pairs = append(pairs, [2]string{fill(x.mine, x.delivery), fill(x.mine, none[x.delivery])})
@@ -259,7 +262,7 @@ func (w *world) everythingOf(merchantID string) (all string) {
 	w.t.Helper()
 	for _, table := range []string{
 		"orders", "order_lines", "payments", "refunds", "stock", "idempotency_keys", "sagas", "saga_attempts", "saga_actions", "outbox",
-		"payment_view", "refund_view", "payment_timeline", "payment_term", "api_keys",
+		"payment_view", "refund_view", "payment_timeline", "payment_term", "feed_heads", "feed_events", "api_keys",
 		"webhook_endpoints", "webhook_secrets", "webhook_deliveries", "webhook_attempts",
 	} {
 		var rows string

@@ -25,6 +25,7 @@ import (
 	"payments/internal/api/contracttest"
 	"payments/internal/devstack/devtest"
 	"payments/internal/inbox"
+	"payments/internal/loop"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/postgres"
@@ -52,6 +53,7 @@ type world struct {
 	pool      *pgxpool.Pool
 	owner     string // URL
 	ids       payment.Generator
+	pepper    *secret.Pepper
 	cipher    *secret.Cipher
 	methods   *secret.Tokens
 	registry  *prometheus.Registry
@@ -116,6 +118,7 @@ func newWorld(t *testing.T) *world {
 	var pepper *secret.Pepper
 	pepper, w.cipher = secrettest.Keys(t)
 	w.methods = order.PaymentMethods(pepper, w.cipher)
+	w.pepper = pepper
 	w.merchantID, w.otherID = w.ids.New(payment.PrefixMerchant), w.ids.New(payment.PrefixMerchant)
 	for _, id := range []string{w.merchantID, w.otherID} {
 		if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, id); err != nil {
@@ -141,7 +144,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.api = Config{
-		Orders: w.orders, Payments: readmodel.NewQueries(pool), Parked: inbox.NewParked(pool, w.projector),
+		Orders: w.orders, Payments: readmodel.NewQueries(pool), Streams: w.streams(pool, StreamsConfig{}), Parked: inbox.NewParked(pool, w.projector),
 		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(pool),
 		Cipher: w.cipher, Methods: w.methods, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
@@ -178,6 +181,33 @@ func (w *world) config(pool *pgxpool.Pool) order.Config {
 	}
 }
 
+// streams are turned, as the service does, until the test ends.
+func (w *world) streams(pool *pgxpool.Pool, c StreamsConfig) *Streams {
+	w.t.Helper()
+	c.Followers, c.Now, c.Registerer = readmodel.NewFollowers(pool), time.Now, prometheus.NewRegistry()
+	if c.Keys == nil {
+		c.Keys = access.NewAuthenticator(pool, w.pepper)
+	}
+	s, err := NewStreams(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(w.t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = loop.Run(ctx, loop.Config{
+			Name: "streams", Interval: 5 * time.Millisecond, Turn: s.Turn,
+			Monitor: loop.NewMonitor(time.Now, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
+		})
+	}()
+	w.t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+	return s
+}
+
 func (w *world) serve(c Config) *httptest.Server {
 	w.t.Helper()
 	h, err := New(c)
@@ -188,6 +218,7 @@ func (w *world) serve(c Config) *httptest.Server {
 	s.Config = NewServer(h, c.Log)
 	s.Start()
 	w.t.Cleanup(s.Close)
+	w.t.Cleanup(c.Streams.Drain)
 	return s
 }
 
@@ -305,10 +336,10 @@ func (w *world) rows() (n int) {
 	return n
 }
 
-// project applies every event of the outbox, as the consumer would.
-func (w *world) project(more ...inbox.Message) {
+// published is the outbox, or what it has of one order.
+func (w *world) published(orderID string) []inbox.Message {
 	w.t.Helper()
-	rows, err := w.pool.Query(w.t.Context(), `SELECT key, payload, headers FROM outbox ORDER BY position`)
+	rows, err := w.pool.Query(w.t.Context(), `SELECT key, payload, headers FROM outbox WHERE $1 IN ('', key) ORDER BY position`, orderID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -324,11 +355,20 @@ func (w *world) project(more ...inbox.Message) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
-		return readmodel.NewProjector().Handle(w.t.Context(), tx, append(messages, more...))
-	}); err != nil {
+	return messages
+}
+
+// project applies every event of the outbox, as the consumer would.
+func (w *world) project(more ...inbox.Message) {
+	w.t.Helper()
+	if err := w.handle(append(w.published(""), more...)...); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// handle applies messages in one transaction.
+func (w *world) handle(batch ...inbox.Message) error {
+	return postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Handle(w.t.Context(), tx, batch) })
 }
 
 // declined is the order's second event: all that the saga would tell, in one.

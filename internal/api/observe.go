@@ -27,7 +27,7 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 			Name: "payments_http_requests_total", Help: "Requests answered, by method, pattern of the route, and status.",
 		}, []string{"method", "route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "payments_http_request_seconds", Help: "Time to answer, a preferred wait included.",
+			Name: "payments_http_request_seconds", Help: "Time to answer, a preferred wait included; of an event stream, until it begins.",
 			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"method", "route"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -47,7 +47,9 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 type recorder struct {
 	http.ResponseWriter
 	requestID, route string
-	status           int // 0 until the header is written
+	status           int       // 0 until the header is written
+	answered         time.Time // when the header was written
+	streams          bool      // the answer goes on for as long as it likes
 }
 
 // recorderOf holds in every handler below observe.
@@ -55,14 +57,14 @@ func recorderOf(w http.ResponseWriter) *recorder { return w.(*recorder) } //noli
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
-		r.status = status
+		r.status, r.answered = status, time.Now()
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.status, r.answered = http.StatusOK, time.Now()
 	}
 	return r.ResponseWriter.Write(b) //nolint:gosec // what comes here is JSON, a file of ours, or of html/template
 }
@@ -100,7 +102,11 @@ func (s *server) observe(next http.Handler) http.Handler {
 			}
 			method := knownMethod(r.Method)
 			s.metrics.requests.WithLabelValues(method, rec.route, strconv.Itoa(max(rec.status, http.StatusOK))).Inc()
-			s.metrics.seconds.WithLabelValues(method, rec.route).Observe(time.Since(start).Seconds())
+			took := time.Since(start)
+			if rec.streams {
+				took = rec.answered.Sub(start)
+			}
+			s.metrics.seconds.WithLabelValues(method, rec.route).Observe(took.Seconds())
 			if aborted {
 				panic(p)
 			}

@@ -14,12 +14,15 @@ import (
 
 // The codes that only HTTP gives.
 const (
-	codeJSONInvalid      payment.Code = "json_invalid"
-	codeMethodNotAllowed payment.Code = "method_not_allowed"
-	codeBodyTooLarge     payment.Code = "body_too_large"
-	codeBodyTimeout      payment.Code = "body_timeout"
-	codeContentType      payment.Code = "content_type_unsupported"
-	codeRateLimited      payment.Code = "rate_limited"
+	codeJSONInvalid        payment.Code = "json_invalid"
+	codeMethodNotAllowed   payment.Code = "method_not_allowed"
+	codeBodyTooLarge       payment.Code = "body_too_large"
+	codeBodyTimeout        payment.Code = "body_timeout"
+	codeContentType        payment.Code = "content_type_unsupported"
+	codeRateLimited        payment.Code = "rate_limited"
+	codeTooManyStreams     payment.Code = "too_many_streams"
+	codeLastEventIDInvalid payment.Code = "last_event_id_invalid"
+	codeEventsExpired      payment.Code = "events_expired"
 )
 
 const maxFieldErrors = 100
@@ -75,7 +78,7 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 	switch e.Code { //nolint:exhaustive // the others have no header of their own
 	case payment.CodeUnauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case payment.CodeServiceUnavailable, payment.CodeReadAfterTimeout, payment.CodeReportNotReady, payment.CodeKeyInUse:
+	case payment.CodeServiceUnavailable, codeTooManyStreams, payment.CodeReadAfterTimeout, payment.CodeReportNotReady, payment.CodeKeyInUse:
 		w.Header().Set("Retry-After", "1")
 	}
 	s.write(ctx, w, kind.status, "application/problem+json", problemDocument{

@@ -39,6 +39,8 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, parameters: []string{"expand"}, hides: true, readsAfter: true, handle: s.getPayment},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.getTimeline},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/events", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.streamPayment},
+		{method: http.MethodGet, pattern: "/v1/events", action: access.PaymentsTimeline, parameters: []string{"merchant"}, handle: s.streamMerchant},
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/cancel", action: access.PaymentsCancel, hides: true, waits: true, handle: s.cancelPayment},
 		{method: http.MethodPost, pattern: "/v1/payments/{id}/capture", action: access.PaymentsCapture, hides: true, waits: true, handle: s.capturePayment},

@@ -83,6 +83,8 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"merchant_id": merchant, "payment_id": pay, "sequence": 1, "event_id": "e", "type": "t", "data": "{}", "occurred_at": now,
 			}},
 			{"payment_term", map[string]any{"merchant_id": merchant, "term": "o", "payment_id": pay}},
+			{"feed_heads", map[string]any{"merchant_id": merchant, "position": 1}},
+			{"feed_events", map[string]any{"merchant_id": merchant, "position": 1, "payment_id": pay, "sequence": 1}},
 			{"report_refreshes", map[string]any{"started_at": now, "ended_at": now, "every": "1 minute", "seconds": "{}"}},
 			{"inbox_messages", map[string]any{"consumer": "c", "made_on": now, "message_id": "e"}},
 			{"inbox_offsets", map[string]any{"consumer": "c", "topic": "t", "partition": 0, "generation": 1}},

@@ -59,6 +59,10 @@ type Payments interface {
 	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)
 	Expand(ctx context.Context, payments []readmodel.Payment, e readmodel.Expand) (map[string]readmodel.Expanded, error)
 	AwaitPosition(ctx context.Context, scope access.Scope, at readmodel.Position) error
+	EventsOf(ctx context.Context, merchantID, paymentID string, after int64, limit int) ([]readmodel.FeedEvent, error)
+	// FeedHead and Feed are of a merchant that is in scope.
+	FeedHead(ctx context.Context, merchantID string) (int64, error)
+	Feed(ctx context.Context, merchantID string, after int64, limit int) ([]readmodel.FeedEvent, error)
 }
 
 // ProviderWebhooks takes what a payment provider signed. Its refusals are
@@ -111,6 +115,7 @@ type Cipher interface {
 type Config struct {
 	Orders           Orders
 	Payments         Payments
+	Streams          *Streams
 	Parked           Parked
 	ProviderWebhooks ProviderWebhooks
 	Webhooks         Webhooks
@@ -136,7 +141,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Streams == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
 		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Methods == nil || c.Cursors == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")

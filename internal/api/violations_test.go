@@ -186,6 +186,9 @@ func violations() map[string]string {
 		"inbox_retention_one_row_check":      set("inbox_retention", "one_row = false"),
 		"inbox_retention_pkey":               again("inbox_retention"),
 
+		"feed_events_pkey":                again("feed_events"),
+		"feed_heads_pkey":                 again("feed_heads"),
+		"feed_heads_position_check":       set("feed_heads", "position = 0"),
 		"payment_term_found":              again("payment_term"),
 		"payment_timeline_pkey":           again("payment_timeline"),
 		"payment_timeline_sequence_check": set("payment_timeline", "sequence = 0"),

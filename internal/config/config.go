@@ -32,6 +32,9 @@ type Config struct {
 	RateBurst          int
 	StrangerLimit      int // refusals a second of one address's callers without a key; 0: no limit
 	StrangerBurst      int
+	Streams            int           // event streams open at once
+	StreamsPerKey      int           // of them, of one API key
+	FeedKeep           time.Duration // how long a merchant's feed can be resumed
 	DatabaseURL        string
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
 	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
@@ -81,6 +84,9 @@ func Load(lookup Lookup) (Config, error) {
 		RateBurst:            r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
 		StrangerLimit:        r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
 		StrangerBurst:        r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
+		Streams:              r.integer("PAYMENTS_STREAMS", 1000, 1, 100_000),
+		StreamsPerKey:        r.integer("PAYMENTS_STREAMS_PER_KEY", 20, 1, 100_000),
+		FeedKeep:             r.duration("PAYMENTS_FEED_KEEP", 7*24*time.Hour, time.Hour, 10*365*24*time.Hour),
 		DatabaseURL:          r.databaseURL("PAYMENTS_DATABASE_URL", required),
 		MigrateDatabaseURL:   r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
 		ReadDatabaseURL:      r.databaseURL("PAYMENTS_READ_DATABASE_URL", optional),

@@ -20,9 +20,13 @@ import (
 // row and writes a line of the timeline, one that was applied before changes
 // nothing (but writes its line, should that be missing), and one behind a gap is a
 // permanent error.
-type Projector struct{}
+type Projector struct {
+	// feeds: its events go into the merchants' feeds. Those of a rebuild have been told,
+	// or will be, by the projector itself.
+	feeds bool
+}
 
-func NewProjector() *Projector { return &Projector{} }
+func NewProjector() *Projector { return &Projector{feeds: true} }
 
 // Handle is an inbox.Handler. It reads the batch's rows, moves each over all of
 // its events in memory, and writes what came of it, with a fixed number of
@@ -55,7 +59,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 			next = append(next, e)
 		}
 	}
-	return write(ctx, tx, rows, next, events)
+	return p.write(ctx, tx, rows, next, events)
 }
 
 type rowID struct{ merchant, payment string }
@@ -175,6 +179,7 @@ const insertTimeline = `
 	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`
 
 type timelineEntry struct {
+	N          int               `json:"n"` // in the batch
 	MerchantID string            `json:"merchant_id"`
 	PaymentID  string            `json:"payment_id"`
 	Sequence   int64             `json:"sequence"`
@@ -190,7 +195,7 @@ var errRaced = errors.New("another process writes the same rows")
 // write takes the rows as they are after the events that moved them, and all events
 // for the timeline: a row that a rebuild has put further than the consumer stood
 // gets the lines of its past as their events come.
-func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, events []event) error {
+func (p *Projector) write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, events []event) error {
 	var made, moved []*viewRow
 	for _, r := range rows {
 		switch {
@@ -205,7 +210,11 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, even
 	slices.SortFunc(made, func(a, b *viewRow) int { return cmp.Compare(a.PaymentID, b.PaymentID) })
 	timeline := make([]timelineEntry, len(events))
 	for i, e := range events {
-		timeline[i] = timelineEntry{e.Data.MerchantID, e.Data.PaymentID, e.Sequence, e.ID, e.Type, e.raw, e.At}
+		timeline[i] = timelineEntry{i, e.Data.MerchantID, e.Data.PaymentID, e.Sequence, e.ID, e.Type, e.raw, e.At}
+	}
+	timelineSQL := insertTimeline
+	if p.feeds {
+		timelineSQL = insertFed
 	}
 	var b pgx.Batch
 	all := func(want int) func(pgconn.CommandTag) error {
@@ -217,8 +226,8 @@ func write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, even
 		}
 	}
 	if err := errors.Join(
-		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))), queue(&b, insertTimeline, timeline, nil),
-		queue(&b, upsertRefunds, refundsOf(moving), nil), queue(&b, insertTerms, termsOf(made), nil),
+		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))),
+		queue(&b, upsertRefunds, refundsOf(moving), nil), queue(&b, insertTerms, termsOf(made), nil), queue(&b, timelineSQL, timeline, nil),
 	); err != nil {
 		return err
 	}

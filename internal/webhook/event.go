@@ -64,8 +64,15 @@ func decode(m inbox.Message) (e event, err error) {
 	d := told.Data
 	e.id, e.kind, e.at = told.ID, told.Type, told.At
 	e.merchantID, e.paymentID = d.MerchantID, d.PaymentID
-	p := Payload{Type: e.kind, Timestamp: e.at.UTC(), Data: Data{
-		EventID: e.id, Sequence: told.Sequence, Payment: d.PaymentID, Order: d.OrderID, Status: d.Status, Failure: d.Failure,
+	e.body, err = json.Marshal(NewPayload(told))
+	return e, err
+}
+
+// NewPayload is what a merchant is told of the event, by a webhook or a stream.
+func NewPayload(told payment.Event) Payload {
+	d := told.Data
+	p := Payload{Type: told.Type, Timestamp: told.At.UTC(), Data: Data{
+		EventID: told.ID, Sequence: told.Sequence, Payment: d.PaymentID, Order: d.OrderID, Status: d.Status, Failure: d.Failure,
 	}}
 	if placed := d.Placed; placed != nil {
 		p.Data.Amount, p.Data.Currency = placed.Amount, placed.Currency
@@ -81,6 +88,5 @@ func decode(m inbox.Message) (e event, err error) {
 	if r := d.Refund; r != nil {
 		p.Data.Refund = &Refund{ID: r.ID, Amount: r.Amount, Status: r.Status, Reason: r.Reason, FailureCode: r.FailureCode}
 	}
-	e.body, err = json.Marshal(p)
-	return e, err
+	return p
 }
