@@ -54,7 +54,7 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 	await(t, settleWithin, func() string { return l.fewer(10) })
 	first := l.first()
 	var email []byte
-	if err := w.scan(`SELECT customer_email_ciphertext FROM payment_view WHERE payment_id = $1`, []any{first.id}, &email); err != nil {
+	if err := w.scan(`SELECT o.customer_email_ciphertext FROM orders o JOIN payments p ON p.order_id = o.id WHERE p.id = $1`, []any{first.id}, &email); err != nil {
 		t.Fatal(err)
 	}
 
