@@ -5,25 +5,32 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os/user"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/access"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/provider"
+	"payments/internal/telemetry"
 )
 
 const sagasUsage = `usage:
   payments sagas list [-state S] [-definition D] [-older-than 10m] [-paused] [-limit N]
   payments sagas show ID
-  payments sagas retry|resolve|pause|resume|cancel|approve|withdraw -reason TEXT [-operator NAME] ID
-  payments sagas propose -reason TEXT [-operator NAME] (-succeeded REFERENCE | -rejected CODE) ID`
+  payments sagas retry|resolve|pause|resume|cancel|approve|withdraw -reason TEXT ID
+  payments sagas propose -reason TEXT (-succeeded REFERENCE | -rejected CODE) ID`
 
-// sagas is the operators' desk on the command line. It needs the database alone;
-// the operator is the one who is logged in, unless named.
+// sagas is the operators' desk on the command line. It needs the database alone, and
+// for an act PAYMENTS_OPERATOR_KEY and the pepper: who acts is known by the same API key
+// as over HTTP, and not by a name that anybody can type.
 func sagas(ctx context.Context, e environment) error {
 	if len(e.args) == 0 {
 		return errors.New(sagasUsage)
@@ -49,10 +56,39 @@ func sagas(ctx context.Context, e environment) error {
 	case "show":
 		return e.showSaga(ctx, desk, a.id)
 	}
+	if a.by.Operator, err = e.operator(ctx, pool); err != nil {
+		return err
+	}
 	if err := desk.Act(ctx, a.by, a.id, verb, a.verdict); err != nil {
 		return err
 	}
 	return e.showSaga(ctx, desk, a.id)
+}
+
+// operator is the id of the API key in the environment, if the policies let it act. A
+// key that is bound to networks is refused: there is no address here.
+func (e environment) operator(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+	const variable = "PAYMENTS_OPERATOR_KEY"
+	key, err := e.required(variable)
+	if err != nil {
+		return "", err
+	}
+	pepper, err := e.pepper()
+	if err != nil {
+		return "", err
+	}
+	principal, err := access.NewAuthenticator(pool, pepper).Authenticate(ctx, key, netip.Addr{})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	authorizer, err := access.NewAuthorizer(telemetry.NewLogger(e.stderr, slog.LevelWarn, "text"), prometheus.NewRegistry())
+	if err != nil {
+		return "", err
+	}
+	if _, err := authorizer.Authorize(ctx, principal, access.SagasOperate); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	return principal.KeyID, nil
 }
 
 type sagaArguments struct {
@@ -76,7 +112,6 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	case "show":
 	default:
 		flags.StringVar(&a.by.Reason, "reason", "", "why; kept with the act")
-		flags.StringVar(&a.by.Operator, "operator", "", "who; the user who is logged in if empty")
 		if verb == "propose" {
 			flags.StringVar(&succeeded, "succeeded", "", "it was done: the provider's reference of the operation")
 			flags.StringVar(&rejected, "rejected", "", "it was not and will not be done: a code that says why")
@@ -94,14 +129,6 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	a.id = flags.Arg(0)
 	if verb == "show" {
 		return a, nil
-	}
-	if a.by.Operator == "" {
-		if u, err := user.Current(); err == nil {
-			a.by.Operator = u.Username
-		}
-	}
-	if err := payment.CheckText(a.by.Operator, payment.MaxReference); err != nil {
-		return a, fmt.Errorf("-operator %w", err)
 	}
 	if err := payment.CheckReason(a.by.Reason); err != nil {
 		return a, fmt.Errorf("-reason %w", err)
