@@ -230,7 +230,7 @@ func (w *world) try(o contracttest.Operation, target aim, c contracttest.Case) {
 		return
 	}
 	named := len(p.Errors) > 0 && (c.At == "" || c.Choice) || p.Code == codeBodyTooLarge || strings.HasPrefix(o.Path, "/v1/provider/") ||
-		c.Header == "Idempotency-Key" && strings.HasPrefix(string(p.Code), "idempotency_key_") || c.Header == headerReadAfter && p.Code == payment.CodeReadAfterInvalid
+		c.Header != "" && strings.HasPrefix(string(p.Code), strings.ReplaceAll(strings.ToLower(c.Header), "-", "_")) // a field's problem has its name
 	for _, e := range p.Errors {
 		named = named || e.Pointer == c.At || strings.HasPrefix(e.Pointer, c.At+"/") || strings.HasPrefix(c.At, e.Pointer+"/")
 	}
