@@ -230,6 +230,19 @@ const (
 	CurrencyZWG Currency = "ZWG"
 )
 
+// Defines values for EventDataCaptureMethod.
+const (
+	EventDataCaptureMethodAutomatic EventDataCaptureMethod = "automatic"
+	EventDataCaptureMethodManual    EventDataCaptureMethod = "manual"
+)
+
+// Defines values for EventDataRefundStatus.
+const (
+	EventDataRefundStatusFailed    EventDataRefundStatus = "failed"
+	EventDataRefundStatusPending   EventDataRefundStatus = "pending"
+	EventDataRefundStatusSucceeded EventDataRefundStatus = "succeeded"
+)
+
 // Defines values for EventType.
 const (
 	EventTypeOrderCanceled         EventType = "order.canceled"
@@ -657,6 +670,99 @@ type DurationRow struct {
 	// Period The first day of the day, week or month.
 	Period string `json:"period,omitempty,omitzero"`
 	Sagas  int64  `json:"sagas"`
+}
+
+// Event What happened to a payment, as webhooks and streams tell it. Members are only ever added.
+type Event struct {
+	Data EventData `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type What happened.
+	Type EventType `json:"type"`
+}
+
+// EventDataCaptureMethod defines model for Event.Data.CaptureMethod.
+type EventDataCaptureMethod string
+
+// EventDataRefundStatus defines model for Event.Data.Refund.Status.
+type EventDataRefundStatus string
+
+// EventRefund defines model for Event.Data.Refund.
+type EventRefund struct {
+	// Amount In minor units of the currency.
+	//
+	// Examples: 4998
+	Amount      AmountToPay `json:"amount"`
+	FailureCode string      `json:"failure_code,omitempty,omitzero"`
+
+	// ID A refund.
+	//
+	// Examples: ref_01m8702d2wf7gas9ey3ecx0b6m
+	ID     RefundID              `json:"id"`
+	Reason string                `json:"reason,omitempty,omitzero"`
+	Status EventDataRefundStatus `json:"status"`
+}
+
+// EventData defines model for Event.data.
+type EventData struct {
+	// Amount In minor units of the currency.
+	//
+	// Examples: 4998
+	Amount AmountToPay `json:"amount,omitempty,omitzero"`
+
+	// AmountAuthorized In minor units of the currency.
+	//
+	// Examples: 4998
+	AmountAuthorized AmountToPay `json:"amount_authorized,omitempty,omitzero"`
+
+	// AmountCaptured In minor units of the currency.
+	//
+	// Examples: 4998
+	AmountCaptured AmountToPay            `json:"amount_captured,omitempty,omitzero"`
+	CaptureMethod  EventDataCaptureMethod `json:"capture_method,omitempty,omitzero"`
+
+	// Currency An active ISO 4217 code that a customer can pay in.
+	Currency Currency `json:"currency,omitempty,omitzero"`
+
+	// CustomerReference The merchant's own name for it, one line of text.
+	//
+	// Examples: A-1001
+	CustomerReference Reference `json:"customer_reference,omitempty,omitzero"`
+
+	// EventID An event.
+	//
+	// Examples: evt_01m8702cvkfn8aqyvxe63m804e
+	EventID EventID  `json:"event_id"`
+	Failure *Failure `json:"failure,omitempty"`
+
+	// OrderID An order.
+	//
+	// Examples: ord_01m8702cvkfsptbb1vxcrddz73
+	OrderID OrderID `json:"order_id"`
+
+	// OrderReference The merchant's own name for it, one line of text.
+	//
+	// Examples: A-1001
+	OrderReference Reference `json:"order_reference,omitempty,omitzero"`
+
+	// PaymentID A payment.
+	//
+	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
+	PaymentID PaymentID `json:"payment_id"`
+
+	// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
+	//
+	// Examples: pm_card_visa
+	PaymentMethod PaymentMethod `json:"payment_method,omitempty,omitzero"`
+	Refund        *EventRefund  `json:"refund,omitempty"`
+
+	// Sequence Counts the events of the order, without a gap.
+	Sequence int64 `json:"sequence"`
+
+	// Status The state of a payment.
+	Status PaymentStatus `json:"status"`
 }
 
 // EventID An event.
@@ -2193,9 +2299,24 @@ func requestStreamEvents(params *StreamEventsParams) request {
 }
 
 // StreamEvents: Follow all payments of a merchant.
-// The answer is text/event-stream; its body is the caller's to read as it comes, and to close.
-func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams) (*http.Response, error) {
-	return c.stream(ctx, requestStreamEvents(params), "text/event-stream")
+//
+// Server-Sent Events of the merchant's payments, as they happen: from now on, or, with `Last-Event-ID`, all that came since, without a gap
+// and each payment's in order. A feed can be resumed for as long as it is kept; after that it is 410 `events_expired`.
+//
+// A stream that ends or breaks off is opened again behind the last event, for as long as the context lasts: none is
+// missed, and none comes twice. A refusal that stands, or the context's end, is the last that comes.
+func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams) iter.Seq2[Followed, error] {
+	var p StreamEventsParams
+	if params != nil {
+		p = *params
+	}
+	return follow(ctx, c, func(lastEventID string) request {
+		p := p
+		if lastEventID != "" {
+			p.LastEventID = lastEventID
+		}
+		return requestStreamEvents(&p)
+	})
 }
 
 func requestExplainAuthorization(body ExplainRequest) request {
@@ -2624,9 +2745,24 @@ func requestStreamPaymentEvents(id PaymentID, params *StreamPaymentEventsParams)
 }
 
 // StreamPaymentEvents: Follow a payment.
-// The answer is text/event-stream; its body is the caller's to read as it comes, and to close.
-func (c *Client) StreamPaymentEvents(ctx context.Context, id PaymentID, params *StreamPaymentEventsParams) (*http.Response, error) {
-	return c.stream(ctx, requestStreamPaymentEvents(id, params), "text/event-stream")
+//
+// Server-Sent Events of the payment: all from its first one on, or those behind `Last-Event-ID`, and then each as it happens, in order.
+// It stays open when the payment has ended, since a refund or a review may follow. `curl -N` shows it.
+//
+// A stream that ends or breaks off is opened again behind the last event, for as long as the context lasts: none is
+// missed, and none comes twice. A refusal that stands, or the context's end, is the last that comes.
+func (c *Client) StreamPaymentEvents(ctx context.Context, id PaymentID, params *StreamPaymentEventsParams) iter.Seq2[Followed, error] {
+	var p StreamPaymentEventsParams
+	if params != nil {
+		p = *params
+	}
+	return follow(ctx, c, func(lastEventID string) request {
+		p := p
+		if lastEventID != "" {
+			p.LastEventID = lastEventID
+		}
+		return requestStreamPaymentEvents(id, &p)
+	})
 }
 
 func requestListRefunds(id PaymentID, params *ListRefundsParams) request {

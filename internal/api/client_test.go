@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"payments/client"
-	"payments/internal/api/contracttest"
 	"payments/internal/payment"
 )
 
@@ -25,10 +24,7 @@ var shortPauses = client.WithBackoff(time.Millisecond, 10*time.Millisecond)
 // answers held against the document.
 func (w *world) client(url, key string, options ...client.Option) *client.Client {
 	w.t.Helper()
-	through := &http.Client{Transport: contracttest.Transport{
-		Contract: document(w.t), Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) },
-	}}
-	c, err := client.New(url, key, append([]client.Option{client.WithHTTPClient(through), shortPauses}, options...)...)
+	c, err := client.New(url, key, append([]client.Option{client.WithHTTPClient(&http.Client{Transport: w.checked()}), shortPauses}, options...)...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -221,3 +217,63 @@ func TestTheClientWalksAndExports(t *testing.T) {
 		}
 	}
 }
+
+// A merchant's program follows its payments over connections that break off, and has
+// every event once.
+func TestTheClientFollowsOverCutConnections(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	var bodies []io.Closer
+	cut := &http.Client{Transport: cutter(func(r *http.Request) (*http.Response, error) {
+		resp, err := w.checked().RoundTrip(r)
+		if err == nil {
+			mu.Lock()
+			bodies = append(bodies, resp.Body)
+			mu.Unlock()
+		}
+		return resp, err
+	})}
+	follower := w.client(w.server.URL, w.merchant, client.WithHTTPClient(cut))
+	c := w.client(w.server.URL, w.merchant)
+	var paid []string
+	pay := func() {
+		a, err := c.CreatePayment(t.Context(), shirts("A-"+strconv.Itoa(len(paid))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paid = append(paid, a.Value.ID)
+		w.project()
+	}
+	head := w.follow("/v1/events", w.merchant, "")
+	pay()
+	var told []string
+	for f, err := range follower.StreamEvents(t.Context(), &client.StreamEventsParams{LastEventID: head.start}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.ID == "" || f.Event.Type != client.EventTypeOrderPlaced || f.Event.Data.Sequence != 1 || f.Event.Data.Amount != 4998 {
+			t.Errorf("%+v", f)
+		}
+		if told = append(told, f.Event.Data.PaymentID); len(told) == 4 {
+			break
+		}
+		mu.Lock()
+		for _, b := range bodies {
+			b.Close()
+		}
+		mu.Unlock()
+		pay()
+	}
+	if !slices.Equal(told, paid) {
+		t.Errorf("told was of %v, and paid were %v", told, paid)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(bodies) != 4 {
+		t.Errorf("there were %d connections, want one for each event", len(bodies))
+	}
+}
+
+type cutter func(*http.Request) (*http.Response, error)
+
+func (c cutter) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }

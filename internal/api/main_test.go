@@ -284,7 +284,7 @@ func (w *world) do(method, path, key, body string, headers ...string) answer {
 			r.Header[headers[i]] = []string{headers[i+1]}
 		}
 	}
-	client := http.Client{Transport: contracttest.Transport{Contract: document(w.t), Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) }}}
+	client := http.Client{Transport: w.checked()}
 	resp, err := client.Do(r)
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", method, path, err)
@@ -295,6 +295,11 @@ func (w *world) do(method, path, key, body string, headers ...string) answer {
 		w.t.Fatal(err)
 	}
 	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+// checked holds every answer against the document.
+func (w *world) checked() contracttest.Transport {
+	return contracttest.Transport{Contract: document(w.t), Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) }}
 }
 
 func (w *world) post(key, body string, headers ...string) answer {

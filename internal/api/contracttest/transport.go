@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 )
 
 // Transport checks every answer that comes through it, and reports what is not as
@@ -20,6 +21,13 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Base.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		// It has no end to wait for, and no schema but its type's.
+		if err := t.Contract.Check(r.Method, r.URL.EscapedPath(), resp.StatusCode, resp.Header, nil); err != nil {
+			t.Report(err)
+		}
+		return resp, nil
 	}
 	body, readErr := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
