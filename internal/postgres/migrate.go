@@ -38,9 +38,7 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 		return fmt.Errorf("make migration lock: %w", err)
 	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
-		goose.WithSessionLocker(locker), goose.WithSlog(slog.New(slog.DiscardHandler)),
-		// Numbers are given out before the work is merged: a database may have a later one already.
-		goose.WithAllowOutofOrder(true))
+		goose.WithSessionLocker(locker), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
