@@ -750,13 +750,8 @@ type EventData struct {
 	// PaymentID A payment.
 	//
 	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
-	PaymentID PaymentID `json:"payment_id"`
-
-	// PaymentMethod A token of the provider's; never a card number. It is kept encrypted. Callers who do not see what is confidential see its fingerprint (pm_fp_…), which is the same for the same token.
-	//
-	// Examples: pm_card_visa
-	PaymentMethod PaymentMethod `json:"payment_method,omitempty,omitzero"`
-	Refund        *EventRefund  `json:"refund,omitempty"`
+	PaymentID PaymentID    `json:"payment_id"`
+	Refund    *EventRefund `json:"refund,omitempty"`
 
 	// Sequence Counts the events of the order, without a gap.
 	Sequence int64 `json:"sequence"`
