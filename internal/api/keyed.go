@@ -30,12 +30,13 @@ func (c *call) keyed(v any) (idempotency.Request, error) {
 	return idempotency.Request{MerchantID: merchantID, Key: key, Fingerprint: fingerprint}, err
 }
 
-// inNameOf is the request with the merchant whose rows it changes. The keys of a
-// caller who is not that merchant are its own: no key of a merchant has a space.
+// inNameOf is the request with the merchant whose rows it changes. The keys of the
+// callers who are not that merchant are their role's own, over all API keys that it
+// has had: no key of a merchant has a space.
 func (c *call) inNameOf(r idempotency.Request, merchantID string) idempotency.Request {
 	if r.MerchantID != merchantID {
-		sum := sha256.Sum256([]byte(r.Key)) // with the key's id it would be longer than a key may be
-		r.MerchantID, r.Key = merchantID, c.principal.KeyID+" "+hex.EncodeToString(sum[:])
+		sum := sha256.Sum256([]byte(r.Key)) // with the role it would be longer than a key may be
+		r.MerchantID, r.Key = merchantID, string(c.principal.Role)+" "+hex.EncodeToString(sum[:])
 	}
 	return r
 }

@@ -61,6 +61,13 @@ var checks = []check{
 			OR o.status IN ('failed', 'canceled') AND r.state <> 'released'`,
 	},
 	{
+		5, "what happens once is told once", `SELECT count(*) FROM outbox`, `
+		SELECT 'order ' || key || ' tells ' || n || ' times of ' || type FROM (
+			SELECT key, (SELECT headers[i + 1] FROM generate_subscripts(headers, 1) i WHERE i % 2 = 1 AND headers[i] = 'ce_type') AS type, count(*) AS n
+			FROM outbox GROUP BY merchant_id, key, 2) e
+		WHERE $1::bool IS NOT NULL AND n > 1 AND type NOT LIKE 'refund.%' AND type <> 'payment.review_required'`,
+	},
+	{
 		// What retention has dropped is counted by outbox_dropped, which took only keys without a gap.
 		5, "an order's events are 1, 2, 3 … without a gap", `SELECT count(*) FROM outbox`, `
 		SELECT 'order ' || o.id || ' is at ' || o.sequence || ', had ' || coalesce(d.sequence, 0) || ' events dropped and has '

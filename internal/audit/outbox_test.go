@@ -112,3 +112,35 @@ func TestEventsAreCountedAcrossWhatRetentionDropped(t *testing.T) {
 		t.Errorf("violations are %v, want one of %s and one of %s", v, b, c)
 	}
 }
+
+func TestAFactThatIsToldTwiceIsFound(t *testing.T) {
+	db := devtest.Database(t)
+	pool, err := postgres.Open(t.Context(), db.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	const id = "ord_0000000000000000000000000a"
+	orderWith(t, pool, id, 4)
+	tell := func(sequence int64, what string) {
+		t.Helper()
+		if err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			return outbox.Append(t.Context(), tx, outbox.Message{
+				MerchantID: merchant, ID: id + string(rune('0'+sequence)), Topic: "events", Key: id, Sequence: sequence,
+				Headers: []outbox.Header{{Key: "ce_id", Value: "ce_type"}, {Key: "ce_type", Value: what}},
+			})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, what := range []string{"refund.requested", "payment.authorized", "refund.requested"} {
+		tell(int64(n+1), what)
+	}
+	if v := violations(t, pool, "what happens once"); len(v) > 0 {
+		t.Errorf("found %v", v)
+	}
+	tell(4, "payment.authorized")
+	if v := violations(t, pool, "what happens once"); len(v) != 1 || !strings.Contains(v[0], id+" tells 2 times of payment.authorized") {
+		t.Errorf("found %v", v)
+	}
+}
