@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -89,11 +90,22 @@ func relayOurs(ctx context.Context, p *place, ready func()) error {
 	if err != nil {
 		return err
 	}
+	keeper, err := outbox.NewKeeper(p.pool, outbox.KeeperConfig{Registerer: reg, Log: p.stack.log})
+	if err != nil {
+		return err
+	}
+	monitor := loop.NewMonitor(time.Now, reg)
+	var keeping sync.WaitGroup
+	var kept error
+	keeping.Go(func() {
+		kept = loop.Run(ctx, loop.Config{Name: "outbox_keeper", Interval: 5 * time.Second, Turn: keeper.Turn, Monitor: monitor, Log: p.stack.log})
+	})
 	ready()
 	err = loop.Run(ctx, loop.Config{
-		Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: loop.NewMonitor(time.Now, reg), Log: p.stack.log,
+		Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: monitor, Log: p.stack.log,
 	})
-	return errors.Join(err, r.Release(context.WithoutCancel(ctx)))
+	keeping.Wait()
+	return errors.Join(err, kept, r.Release(context.WithoutCancel(ctx)))
 }
 
 // The poller that is written first: a flag, a locked batch, an UPDATE. With one of
