@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"payments/internal/config"
 	"payments/internal/postgres"
 	"payments/internal/secret"
 )
@@ -30,6 +31,21 @@ func (e environment) open(ctx context.Context, variable string) (*pgxpool.Pool, 
 		return nil, err
 	}
 	return openMigrated(ctx, variable, url)
+}
+
+// openOwner opens both models as the owner of their tables; they may lie in one database.
+func openOwner(ctx context.Context, c config.Owner) (write, read *pgxpool.Pool, closeBoth func(), err error) {
+	if write, err = openMigrated(ctx, c.WriteVariable, c.WriteOwnerURL); err != nil {
+		return nil, nil, nil, err
+	}
+	if c.ReadOwnerURL == c.WriteOwnerURL {
+		return write, write, write.Close, nil
+	}
+	if read, err = openMigrated(ctx, "PAYMENTS_READ_DATABASE_URL", c.ReadOwnerURL); err != nil {
+		write.Close()
+		return nil, nil, nil, err
+	}
+	return write, read, func() { read.Close(); write.Close() }, nil
 }
 
 // openMigrated refuses a database that cannot be reached, or whose schema is too old.

@@ -48,18 +48,11 @@ func (e environment) reencrypt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	write, err := openMigrated(ctx, c.WriteVariable, c.WriteOwnerURL)
+	write, read, closeBoth, err := openOwner(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer write.Close()
-	read := write
-	if c.ReadOwnerURL != c.WriteOwnerURL {
-		if read, err = openMigrated(ctx, "PAYMENTS_READ_DATABASE_URL", c.ReadOwnerURL); err != nil {
-			return err
-		}
-		defer read.Close()
-	}
+	defer closeBoth()
 	counts, err := rekey.Run(ctx, rekey.Config{
 		Write: write, Read: read, Pepper: c.Pepper, Cipher: c.Cipher, Methods: order.PaymentMethods(c.Pepper, c.Cipher), Batch: *batch, Check: *check,
 	})

@@ -39,18 +39,11 @@ func seedPayments(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	write, err := openMigrated(ctx, c.WriteVariable, c.WriteOwnerURL)
+	write, read, closeBoth, err := openOwner(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer write.Close()
-	read := write
-	if c.ReadOwnerURL != c.WriteOwnerURL {
-		if read, err = openMigrated(ctx, "PAYMENTS_READ_DATABASE_URL", c.ReadOwnerURL); err != nil {
-			return err
-		}
-		defer read.Close()
-	}
+	defer closeBoth()
 	begun, end := time.Now(), time.Now().Add(-keptFor)
 	told := begun
 	rate := func(n int) string {

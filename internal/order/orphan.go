@@ -50,14 +50,11 @@ func (s *Service) finding() *saga.Call {
 		}
 		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey, d.AuthorizationUntil)))
 		age := s.age(req.Key)
-		if o.Verdict == saga.Unknown && age <= watchFor {
+		switch open := o.Verdict == saga.Unknown || o.Verdict == saga.NotFound; {
+		case open && age <= watchFor:
 			o.Again = min(max(age/4, leastLook), mostLook)
-		}
-		if o.Verdict == saga.NotFound {
-			if age > watchFor {
-				return saga.Outcome{Verdict: saga.Rejected, Code: codeNothingFound, Detail: "The authorization was never given."}
-			}
-			o.Again = min(max(age/4, leastLook), mostLook)
+		case o.Verdict == saga.NotFound:
+			return saga.Outcome{Verdict: saga.Rejected, Code: codeNothingFound, Detail: "The authorization was never given."}
 		}
 		return o
 	}

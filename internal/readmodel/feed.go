@@ -24,7 +24,7 @@ const insertFed = `
 	line AS (
 		INSERT INTO payment_timeline AS t (merchant_id, payment_id, sequence, event_id, type, data, occurred_at, fed)
 		SELECT merchant_id, payment_id, sequence, event_id, type,
-			data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}', occurred_at, true FROM e
+			` + lineData + `, occurred_at, true FROM e
 		ON CONFLICT (merchant_id, payment_id, sequence) DO UPDATE SET fed = true WHERE NOT t.fed
 		RETURNING merchant_id, payment_id, sequence),
 	head AS (

@@ -167,13 +167,17 @@ const updateRows = `
 		amount_captured bigint, amount_refunded bigint, failure jsonb, updated_at timestamptz)
 	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
 
-// insertTimeline keeps the data as it came, with members that only a later
-// version knows, but without the customer's address and the payment method. A line that is there
-// already is left: a rebuilt row walks through its old timeline.
+// lineData is an event's data as a line of the timeline keeps it: without the
+// customer's address and the payment method, of which no line has need.
+const lineData = `data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}'`
+
+// insertTimeline keeps the data otherwise as it came, with members that only a later
+// version knows. A line that is there already is left: a rebuilt row walks through its
+// old timeline.
 const insertTimeline = `
 	INSERT INTO payment_timeline (merchant_id, payment_id, sequence, event_id, type, data, occurred_at)
 	SELECT merchant_id, payment_id, sequence, event_id, type,
-		data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}', occurred_at
+		` + lineData + `, occurred_at
 	FROM json_to_recordset($1::json) AS e (merchant_id text, payment_id text, sequence bigint, event_id text, type text,
 		data jsonb, occurred_at timestamptz)
 	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`

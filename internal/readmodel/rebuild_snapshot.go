@@ -45,7 +45,7 @@ var sourceRefunds = source{ //nolint:gochecknoglobals // a constant, were struct
 var sourceTimeline = source{ //nolint:gochecknoglobals // a constant, were structs constants
 	"payment_timeline", `merchant_id, payment_id, sequence, event_id, type, data, occurred_at`, `
 	SELECT o.merchant_id, d.data->>'payment_id', o.sequence, o.id, h.type,
-		d.data #- '{placed,customer,email_ciphertext}' #- '{placed,payment_method}' #- '{placed,payment_method_ciphertext}', h.time::timestamptz
+		d.` + lineData + `, h.time::timestamptz
 	FROM outbox o,
 		LATERAL (SELECT convert_from(o.payload, 'UTF8')::jsonb AS data) d,
 		LATERAL (SELECT jsonb_path_query_array(to_jsonb(o.headers), 'lax $[*][*]') AS flat) f,
