@@ -75,6 +75,9 @@ func (c *Client) Read(ctx context.Context, topic string, partition int, offset i
 // bounds are the offsets that the log of each asked partition has.
 func (c *Client) bounds(ctx context.Context, topic string, asked ...kafka.OffsetRequest) (map[int]kafka.PartitionOffsets, error) {
 	res, err := c.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{c.prefixed(topic): asked}})
+	if err == nil {
+		err = ctx.Err() // which the library tells as an unknown error of the broker, partition by partition
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask for the offsets of %s: %w", topic, err)
 	}
