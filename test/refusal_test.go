@@ -114,7 +114,11 @@ func TestWhatIsRefusedLeavesNoRow(t *testing.T) {
 		}
 		q.check(t, a)
 	}
-	if diff := cmp.Diff(before, w.rows()); diff != "" {
+	after := w.rows()
+	for _, counted := range []map[string]int64{before, after} {
+		delete(counted, "outbox_checkpoints") // a relay adds to them as time passes
+	}
+	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("refused requests left rows: %s", diff)
 	}
 	// What was refused under a key is not kept: the key is good for the mended request.
