@@ -228,3 +228,22 @@ func TestMakingAPartitionTheNaiveWayWaitsForWriters(t *testing.T) {
 	}
 	keep(t, k) // attaches one
 }
+
+// A snapshot's xmax is the number behind the last transaction that has ended: one that runs may have that number, or a higher one.
+func TestATransactionThatDrewAPartitionsLastPositionIsNotTakenForPassed(t *testing.T) {
+	pool, _ := smallPartitions(t)
+	k, _ := keeper(t, pool)
+	keep(t, k)
+	commit(t, pool, "a", "b", "c")
+	late := begin(t, pool, "late") // draws the last position of the first partition
+	keep(t, k)
+	w := &wire{}
+	r, _ := relay(t, pool, w, outbox.RelayConfig{})
+	turn(t, r)
+	turn(t, r)
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, r)
+	same(t, "published", w.ids(), "a-1", "b-1", "c-1", "late-1")
+}
