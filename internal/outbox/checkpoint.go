@@ -24,12 +24,12 @@ func (r *Relay) checkpoint(ctx context.Context, force bool) error {
 			continue
 		}
 		ids, epochs, done = append(ids, s.id), append(epochs, s.epoch), append(done, s.done.done)
-		positions, ends = append(positions, s.done.position), append(ends, s.done.end)
 		var page *string
+		position := s.done.from // in the column that is free without a page
 		if s.done.page != "" {
-			page = &s.done.page
+			page, position = &s.done.page, s.done.position
 		}
-		pages = append(pages, page)
+		pages, positions, ends = append(pages, page), append(positions, position), append(ends, s.done.end)
 	}
 	if len(ids) == 0 {
 		return nil

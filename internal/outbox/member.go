@@ -26,7 +26,7 @@ func (r *Relay) join(ctx context.Context) error {
 		return fmt.Errorf("connect the relay: %w", err)
 	}
 	conn := pooled.Hijack() // its settings are not for others
-	r.conn, r.beaten = conn, time.Time{}
+	r.conn, r.beaten, r.last, r.from = conn, time.Time{}, 0, 0
 	// A partition that was empty when the plan was made is soon no longer. Small tables
 	// are scanned anyway, at a cost that is taken for a reason to compile.
 	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET jit = off`); err != nil {
@@ -108,6 +108,10 @@ func (r *Relay) beat(ctx context.Context) error {
 		return fmt.Errorf("renew the lease of relay %s: %w", r.Owner, err)
 	}
 	r.beaten, r.leaseEnd = now, now.Add(r.Lease)
+	// Whoever had drawn up to last had a transaction id by then. The one that has just been
+	// committed is higher, and so is xmax of every snapshot from here on. (That xmax is behind the last
+	// transaction that ended, not the last that began: without one in between it would prove nothing.)
+	r.from = r.last
 	if err := r.readClosed(ctx); err != nil {
 		return err
 	}
@@ -220,6 +224,10 @@ func (r *Relay) claim(ctx context.Context, wanted []standing) error {
 	}
 	var c cursor
 	if _, err := pgx.ForEachRow(rows, []any{&id, &c.done, &c.page, &c.position, &c.end}, func() error {
+		c.from = 0
+		if c.page == "" {
+			c.position, c.from = 0, c.position
+		}
 		if epoch, ok := epochs[id]; ok {
 			r.shards[id] = newShard(id, epoch, c, r.Now())
 			r.metrics.claims.Inc()

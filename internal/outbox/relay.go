@@ -96,6 +96,8 @@ type Relay struct {
 	conn         *pgx.Conn // nil until joined
 	beaten       time.Time
 	leaseEnd     time.Time // by Now, counted from before the lease was asked for
+	last         int64     // position that the last look knew of
+	from         int64     // what last was at the last beat
 	shards       map[int32]*shard
 	closed       []closedPartition
 	checkpointed time.Time

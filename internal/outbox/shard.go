@@ -18,10 +18,13 @@ const depth = 2
 // cursor is how far a shard has come. done is a snapshot, whose visible rows are
 // all published. While a window is larger than a batch, page is the snapshot that
 // ends it, it sees no position beyond end, and its rows up to position are published.
+// from is of the newer of the two: transactions from its xmax on have drawn their
+// positions beyond it.
 type cursor struct {
 	done          string // pg_snapshot
 	page          string // pg_snapshot, or empty
 	position, end int64
+	from          int64 // 0 if not known
 }
 
 // shard is one that this relay owns. The relay's turns alone touch it, but for

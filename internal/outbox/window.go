@@ -22,9 +22,10 @@ func (r *Relay) look(ctx context.Context) (s sight, err error) {
 	err = r.conn.QueryRow(ctx, `
 		SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('outbox_position'), 0)`).Scan(&s.snapshot, &s.last)
 	if err != nil {
-		err = fmt.Errorf("take a snapshot: %w", err)
+		return s, fmt.Errorf("take a snapshot: %w", err)
 	}
-	return s, err
+	r.last = s.last
+	return s, nil
 }
 
 // group is the shards that go on from the same cursor; it is one while all is well.
@@ -71,9 +72,13 @@ func (r *Relay) advance(ctx context.Context, g *group, now sight) (more bool, er
 			return false, err
 		}
 		if whole {
-			next, read = cursor{done: now.snapshot}, messages
+			next, read = cursor{done: now.snapshot, from: r.from}, messages
 		} else {
-			c.page, c.position, c.end = now.snapshot, r.low(c.done)-1, now.last
+			first, err := r.first(ctx, c)
+			if err != nil {
+				return false, err
+			}
+			c = cursor{c.done, now.snapshot, first, now.last, r.from}
 		}
 	}
 	if c.page != "" {
@@ -92,14 +97,14 @@ const columns = `position, merchant_id, id, topic, key, key_hash, sequence, head
 
 // readWindow reads what the snapshot sees and the cursor does not: the transactions
 // that began after the cursor, and those that were running then, both by index outbox_xid.
-// More than a batch is not the whole of it, and is not given. position >= $3 lets
+// More than a batch is not the whole of it, and is not given. The bounds of position let
 // the planner leave the partitions out that the cursor has passed.
 func (r *Relay) readWindow(ctx context.Context, g *group, now sight) (whole bool, messages [][]Message, err error) {
 	rows, err := r.conn.Query(ctx, `
 		SELECT `+columns+` FROM (
 			(SELECT `+columns+` FROM outbox
 			WHERE xid >= pg_snapshot_xmax($1::pg_snapshot) AND xid < pg_snapshot_xmax($2::pg_snapshot)
-				AND pg_visible_in_snapshot(xid, $2::pg_snapshot) AND position >= $3 AND key_hash % $4::int = ANY ($5::int[])
+				AND pg_visible_in_snapshot(xid, $2::pg_snapshot) AND position > $7 AND key_hash % $4::int = ANY ($5::int[])
 			LIMIT $6)
 			UNION ALL
 			(SELECT `+columns+` FROM outbox
@@ -108,12 +113,26 @@ func (r *Relay) readWindow(ctx context.Context, g *group, now sight) (whole bool
 			LIMIT $6)
 		) both_branches
 		ORDER BY position`,
-		g.cursor.done, now.snapshot, r.low(g.cursor.done), r.Shards, g.ids, r.Batch+1)
+		g.cursor.done, now.snapshot, r.low(g.cursor.done), r.Shards, g.ids, r.Batch+1, g.cursor.from)
 	messages, n, _, err := r.collectRows(rows, err)
 	if n > r.Batch {
 		return false, nil, err
 	}
 	return true, messages, err
+}
+
+// first is a position up to which the cursor leaves nothing unseen: what its snapshot
+// names as running is looked for, and all others lie beyond from. With low alone, an open transaction
+// that holds it back would have each large window walk over all that was published meanwhile.
+func (r *Relay) first(ctx context.Context, c cursor) (first int64, err error) {
+	err = r.conn.QueryRow(ctx, `
+		SELECT least(greatest($2::bigint, $3::bigint - 1), min(position) - 1) FROM outbox
+		WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot))) AND position >= $3`,
+		c.done, c.from, r.low(c.done)).Scan(&first)
+	if err != nil {
+		err = fmt.Errorf("look for the window's beginning: %w", err)
+	}
+	return first, err
 }
 
 // stride is how far a page looks for its batch of messages: where other shards'
@@ -133,11 +152,11 @@ func (r *Relay) readPage(ctx context.Context, g *group, c cursor) (next cursor, 
 	messages, n, last, err := r.collectRows(rows, err)
 	switch {
 	case n == r.Batch:
-		next = cursor{c.done, c.page, last, c.end}
+		next = cursor{c.done, c.page, last, c.end, c.from}
 	case upTo < c.end:
-		next = cursor{c.done, c.page, upTo, c.end}
+		next = cursor{c.done, c.page, upTo, c.end, c.from}
 	default:
-		next = cursor{done: c.page}
+		next = cursor{done: c.page, from: c.from}
 	}
 	return next, messages, err
 }

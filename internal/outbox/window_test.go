@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -233,4 +234,68 @@ func (c *turns) wait(ctx context.Context, n int) {
 			return
 		}
 	}
+}
+
+// beating is a clock that goes on by step each time it is asked.
+func beating(step time.Duration) func() time.Time {
+	now := time.Now()
+	return func() time.Time {
+		now = now.Add(step)
+		return now
+	}
+}
+
+// A page looks at stride times a batch of positions: more turns would be walks over what is published.
+func TestALargeWindowBehindAnOpenTransactionIsReadFromWhereItBegins(t *testing.T) {
+	pool, _ := database(t)
+	w := &wire{}
+	r, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 2, Lease: 10 * time.Minute, Now: beating(100 * time.Second)})
+	open := begin(t, pool, "open")
+	for range 200 {
+		commit(t, pool, "a")
+	}
+	settle(t, r)
+	for range 2 { // of the second look it is known what had been drawn by then
+		commit(t, pool, "a")
+		turn(t, r)
+	}
+	if err := r.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, pool, "b", "b", "b", "b")
+	r2, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 2})
+	turns := 1
+	for turn(t, r2) {
+		turns++
+	}
+	if turns > 4 {
+		t.Errorf("a window of two pages took %d turns", turns)
+	}
+	if err := open.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, pool, "c", "c", "c")
+	settle(t, r2)
+	if got := w.ids()[202:]; !slices.Equal(got, []string{"b-1", "b-2", "b-3", "b-4", "open-1", "c-1", "c-2", "c-3"}) {
+		t.Errorf("published behind the first 202: %v", got)
+	}
+}
+
+// xmax of a snapshot is behind the last transaction that has ended, not the last that began: the
+// open one here has drawn its position before the relay looks, and stands in no list.
+func TestATransactionBehindXmaxThatDrewBeforeTheLookIsNotLost(t *testing.T) {
+	pool, _ := database(t)
+	w := &wire{}
+	r, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 2})
+	older := begin(t, pool, "older")
+	settle(t, r)
+	open := begin(t, pool, "open")
+	for _, tx := range []pgx.Tx{older, open} {
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		turn(t, r)
+	}
+	settle(t, r)
+	same(t, "published", w.ids(), "older-1", "open-1")
 }
