@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&o.rate, "rate", 2000, "events a second while latency is measured")
 	flags.IntVar(&o.perTx, "per-tx", 4, "events that a writer commits together")
 	flags.IntVar(&o.seconds, "seconds", 20, "how long latency is measured")
-	flags.DurationVar(&o.hold, "hold", 0, "how long the open transaction has been open, under load, before it is measured")
+	flags.DurationVar(&o.hold, "hold", 0, "how long every contender is under load before it is measured, and a transaction held open for as long")
 	flags.StringVar(&o.only, "only", "", "contenders, by a comma: ours, ours-open-tx, flag-update, flag-update-open-tx, watermill, ours-kafka, debezium")
 	flags.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of this process there")
 	if err := flags.Parse(args); err != nil {

@@ -57,10 +57,10 @@ func measure(ctx context.Context, s *stack, c contender, o options) (r result, e
 			return r, err
 		}
 		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-		if o.hold > 0 {
-			if _, err := latency(ctx, p, c, o, o.hold); err != nil {
-				return r, err
-			}
+	}
+	if o.hold > 0 { // without the transaction, too, so that only it differs
+		if _, err := latency(ctx, p, c, o, o.hold); err != nil {
+			return r, err
 		}
 	}
 	if err := fill(ctx, p, c, o.events); err != nil {
