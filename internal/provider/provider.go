@@ -26,7 +26,7 @@ type Operation struct {
 	Amount        int64     // minor units
 	Currency      string    // ISO 4217
 	PaymentMethod string    // authorization only
-	Until         time.Time // lookup only: no request with Key has left or arrives after it; zero when that is not known
+	Until         time.Time // lookup only: no request with Key is expected to arrive after it, and if one does all the same, a later lookup finds it; zero when that is not known
 	Parent        string    // provider's id of the operation acted on: the authorization for capture and void, the capture for refund
 }
 

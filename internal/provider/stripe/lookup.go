@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -22,11 +23,12 @@ const (
 	pageSize = 100 // Stripe's most
 )
 
-// Lookup reads only what Stripe shows consistently after a write: an object by
+// Lookup reads what Stripe shows consistently after a write: an object by
 // its id, and lists. The search by metadata would be one request, but what was
 // just written appears in it up to a minute later, and in an incident an hour
 // (https://docs.stripe.com/search#data-freshness): its silence would be no
-// NotFound. A list that could not be read to its end is Unknown.
+// NotFound. A list that could not be read to its end is Unknown. The search is
+// for what came when no request was expected any more.
 func (c *Client) Lookup(ctx context.Context, op provider.Operation) provider.Result {
 	amount, refusal := stripeAmount(op)
 	if refusal != "" {
@@ -60,13 +62,16 @@ func (c *Client) find(ctx context.Context, op provider.Operation, amount int64) 
 			ListParams:   stripe.ListParams{Limit: new(int64(pageSize))},
 			CreatedRange: created,
 		})
-		return search(ctx, all, func(i *stripe.PaymentIntent) bool { return of(op, i.Metadata) },
-			func(i *stripe.PaymentIntent) provider.Result { return authorized(op, amount, i) })
+		r, err := searchIntents(ctx, all, "list", op, amount)
+		if err != nil || r.Outcome != provider.NotFound || op.Until.IsZero() || !c.now().After(op.Until.Add(skew)) {
+			return r, err
+		}
+		return c.findLate(ctx, op, amount)
 	case provider.Refund:
 		all := c.api.V1Refunds.List(ctx, &stripe.RefundListParams{
 			ListParams: stripe.ListParams{Limit: new(int64(pageSize))}, Charge: &op.Parent,
 		})
-		return search(ctx, all, func(r *stripe.Refund) bool { return of(op, r.Metadata) },
+		return search(ctx, all, "list", func(r *stripe.Refund) bool { return of(op, r.Metadata) },
 			func(r *stripe.Refund) provider.Result { return refunded(op, amount, r) })
 	case provider.Capture, provider.Void:
 		i, err := c.api.V1PaymentIntents.Retrieve(ctx, op.Parent, nil)
@@ -88,7 +93,33 @@ func (c *Client) find(ctx context.Context, op provider.Operation, amount int64) 
 	return unknown(false, "%q is no type of operation", op.Type), nil
 }
 
-func search[T any](ctx context.Context, all *stripe.V1List[T], matches func(T) bool, result func(T) provider.Result) (provider.Result, error) {
+// findLate finds an authorization that was given after all that was expected, since
+// its sender had stood still: at any time since, so that a list of it would be of all
+// that was paid. Who asks for one asks again, and sees what the index did not have yet.
+func (c *Client) findLate(ctx context.Context, op provider.Operation, amount int64) (provider.Result, error) {
+	all := c.api.V1PaymentIntents.Search(ctx, &stripe.PaymentIntentSearchParams{
+		SearchParams: stripe.SearchParams{Query: fmt.Sprintf("metadata[%q]:%q", metaReference, op.Reference)},
+	})
+	r, err := searchIntents(ctx, all, "search_result", op, amount)
+	var e *stripe.Error
+	if errors.As(err, &e) && e.HTTPStatusCode == http.StatusBadRequest { // there is no search for accounts in India
+		return provider.Result{Outcome: provider.NotFound}, nil
+	}
+	return r, err
+}
+
+// results of a list or of a search.
+type results[T any] interface {
+	All(ctx context.Context) stripe.Seq2[T, error]
+	LastResponse() *stripe.APIResponse
+}
+
+func searchIntents(ctx context.Context, all results[*stripe.PaymentIntent], object string, op provider.Operation, amount int64) (provider.Result, error) {
+	return search(ctx, all, object, func(i *stripe.PaymentIntent) bool { return of(op, i.Metadata) },
+		func(i *stripe.PaymentIntent) provider.Result { return authorized(op, amount, i) })
+}
+
+func search[T any](ctx context.Context, all results[T], object string, matches func(T) bool, result func(T) provider.Result) (provider.Result, error) {
 	for item, err := range all.All(ctx) {
 		if err != nil {
 			return provider.Result{}, err
@@ -99,8 +130,8 @@ func search[T any](ctx context.Context, all *stripe.V1List[T], matches func(T) b
 	}
 	// An answer that is no list reads as an empty one.
 	var last struct{ Object string }
-	if r := all.LastResponse(); r == nil || json.Unmarshal(r.RawJSON, &last) != nil || last.Object != "list" {
-		return provider.Result{}, errors.New("the answer is not a list")
+	if r := all.LastResponse(); r == nil || json.Unmarshal(r.RawJSON, &last) != nil || last.Object != object {
+		return provider.Result{}, errors.New("the answer is not a " + object)
 	}
 	return provider.Result{Outcome: provider.NotFound}, nil
 }

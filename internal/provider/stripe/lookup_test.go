@@ -117,11 +117,60 @@ func TestALookupAsksForWhatCameAfterThePayment(t *testing.T) {
 		t.Errorf("asked %q, want %q", queries[0], want)
 	}
 	// Nor for what came after it can have been carried out: on a busy account that is much.
-	op.Until, queries = made.Add(time.Hour), nil
+	op.Until, queries = time.Now(), nil
 	c = newClient(t, pages(t, 1, 1, &queries), time.Minute)
 	c.Lookup(t.Context(), op)
 	if want := fmt.Sprintf("limit=100&created[gte]=%d&created[lte]=%d", made.Add(-skew).Unix(), op.Until.Add(skew).Unix()); len(queries) == 0 || queries[0] != want {
 		t.Errorf("asked %q, want %q", queries, want)
+	}
+}
+
+// A sender that had stood still lets its request go after the last that was expected:
+// no list that ends there has what came of it, however often it is read.
+func TestAnAuthorizationThatCameTooLateIsFound(t *testing.T) {
+	made := time.Now().Add(-3 * time.Hour)
+	op := operation(provider.Authorization)
+	op.Reference = payment.Generator{Now: func() time.Time { return made }, Random: rand.Reader}.New(payment.PrefixPayment)
+	held := strings.ReplaceAll(intent("requires_capture", `,"latest_charge":"ch_1"`), reference, op.Reference)
+	const list, result = `{"object":"list","has_more":false,"data":[]}`, `{"object":"search_result","has_more":false,"data":[%s]}`
+	expired, expected := made.Add(2*time.Minute), time.Now().Add(time.Minute)
+	for name, tc := range map[string]struct {
+		until    time.Time
+		status   int
+		body     string
+		outcome  provider.Outcome
+		searched bool
+	}{
+		"given":                   {expired, 200, fmt.Sprintf(result, held), provider.Succeeded, true},
+		"never given":             {expired, 200, fmt.Sprintf(result, ""), provider.NotFound, true},
+		"of another key":          {expired, 200, fmt.Sprintf(result, strings.Replace(held, `"key":"k"`, `"key":"l"`, 1)), provider.NotFound, true},
+		"an account without it":   {expired, 400, errorBody("invalid_request_error", "", ""), provider.NotFound, true},
+		"no answer":               {expired, 500, errorBody("api_error", "", ""), provider.Unknown, true},
+		"no result":               {expired, 200, list, provider.Unknown, true},
+		"expected still":          {expected, 200, fmt.Sprintf(result, held), provider.NotFound, false},
+		"expected at any time":    {time.Time{}, 200, fmt.Sprintf(result, held), provider.NotFound, false},
+		"given, and Stripe's own": {expired, 200, fmt.Sprintf(result, `{"id":"pi_2","object":"payment_intent","metadata":{}},`+held), provider.Succeeded, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var query string
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if r.URL.Path != "/v1/payment_intents/search" {
+					fmt.Fprint(w, list)
+					return
+				}
+				query = r.URL.Query().Get("query")
+				w.WriteHeader(tc.status)
+				fmt.Fprint(w, tc.body)
+			}))
+			defer srv.Close()
+			op := op
+			op.Until = tc.until
+			r := newClient(t, srv.URL, time.Minute).Lookup(t.Context(), op)
+			if want := `metadata["reference"]:"` + op.Reference + `"`; r.Outcome != tc.outcome || tc.searched != (query == want) || !tc.searched && query != "" {
+				t.Errorf("%+v after the search %q, want %s", r, query, tc.outcome)
+			}
+		})
 	}
 }
 
