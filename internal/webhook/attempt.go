@@ -68,7 +68,11 @@ func (d *Dispatcher) attempt(ctx context.Context, c claimed, secrets []string) (
 	if err != nil {
 		a.Outcome, a.Detail = failure(err)
 	} else {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // the status says all
+		// The status says all. Behind 101 the connection is another protocol's, and the end
+		// of ctx would not end the reading.
+		if resp.StatusCode >= http.StatusOK {
+			_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
+		}
 		_ = resp.Body.Close()
 		a.Status = resp.StatusCode
 		a.Outcome, a.Detail = verdict(resp.StatusCode)

@@ -3,6 +3,8 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -240,6 +242,39 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 	if n := value[int](w, `SELECT count(*) FROM webhook_attempts WHERE outcome = 'refused' AND status BETWEEN 301 AND 308`); n != 5 {
 		t.Errorf("%d attempts were refused, want 5", n)
+	}
+}
+
+// An endpoint says that the connection is another protocol's from here on, and then
+// nothing. Were that read, no deadline would end it: each such delivery would keep a slot
+// of all merchants, again after each lease, and no process would ever end its drain.
+func TestASwitchOfProtocolsKeepsNoSlot(t *testing.T) {
+	w := newWorld(t)
+	left := make(chan error, 1)
+	r := newReceiver(t, func(rw http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n"); err != nil {
+			t.Error(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(2 * attemptTimeout)); err != nil {
+			t.Error(err)
+		}
+		_, err = conn.Read(make([]byte, 1))
+		left <- err
+	})
+	e := w.endpoint(w.merchantID, r.URL)
+	w.happens(w.merchantID, payment.EventOrderConfirmed)
+	w.turn(w.dispatcher())
+	if err := <-left; !errors.Is(err, io.EOF) {
+		t.Errorf("the dispatcher did not leave the connection: %v", err)
+	}
+	if log := w.log(e)[0]; log.Attempts != 1 || log.Log[0].Outcome != OutcomeRefused || log.Log[0].Status != http.StatusSwitchingProtocols {
+		t.Errorf("log %+v", log)
 	}
 }
 
