@@ -74,8 +74,10 @@ func (d *Dispatcher) attempt(ctx context.Context, c claimed, secrets []string) (
 			_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
 		}
 		_ = resp.Body.Close()
-		a.Status = resp.StatusCode
 		a.Outcome, a.Detail = verdict(resp.StatusCode)
+		if resp.StatusCode >= http.StatusContinue { // 0 to 99 are none, though net/http takes them
+			a.Status = resp.StatusCode
+		}
 	}
 	a.Duration = d.Now().Sub(began)
 	return a, nil

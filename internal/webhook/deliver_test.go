@@ -278,6 +278,29 @@ func TestASwitchOfProtocolsKeepsNoSlot(t *testing.T) {
 	}
 }
 
+// net/http takes any three digits for a status. One that is none cannot be recorded, and
+// with it failed the record of every delivery that ended at the same time.
+func TestAStatusThatIsNoneIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	r := newReceiver(t, func(rw http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			t.Error(err)
+		}
+	})
+	e := w.endpoint(w.merchantID, r.URL)
+	w.happens(w.merchantID, payment.EventOrderConfirmed)
+	w.turn(w.dispatcher())
+	if log := w.log(e)[0]; log.Attempts != 1 || log.Log[0].Outcome != OutcomeRefused || log.Log[0].Status != 0 {
+		t.Errorf("log %+v", log)
+	}
+}
+
 // A process dies after the receiver has taken the delivery and before that is
 // recorded: the next one delivers it again, under the same id.
 func TestCrashBeforeTheRecordDeliversAgainUnderTheID(t *testing.T) {

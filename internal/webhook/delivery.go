@@ -40,7 +40,7 @@ type Delivery struct {
 	Log        []Attempt // the newest, oldest first, maxShown at most
 }
 
-// Attempt is one POST. Status is 0 when there was no answer.
+// Attempt is one POST. Status is 0 when there was no answer, or none of HTTP's.
 type Attempt struct {
 	Number    int
 	StartedAt time.Time
