@@ -229,6 +229,9 @@ func (h *HTTP) call(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer resp.Body.Close()
 	a := answer{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), connections: connections.Load()}
+	if a.status < http.StatusOK { // behind 101 the connection is another protocol's, and no deadline ends the reading
+		return a, a.failure()
+	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(a.body) > maxAnswer {
 		err = fmt.Errorf("the provider's answer is larger than %d bytes", maxAnswer)

@@ -161,13 +161,18 @@ func (c *Client) send(ctx context.Context, op provider.Operation, amount int64) 
 	return unknown(false, "%q is no type of operation", op.Type), nil
 }
 
-// bounded keeps an answer without end out of memory.
+// bounded keeps an answer without end out of memory, and takes no connection that
+// became another protocol's: no deadline ends the reading of that.
 type bounded struct{ next http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode < http.StatusOK {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("the provider answered %d", resp.StatusCode)
 	}
 	resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 	return resp, nil
