@@ -47,7 +47,8 @@ func (c *call) wantsCSV() bool {
 // export streams every row of a list, page by page: page is called until it says that
 // there is no more. No snapshot is held over the export (it would hold back vacuum and
 // the relay), and the pages' order keeps each row once. Each page after the first costs
-// a request of the caller's rate limit, and waits for it.
+// a request of the caller's rate limit, and waits for it; and like a request it needs
+// the API key to be one still.
 //
 // An error before the first row is a problem document. After it, the connection is cut:
 // the body lacks its end, which every client reports.
@@ -95,10 +96,23 @@ func (s *server) export(c *call, name string, columns []string, page func(ctx co
 		if err := s.limits.keys.wait(c.streaming, c.principal.KeyID); err != nil {
 			s.cut(c, err)
 		}
+		if err := s.stillLive(c); err != nil {
+			s.cut(c, err)
+		}
 		if rows, more, err = next(); err != nil {
 			s.cut(c, err)
 		}
 	}
+}
+
+func (s *server) stillLive(c *call) error {
+	ctx, cancel := context.WithTimeout(c.streaming, requestTimeout)
+	defer cancel()
+	live, err := s.Authenticator.Live(ctx, []string{c.principal.KeyID})
+	if err == nil && !live[c.principal.KeyID] {
+		err = errStreamKey
+	}
+	return err
 }
 
 func (s *server) cut(c *call, err error) {

@@ -222,6 +222,64 @@ func TestAnExportIsTheListInSafeCells(t *testing.T) {
 	}
 }
 
+// between has two pages, and does something between them.
+type between struct {
+	*readmodel.Queries
+	do    func()
+	asked atomic.Int64
+}
+
+func (b *between) List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error) {
+	page, err := b.Queries.List(ctx, scope, f)
+	if b.asked.Add(1) == 1 {
+		page.Next = &readmodel.Place{ID: page.Payments[0].ID}
+		b.do()
+	}
+	return page, err
+}
+
+// An export goes on for as long as there are pages, and its key is only asked for once.
+func TestAnExportEndsWithItsKey(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1")
+	c := w.api
+	pages := &between{Queries: readmodel.NewQueries(w.pool)}
+	c.Payments, c.Registerer = pages, prometheus.NewRegistry()
+	server := w.serve(c)
+	for role, key := range map[string]string{"merchant": w.merchant, "operator": w.operator} {
+		for _, revoked := range []bool{false, true} {
+			pages.asked.Store(0)
+			pages.do = func() {
+				if !revoked {
+					return
+				}
+				credential, err := access.ParseKey(key)
+				if err != nil {
+					t.Error(err)
+				}
+				if _, err := w.api.Keys.Revoke(t.Context(), credential.KeyID); err != nil {
+					t.Error(err)
+				}
+			}
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/payments", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+key)
+			r.Header.Set("Accept", "text/csv")
+			resp, err := server.Client().Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if asked := pages.asked.Load(); revoked != errors.Is(err, io.ErrUnexpectedEOF) || revoked != (asked == 1) {
+				t.Errorf("%s's key revoked: %t; after %d pages it ended with %v", role, revoked, asked, err)
+			}
+		}
+	}
+}
+
 // breaking gives one page and then fails.
 type breaking struct {
 	*readmodel.Queries
