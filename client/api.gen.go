@@ -1473,14 +1473,14 @@ type SagaActRequest struct {
 	// Reason Why, in words for whoever looks later; one line.
 	Reason Reason `json:"reason"`
 
-	// Verdict Of a proposal only, and required there.
+	// Verdict Of a proposal and of its approval only, and required there.
 	Verdict *SagaVerdict `json:"verdict,omitempty"`
 }
 
 // SagaActRequestVerdictOutcome defines model for SagaActRequest.Verdict.Outcome.
 type SagaActRequestVerdictOutcome string
 
-// SagaVerdict Of a proposal only, and required there.
+// SagaVerdict Of a proposal and of its approval only, and required there.
 type SagaVerdict struct {
 	// Code Required of rejected.
 	Code    string                       `json:"code,omitempty,omitzero"`
@@ -2601,8 +2601,9 @@ func requestActOnSaga(id SagaID, act string, body SagaActRequest) request {
 
 // ActOnSaga: Move a saga by hand.
 //
-// `propose` carries a `verdict` on a call whose outcome nobody knows; another operator's `approve` makes it count. Where the saga
-// does not stand where the act makes sense, the answer is 409 `saga_state`.
+// `propose` carries a `verdict` on a call whose outcome nobody knows; another operator's `approve` makes it count, and carries the
+// same `verdict`: what was proposed may have changed since. Where the saga does not stand where the act makes sense, or another
+// verdict is proposed, the answer is 409 `saga_state`.
 func (c *Client) ActOnSaga(ctx context.Context, id SagaID, act string, body SagaActRequest) (*Answer[Saga], error) {
 	return call[Saga](ctx, c, requestActOnSaga(id, act, body))
 }

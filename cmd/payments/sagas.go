@@ -25,8 +25,8 @@ import (
 const sagasUsage = `usage:
   payments sagas list [-state S] [-definition D] [-older-than 10m] [-paused] [-limit N]
   payments sagas show ID
-  payments sagas retry|resolve|pause|resume|cancel|approve|withdraw -reason TEXT ID
-  payments sagas propose -reason TEXT (-succeeded REFERENCE | -rejected CODE) ID`
+  payments sagas retry|resolve|pause|resume|cancel|withdraw -reason TEXT ID
+  payments sagas propose|approve -reason TEXT (-succeeded REFERENCE | -rejected CODE) ID`
 
 // sagas is the operators' desk on the command line. It needs the database alone, and
 // for an act PAYMENTS_OPERATOR_KEY and the pepper: who acts is known by the same API key
@@ -102,6 +102,7 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	flags := flag.NewFlagSet("sagas "+verb, flag.ContinueOnError)
 	flags.SetOutput(e.stderr)
 	var state, succeeded, rejected string
+	tells := verb == "propose" || verb == "approve" // the second says what the first said
 	switch verb {
 	case "list":
 		flags.StringVar(&state, "state", "", "running, compensating, completed, compensated or parked; those that have not ended if empty")
@@ -112,7 +113,7 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	case "show":
 	default:
 		flags.StringVar(&a.by.Reason, "reason", "", "why; kept with the act")
-		if verb == "propose" {
+		if tells {
 			flags.StringVar(&succeeded, "succeeded", "", "it was done: the provider's reference of the operation")
 			flags.StringVar(&rejected, "rejected", "", "it was not and will not be done: a code that says why")
 		}
@@ -133,7 +134,7 @@ func (e environment) sagaArguments(verb string) (a sagaArguments, err error) {
 	if err := payment.CheckReason(a.by.Reason); err != nil {
 		return a, fmt.Errorf("-reason %w", err)
 	}
-	if verb == "propose" && (succeeded == "") == (rejected == "") {
+	if tells && (succeeded == "") == (rejected == "") {
 		return a, errors.New("say either -succeeded REFERENCE or -rejected CODE")
 	}
 	if a.verdict = (order.Verdict{Verdict: order.VerdictSucceeded, Reference: succeeded}); rejected != "" {

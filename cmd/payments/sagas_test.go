@@ -62,7 +62,7 @@ func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
 		return stdout.String(), err
 	}
 	propose := []string{"propose", "-reason", "their ledger", "-rejected", "never_given", saga}
-	approve := []string{"approve", "-reason", "seen", saga}
+	approve := []string{"approve", "-reason", "seen", "-rejected", "never_given", saga}
 	for name, c := range map[string]struct{ key, want string }{
 		"no key": {"", "PAYMENTS_OPERATOR_KEY is missing"}, "a merchant": {shop, "PAYMENTS_OPERATOR_KEY"}, "an auditor": {auditor, "PAYMENTS_OPERATOR_KEY"},
 		"a mistyped key": {ada[:len(ada)-1] + "!", "PAYMENTS_OPERATOR_KEY"},
@@ -79,6 +79,9 @@ func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
 	}
 	if _, err := act(ada, approve...); err == nil || !strings.Contains(err.Error(), "nother operator") {
 		t.Errorf("approved by who proposed: %v", err)
+	}
+	if _, err := act(grace, "approve", "-reason", "seen", saga); err == nil || !strings.Contains(err.Error(), "-succeeded") {
+		t.Errorf("approved without saying what: %v", err)
 	}
 	out, err := act(grace, approve...)
 	if err != nil || !strings.Contains(out, adasID) || !strings.Contains(out, gracesID) {

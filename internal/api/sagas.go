@@ -217,10 +217,10 @@ func (q actRequest) read(operator, act string) (by order.By, v order.Verdict, er
 	var f fields
 	by = order.By{Operator: operator, Reason: take(&f, q.Reason, "/reason")}
 	f.reason(q.Reason, "/reason")
-	switch {
-	case act != "propose" && q.Verdict != nil:
-		f = append(f, payment.FieldError{Pointer: "/verdict", Code: "member_unknown", Message: "belongs to a proposal"})
-	case act == "propose" && q.Verdict == nil:
+	switch tells := act == "propose" || act == "approve"; {
+	case !tells && q.Verdict != nil:
+		f = append(f, payment.FieldError{Pointer: "/verdict", Code: "member_unknown", Message: "belongs to a proposal and to its approval"})
+	case tells && q.Verdict == nil:
 		take(&f, q.Verdict, "/verdict")
 	case q.Verdict != nil:
 		outcome := take(&f, q.Verdict.Outcome, "/verdict/outcome")

@@ -36,7 +36,8 @@ func TestOperatorsSeeAndMoveSagas(t *testing.T) {
 	}
 	w.refused("a proposal", w.do("POST", path+"/propose", w.operator,
 		`{"reason": "seen", "verdict": {"outcome": "succeeded", "reference": "op_1"}}`), 409, payment.CodeSagaState)
-	w.refused("an approval", w.do("POST", path+"/approve", w.operator, `{"reason": "seen"}`), 409, payment.CodeSagaState)
+	w.refused("an approval", w.do("POST", path+"/approve", w.operator,
+		`{"reason": "seen", "verdict": {"outcome": "succeeded", "reference": "op_1"}}`), 409, payment.CodeSagaState)
 	_ = id
 }
 
@@ -71,8 +72,10 @@ func TestWhatOperatorsMayNotAsk(t *testing.T) {
 		`{"reason": "x", "verdict": {"outcome": "succeeded"}}`: "/verdict/reference missing", `{"reason": "x", "verdict": {"outcome": "rejected"}}`: "/verdict/code missing",
 		`{"reason": "x", "verdict": {"outcome": "rejected", "code": "a\nb"}}`: "/verdict/code text_invalid",
 	} {
-		if errs := w.refused(body, w.do("POST", first+"/propose", w.operator, body), 400, payment.CodeInvalid); !slices.Equal(errs, []string{want}) {
-			t.Errorf("%s: %v", body, errs)
+		for _, act := range []string{"propose", "approve"} {
+			if errs := w.refused(body, w.do("POST", first+"/"+act, w.operator, body), 400, payment.CodeInvalid); !slices.Equal(errs, []string{want}) {
+				t.Errorf("%s %s: %v", act, body, errs)
+			}
 		}
 	}
 }

@@ -62,7 +62,7 @@ func Acts() []string {
 	return []string{"retry", "resolve", "pause", "resume", "cancel", "propose", "approve", "withdraw"}
 }
 
-// Act does one of Acts. verdict is that of a proposal.
+// Act does one of Acts. verdict is that of a proposal, and of its approval.
 func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verdict) error {
 	err := checkAct(by, verdict)
 	if err != nil {
@@ -82,7 +82,7 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 	case "propose":
 		err = o.desk.Propose(ctx, by, id, verdict)
 	case "approve":
-		err = o.desk.Approve(ctx, by, id)
+		err = o.desk.Approve(ctx, by, id, verdict)
 	case "withdraw":
 		err = o.desk.Withdraw(ctx, by, id)
 	default:
@@ -124,7 +124,7 @@ func explained(err error) error {
 	for engine, code := range map[error]payment.Code{
 		saga.ErrNoSaga: payment.CodeNotFound, saga.ErrSameOperator: payment.CodeSecondOperator, saga.ErrVerdict: payment.CodeInvalid,
 		saga.ErrEnded: payment.CodeSagaState, saga.ErrNotParked: payment.CodeSagaState, saga.ErrNotPaused: payment.CodeSagaState,
-		saga.ErrNothingSent: payment.CodeSagaState, saga.ErrNoCall: payment.CodeSagaState, saga.ErrNoProposal: payment.CodeSagaState,
+		saga.ErrNothingSent: payment.CodeSagaState, saga.ErrNoCall: payment.CodeSagaState, saga.ErrNoProposal: payment.CodeSagaState, saga.ErrOtherVerdict: payment.CodeSagaState,
 		saga.ErrPastPivot: payment.CodeSagaState, saga.ErrTurnedBack: payment.CodeSagaState, saga.ErrParked: payment.CodeSagaState,
 	} {
 		if errors.Is(err, engine) {

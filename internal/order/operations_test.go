@@ -47,18 +47,18 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 		t.Errorf("events %v", events)
 	}
 	undone := order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}
-	w.act(ada, id, "approve", order.Verdict{}, payment.CodeSagaState) // nothing is proposed
+	w.act(ada, id, "approve", undone, payment.CodeSagaState) // nothing is proposed
 	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded}, payment.CodeInvalid)
 	w.act(ada, id, "propose", undone, "")
-	w.act(ada, id, "approve", order.Verdict{}, payment.CodeSecondOperator)
+	w.act(ada, id, "approve", undone, payment.CodeSecondOperator)
 	w.act(ada, id, "withdraw", order.Verdict{}, "")
-	w.act(grace, id, "approve", order.Verdict{}, payment.CodeSagaState) // what was withdrawn
+	w.act(grace, id, "approve", undone, payment.CodeSagaState) // what was withdrawn
 	w.act(ada, id, "propose", undone, "")
 	w.act(ada, id, "retry", order.Verdict{}, "") // the saga moves: the proposal is void
 	w.settle()
-	w.act(grace, id, "approve", order.Verdict{}, payment.CodeSagaState)
+	w.act(grace, id, "approve", undone, payment.CodeSagaState)
 	w.act(ada, id, "propose", undone, "")
-	w.act(grace, id, "approve", order.Verdict{}, "")
+	w.act(grace, id, "approve", undone, "")
 	w.settle()
 	if s := w.status(paymentID); s != "canceled" {
 		t.Errorf("the payment is %s", s)
@@ -81,6 +81,31 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	w.act(ada, id, "retry", order.Verdict{}, payment.CodeSagaState) // it has ended
 	w.act(ada, "sag_x", "retry", order.Verdict{}, payment.CodeNotFound)
 	w.stockIs(startStock, 0, 0)
+}
+
+// Between the second operator's look and his approval the first proposes something else.
+func TestAnApprovalIsOfWhatItsOperatorSaw(t *testing.T) {
+	w := newWorld(t)
+	paymentID, id := w.parked()
+	seen := order.Verdict{Verdict: order.VerdictRejected, Code: "captured_by_hand"}
+	w.act(ada, id, "propose", seen, "")
+	for _, instead := range []order.Verdict{
+		{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}, {Verdict: order.VerdictRejected, Code: "captured_twice"},
+	} {
+		w.act(ada, id, "propose", instead, "")
+		w.act(grace, id, "approve", seen, payment.CodeSagaState)
+	}
+	w.act(grace, id, "approve", order.Verdict{}, payment.CodeInvalid)
+	w.settle()
+	if s := w.status(paymentID); s != "requires_review" {
+		t.Errorf("the payment is %s by a verdict that one operator gave", s)
+	}
+	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand", Detail: "their ticket 4711"}, "")
+	w.act(grace, id, "approve", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}, "")
+	w.settle()
+	if s := w.status(paymentID); s != "canceled" {
+		t.Errorf("the payment is %s", s)
+	}
 }
 
 // What put a payment into review is no failure of one that has succeeded since.

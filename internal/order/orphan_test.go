@@ -112,8 +112,9 @@ func (w *world) rejectedByHand(latency string) string {
 	id := w.placed("pm_card_visa", "")
 	w.settle()
 	w.policy.KeyLifetime = time.Hour
-	w.act(ada, w.sagaOf(id), "propose", order.Verdict{Verdict: order.VerdictRejected, Code: "never_given"}, "")
-	w.act(grace, w.sagaOf(id), "approve", order.Verdict{}, "")
+	never := order.Verdict{Verdict: order.VerdictRejected, Code: "never_given"}
+	w.act(ada, w.sagaOf(id), "propose", never, "")
+	w.act(grace, w.sagaOf(id), "approve", never, "")
 	w.settle()
 	if s := w.status(id); s != "failed" {
 		w.t.Fatalf("the payment is %s", s)

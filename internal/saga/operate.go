@@ -23,6 +23,7 @@ var (
 	ErrNoCall       = errors.New("the step makes no call whose outcome a person could tell")
 	ErrNoProposal   = errors.New("nothing is proposed, or the saga has moved since")
 	ErrSameOperator = errors.New("another operator than the one who proposed has to approve")
+	ErrOtherVerdict = errors.New("another verdict is proposed than the one that is approved")
 	ErrVerdict      = errors.New("a verdict is succeeded with the provider's reference, or rejected with a code")
 )
 
@@ -132,7 +133,7 @@ func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) erro
 // Nothing follows until another operator approves. Errors: ErrNotParked,
 // ErrNoCall, ErrVerdict.
 func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
-	if (o.Verdict != Succeeded || o.Reference == "") && (o.Verdict != Rejected || o.Code == "") {
+	if !o.whole() {
 		return ErrVerdict
 	}
 	return d.act(ctx, by, id, "propose", &o, func(_ pgx.Tx, on actedOn) error {
@@ -141,6 +142,16 @@ func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
 		}
 		return d.calls(on)
 	})
+}
+
+// whole reports whether a person can say so.
+func (o Outcome) whole() bool {
+	return o.Verdict == Succeeded && o.Reference != "" || o.Verdict == Rejected && o.Code != ""
+}
+
+// says reports whether both mean the same of the operation.
+func (o Outcome) says(other Outcome) bool {
+	return o.Verdict == other.Verdict && o.Reference == other.Reference && o.Code == other.Code
 }
 
 // calls refuses a step that makes no call.
@@ -157,9 +168,13 @@ func (d *Desk) calls(on actedOn) error {
 }
 
 // Approve takes the newest act, if that is another operator's proposal for the
-// saga as it stands, as the outcome of its step. Errors: ErrNotParked,
-// ErrNoProposal, ErrSameOperator.
-func (d *Desk) Approve(ctx context.Context, by By, id string) error {
+// saga as it stands, as the outcome of its step. It says once more what it approves:
+// what was proposed may have changed since its operator looked. Errors: ErrNotParked,
+// ErrNoProposal, ErrSameOperator, ErrOtherVerdict, ErrVerdict.
+func (d *Desk) Approve(ctx context.Context, by By, id string, o Outcome) error {
+	if !o.whole() {
+		return ErrVerdict
+	}
 	var verdict Outcome
 	return d.act(ctx, by, id, "approve", &verdict, func(tx pgx.Tx, on actedOn) error {
 		if on.state != Parked {
@@ -181,6 +196,9 @@ func (d *Desk) Approve(ctx context.Context, by By, id string) error {
 		}
 		if err := json.Unmarshal(proposed, &verdict); err != nil {
 			return fmt.Errorf("read proposal: %w", err)
+		}
+		if !verdict.says(o) {
+			return ErrOtherVerdict
 		}
 		return goOn(ctx, tx, on, &verdict)
 	})
