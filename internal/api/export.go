@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"mime"
 	"net/http"
 	"strconv"
@@ -48,7 +49,7 @@ func (c *call) wantsCSV() bool {
 // there is no more. No snapshot is held over the export (it would hold back vacuum and
 // the relay), and the pages' order keeps each row once. Each page after the first costs
 // a request of the caller's rate limit, and waits for it; and like a request it needs
-// the API key to be one still.
+// the API key to be one still, and a service that is not stopping.
 //
 // An error before the first row is a problem document. After it, the connection is cut:
 // the body lacks its end, which every client reports.
@@ -96,7 +97,7 @@ func (s *server) export(c *call, name string, columns []string, page func(ctx co
 		if err := s.limits.keys.wait(c.streaming, c.principal.KeyID); err != nil {
 			s.cut(c, err)
 		}
-		if err := s.stillLive(c); err != nil {
+		if err := errors.Join(s.Streams.drained(), s.stillLive(c)); err != nil {
 			s.cut(c, err)
 		}
 		if rows, more, err = next(); err != nil {

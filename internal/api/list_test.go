@@ -238,45 +238,53 @@ func (b *between) List(ctx context.Context, scope access.Scope, f readmodel.Filt
 	return page, err
 }
 
-// An export goes on for as long as there are pages, and its key is only asked for once.
-func TestAnExportEndsWithItsKey(t *testing.T) {
-	w := newWorld(t)
-	w.placedAs("A-1")
+// exported asks for an export with the key, and does something between its two pages.
+// It reports how many pages were asked for, and how the body ended.
+func (w *world) exported(key string, do func()) (asked int64, ended error) {
+	w.t.Helper()
 	c := w.api
-	pages := &between{Queries: readmodel.NewQueries(w.pool)}
+	pages := &between{Queries: readmodel.NewQueries(w.pool), do: do}
 	c.Payments, c.Registerer = pages, prometheus.NewRegistry()
 	server := w.serve(c)
+	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, server.URL+"/v1/payments", http.NoBody)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	r.Header.Set("Accept", "text/csv")
+	resp, err := server.Client().Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, err = io.ReadAll(resp.Body)
+	return pages.asked.Load(), err
+}
+
+// An export goes on for as long as there are pages: it needs its key for each, and is
+// no reason for a process to stay.
+func TestAnExportEndsWithItsKeyAndWithTheService(t *testing.T) {
+	w := newWorld(t)
+	w.placedAs("A-1")
+	if asked, err := w.exported(w.merchant, func() {}); asked != 2 || err != nil {
+		t.Errorf("%d pages, and then %v", asked, err)
+	}
 	for role, key := range map[string]string{"merchant": w.merchant, "operator": w.operator} {
-		for _, revoked := range []bool{false, true} {
-			pages.asked.Store(0)
-			pages.do = func() {
-				if !revoked {
-					return
-				}
-				credential, err := access.ParseKey(key)
-				if err != nil {
-					t.Error(err)
-				}
-				if _, err := w.api.Keys.Revoke(t.Context(), credential.KeyID); err != nil {
-					t.Error(err)
-				}
-			}
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/payments", http.NoBody)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Header.Set("Authorization", "Bearer "+key)
-			r.Header.Set("Accept", "text/csv")
-			resp, err := server.Client().Do(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if asked := pages.asked.Load(); revoked != errors.Is(err, io.ErrUnexpectedEOF) || revoked != (asked == 1) {
-				t.Errorf("%s's key revoked: %t; after %d pages it ended with %v", role, revoked, asked, err)
-			}
+		credential, err := access.ParseKey(key)
+		if err != nil {
+			t.Fatal(err)
 		}
+		asked, err := w.exported(key, func() {
+			if _, err := w.api.Keys.Revoke(t.Context(), credential.KeyID); err != nil {
+				t.Error(err)
+			}
+		})
+		if asked != 1 || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("the %s's key was revoked: %d pages, and then %v", role, asked, err)
+		}
+	}
+	if asked, err := w.exported(w.auditor, w.api.Streams.Drain); asked != 1 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the service was stopping: %d pages, and then %v", asked, err)
 	}
 }
 

@@ -165,6 +165,16 @@ func (s *Streams) Drain() {
 	}
 }
 
+// drained says why nothing that has no end of its own may go on any more.
+func (s *Streams) drained() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return errStreamDrained
+	}
+	return nil
+}
+
 // Turn looks for events and at the streams' keys, each when it is time to, and at
 // nothing while no stream is open.
 func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
