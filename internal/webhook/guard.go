@@ -34,8 +34,8 @@ var special = prefixes(
 // private is what AllowPrivate permits.
 var private = prefixes("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
 
-// metadata services of clouds that lie in private networks.
-var metadata = prefixes("fd00:ec2::/32", "fd20:ce::254/128")
+// metadata services of clouds that lie in private networks, or, as that of Azure, among public addresses.
+var metadata = prefixes("fd00:ec2::/32", "fd20:ce::254/128", "168.63.129.16/32")
 
 var global6 = netip.MustParsePrefix("2000::/3")
 

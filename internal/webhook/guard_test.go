@@ -29,6 +29,7 @@ func TestGuardPermitsPublicAddressesAlone(t *testing.T) {
 		{"169.254.169.254", false, false},
 		{"169.254.170.2", false, false},
 		{"192.0.0.192", false, false},
+		{"168.63.129.16", false, false},
 		{"198.18.0.1", false, false},
 		{"203.0.113.1", false, false},
 		{"224.0.0.1", false, false},
