@@ -60,7 +60,8 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 		"GRANT EXECUTE ON FUNCTION outbox_extend, outbox_retire TO " + role,
 		"GRANT EXECUTE ON FUNCTION report_refresh TO " + role,
 		"REVOKE UPDATE ON idempotency_keys FROM " + role,
-		"REVOKE DELETE ON orders, order_lines, payments, sagas, saga_attempts, merchants, api_keys FROM " + role,
+		"REVOKE UPDATE, DELETE ON saga_actions FROM " + role, // two operators stand for a verdict
+		"REVOKE DELETE ON orders, order_lines, payments, refunds, stock_reservations, sagas, saga_attempts, merchants, api_keys FROM " + role,
 	} {
 		if _, err := db.ExecContext(ctx, grant); err != nil {
 			return fmt.Errorf("%s: %w", grant, err)

@@ -75,6 +75,7 @@ func TestTheServiceCannotRewriteWhatHasHappened(t *testing.T) {
 	defer pool.Close()
 	for _, sql := range []string{
 		`UPDATE outbox SET payload = ''`, `DELETE FROM outbox`, `DELETE FROM payments`, `UPDATE idempotency_keys SET status = 201`,
+		`UPDATE saga_actions SET operator = 'grace'`, `DELETE FROM saga_actions`, `DELETE FROM refunds`, `DELETE FROM stock_reservations`,
 		`DELETE FROM sagas`, `CREATE TABLE mine (id int)`, `ALTER TABLE payments DISABLE TRIGGER ALL`,
 	} {
 		if _, err := pool.Exec(t.Context(), sql); err == nil {
