@@ -40,7 +40,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"merchant_id": merchant, "id": order, "reference": "o", "customer_reference": "c", "currency": "EUR", "amount": 1, "status": "placed", "sequence": 1,
 				"created_at": now,
 			}},
-			{"order_lines", map[string]any{"merchant_id": merchant, "order_id": order, "line": 0, "sku": "A", "quantity": 1, "unit_amount": 1}},
+			{"order_lines", map[string]any{"merchant_id": merchant, "order_id": order, "line": 0, "sku": "A", "quantity": 1, "unit_amount": 0}},
 			{"payments", map[string]any{
 				"merchant_id": merchant, "id": pay, "order_id": order, "status": "processing", "currency": "EUR", "amount": 1, "payment_method": "pm_x",
 				"capture_method": "automatic", "created_at": now,
@@ -108,6 +108,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 			if on, ok := r.values["on_hand"]; ok {
 				r.values["received"] = on
 			}
+			r.addUp(given)
 			at, err := r.insert(w, tx)
 			if err != nil {
 				return err
@@ -127,12 +128,29 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 	return err
 }
 
+// addUp makes the order what its lines come to: one of nothing, unless it is given to
+// be something, and one of 1 (insert).
+func (r row) addUp(given map[string]any) {
+	amount, hasAmount := given["orders.amount"].(int64)
+	unit, hasUnit := given["order_lines.unit_amount"].(int64)
+	switch {
+	case r.table == "orders" && hasUnit:
+		r.values["amount"] = min(max(unit+1, 1), payment.MaxAmount)
+	case r.table == "order_lines" && hasAmount:
+		r.values["unit_amount"] = amount - 1
+	}
+}
+
 func (r row) insert(w *boundaryWorld, tx pgx.Tx) (ctid string, err error) {
 	names := slices.Sorted(maps.Keys(r.values))
 	args, columns, places := make([]any, len(names)), make([]string, len(names)), make([]string, len(names))
 	for i, name := range names {
 		args[i], columns[i], places[i] = r.values[name], pgx.Identifier{name}.Sanitize(), "$"+strconv.Itoa(i+1)
 	}
-	err = tx.QueryRow(w.t.Context(), `INSERT INTO `+r.table+` (`+strings.Join(columns, ", ")+`) VALUES (`+strings.Join(places, ", ")+`) RETURNING ctid::text`, args...).Scan(&ctid)
+	values := `(` + strings.Join(places, ", ") + `)`
+	if r.table == "order_lines" {
+		values += `, (CASE $1 WHEN 0 THEN 50 ELSE 0 END, $2, $3, 1, 'B', 1)`
+	}
+	err = tx.QueryRow(w.t.Context(), `INSERT INTO `+r.table+` (`+strings.Join(columns, ", ")+`) VALUES `+values+` RETURNING ctid::text`, args...).Scan(&ctid)
 	return ctid, err
 }

@@ -17,7 +17,7 @@ func violations() map[string]string {
 		"minor_units_range":    set("payments", "amount_captured = -1"),
 		"reference_length":     set("orders", "reference = ''"),
 		"reference_no_control": set("orders", `reference = E'a\tb'`),
-		"sku_format":           set("order_lines", "sku = ''"),
+		"sku_format":           copied("order_lines", `{"sku": ""}`),
 
 		"merchants_id_check": set("merchants", "id = 'x'"),
 		"merchants_pkey":     again("merchants"),
@@ -47,11 +47,14 @@ func violations() map[string]string {
 		"orders_pkey":             copied("orders", `{"reference": "p"}`),
 		"orders_sequence_check":   set("orders", "sequence = 0"),
 		"orders_status_check":     set("orders", "status = 'x'"),
+		"orders_sum":              set("orders", "amount = 2") + `; SET CONSTRAINTS orders_sum IMMEDIATE`,
 
-		"order_lines_line_check":                set("order_lines", "line = 100"),
+		"order_lines_append_only":               set("order_lines", "quantity = 2"),
+		"order_lines_line_check":                copied("order_lines", `{"line": 100}`),
 		"order_lines_merchant_id_order_id_fkey": copied("order_lines", `{"order_id": "x"}`),
 		"order_lines_pkey":                      again("order_lines"),
-		"order_lines_quantity_check":            set("order_lines", "quantity = 0"),
+		"order_lines_quantity_check":            copied("order_lines", `{"quantity": 0}`),
+		"order_lines_whole":                     copied("order_lines", `{"line": 51}`),
 
 		"payments_amount_check":               set("payments", "amount = 0"),
 		"payments_capture_method_check":       set("payments", "capture_method = 'x'"),

@@ -30,6 +30,11 @@ func orderWith(t *testing.T, pool *pgxpool.Pool, id string, sequence int64, even
 			ON CONFLICT (merchant_id, id) DO UPDATE SET sequence = excluded.sequence`, merchant, id, sequence); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(t.Context(), `
+			INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount) VALUES ($1, $2, 0, 'A', 1, 1) ON CONFLICT DO NOTHING`,
+			merchant, id); err != nil {
+			return err
+		}
 		for _, n := range events {
 			if err := outbox.Append(t.Context(), tx, outbox.Message{
 				MerchantID: merchant, ID: id + string(rune('0'+n)), Topic: "events", Key: id, Sequence: n,

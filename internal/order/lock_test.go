@@ -54,9 +54,7 @@ func TestABasketsStockIsLockedInTheOrderOfItsSKUs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id := w.placed("pm_card_visa", "")
-	w.exec(`INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)
-		SELECT merchant_id, order_id, n, sku, 1, 0 FROM payments, (VALUES (1, 'B'), (2, 'A')) AS l (n, sku) WHERE id = $1`, id)
+	id := w.placed("pm_card_visa", "", payment.DraftLine{SKU: "B", Quantity: 1}, payment.DraftLine{SKU: "A", Quantity: 1})
 	data := one[[]byte](w, `SELECT data FROM sagas WHERE id = $1`, w.sagaOf(id))
 	w.whileBlocked(`SELECT FROM stock WHERE sku = 'A' FOR UPDATE`, `SELECT FROM stock WHERE sku = 'B' FOR UPDATE`,
 		w.lock([]saga.Turn{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}}))

@@ -53,7 +53,7 @@ func TestEveryPaymentMethodEndsAsItShould(t *testing.T) {
 
 func TestNoStockFailsBeforeAnyMoney(t *testing.T) {
 	w := newWorld(t)
-	id, err := w.place(draft{"pm_card_visa", "A-1", startStock + 1, ""})
+	id, err := w.place(draft{"pm_card_visa", "A-1", startStock + 1, "", nil})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,18 +74,18 @@ func TestAnOrderIsPaidOnceAndAFailedOneMayBeTriedAgain(t *testing.T) {
 		}
 		return ""
 	}
-	if _, err := w.place(draft{"pm_card_declined", "A-1", 1, ""}); err != nil {
+	if _, err := w.place(draft{"pm_card_declined", "A-1", 1, "", nil}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, ""}); code(err) != payment.CodeOrderInProgress {
+	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, "", nil}); code(err) != payment.CodeOrderInProgress {
 		t.Fatalf("while the first is live: %v", err)
 	}
 	w.settle()
-	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, ""}); err != nil {
+	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, "", nil}); err != nil {
 		t.Fatalf("after the first failed: %v", err)
 	}
 	w.settle()
-	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, ""}); code(err) != payment.CodeOrderAlreadyPaid {
+	if _, err := w.place(draft{"pm_card_visa", "A-1", 1, "", nil}); code(err) != payment.CodeOrderAlreadyPaid {
 		t.Fatalf("after it was paid: %v", err)
 	}
 }

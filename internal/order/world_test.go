@@ -102,6 +102,7 @@ type draft struct {
 	method, reference string
 	quantity          int64
 	capture           payment.CaptureMethod
+	presents          []payment.DraftLine // that cost nothing
 }
 
 func (w *world) place(d draft) (string, error) {
@@ -109,7 +110,7 @@ func (w *world) place(d draft) (string, error) {
 	o, err := payment.NewOrder(payment.Draft{
 		Amount: d.quantity * 2499, Currency: "EUR", PaymentMethod: d.method, CustomerReference: "cust-1", CustomerEmail: "ada@example.com",
 		OrderReference: d.reference, CaptureMethod: string(d.capture),
-		Lines: []payment.DraftLine{{SKU: "TSHIRT-M", Quantity: d.quantity, UnitAmount: 2499}},
+		Lines: append([]payment.DraftLine{{SKU: "TSHIRT-M", Quantity: d.quantity, UnitAmount: 2499}}, d.presents...),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -124,9 +125,9 @@ func answer(id string) idempotency.Response {
 }
 
 // placed is place of an order that is accepted.
-func (w *world) placed(method string, capture payment.CaptureMethod) string {
+func (w *world) placed(method string, capture payment.CaptureMethod, presents ...payment.DraftLine) string {
 	w.t.Helper()
-	id, err := w.place(draft{method, "A-" + rand.Text()[:8], 2, capture})
+	id, err := w.place(draft{method, "A-" + rand.Text()[:8], 2, capture, presents})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -160,6 +160,7 @@ var generation = []struct {
 			(hashint8extended(n, 6) & 65535) % 40 AS sku, 1 + (hashint8extended(n, 7) & 65535) % 3 AS quantity,
 			$2::timestamptz + (n - 1) * $3::interval AS created_at
 		FROM generate_series(1, $1::bigint) n`},
+	{text: `BEGIN`},
 	{text: `
 		INSERT INTO orders (merchant_id, id, reference, customer_reference, currency, amount, status, sequence, created_at, updated_at)
 		SELECT merchant_id, 'ord_' || id, 'R-' || n, 'cust-' || n % 100, currency, lines * quantity * (100 + sku), 
@@ -168,6 +169,7 @@ var generation = []struct {
 	{text: `
 		INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)
 		SELECT merchant_id, 'ord_' || id, line, 'SKU-' || (sku + line * 7) % 40, quantity, 100 + sku FROM made, generate_series(0, lines - 1) line`},
+	{text: `COMMIT`},
 	{text: `
 		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, amount_captured, amount_refunded, payment_method, capture_method,
 			authorization_reference, failure_code, failure_step, failure_message, created_at)

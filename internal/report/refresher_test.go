@@ -119,7 +119,8 @@ func TestARefreshBlocksNobody(t *testing.T) {
 	w.ask()
 	for _, sql := range []string{
 		`INSERT INTO merchants (id, name) VALUES ('mer_01jqh000000000000000000099', 'X')`,
-		`UPDATE sagas SET updated_at = now()`, `UPDATE refunds SET updated_at = now()`, `UPDATE order_lines SET quantity = quantity`, `UPDATE payments SET updated_at = now()`,
+		`UPDATE sagas SET updated_at = now()`, `UPDATE refunds SET updated_at = now()`,
+		`INSERT INTO order_lines SELECT * FROM order_lines WHERE false`, `UPDATE payments SET updated_at = now()`,
 	} {
 		if _, err := w.pool.Exec(t.Context(), sql); err != nil {
 			t.Errorf("%s: %v", sql, err)

@@ -78,7 +78,7 @@ func (s *size) lap(format string, args ...any) {
 
 func (s *size) fill() {
 	s.exec(`
-		ALTER TABLE order_lines DROP CONSTRAINT order_lines_merchant_id_order_id_fkey;
+		ALTER TABLE order_lines DROP CONSTRAINT order_lines_merchant_id_order_id_fkey, DISABLE TRIGGER order_lines_whole;
 		ALTER TABLE payments DROP CONSTRAINT payments_merchant_id_order_id_fkey;
 		ALTER TABLE refunds DROP CONSTRAINT refunds_merchant_id_payment_id_fkey;
 		ALTER TABLE sagas DROP CONSTRAINT sagas_merchant_id_definition_subject_key; DROP INDEX sagas_id; DROP INDEX sagas_not_ended; SET work_mem = '64MB'`)
