@@ -111,17 +111,36 @@ func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, 
 // StoredKey is what to store of an API key that exists already, as one that a
 // deployment brings with it.
 func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID string) (Key, error) {
-	switch {
-	case !slices.Contains(Roles(), role):
-		return Key{}, fmt.Errorf("an API key's role is one of %v", Roles())
-	case role.OfMerchant() && !payment.ValidID(payment.PrefixMerchant, merchantID):
-		return Key{}, errors.New("a merchant's API key needs a merchant id mer_…")
-	case !role.OfMerchant() && merchantID != "":
-		return Key{}, errors.New("the API key of a role that reads all belongs to no merchant")
+	if err := checkHolder(role, merchantID); err != nil {
+		return Key{}, err
 	}
 	c, err := ParseKey(text)
 	if err != nil {
 		return Key{}, err
 	}
 	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, MAC: pepper.MAC([]byte(c.maced))}, nil
+}
+
+func checkHolder(role Role, merchantID string) error {
+	switch {
+	case !slices.Contains(Roles(), role):
+		return fmt.Errorf("an API key's role is one of %v", Roles())
+	case role.OfMerchant() && !payment.ValidID(payment.PrefixMerchant, merchantID):
+		return errors.New("a merchant's API key needs a merchant id mer_…")
+	case !role.OfMerchant() && merchantID != "":
+		return errors.New("the API key of a role that reads all belongs to no merchant")
+	}
+	return nil
+}
+
+// Check refuses what is stored and no constructor makes. What the MAC is of only
+// Authenticate sees.
+func (k Key) Check() error {
+	switch {
+	case !payment.ValidID(payment.PrefixKey, k.ID):
+		return errors.New("an API key's id is key_…")
+	case len(k.Networks) > MaxNetworks:
+		return fmt.Errorf("an API key has at most %d networks", MaxNetworks)
+	}
+	return checkHolder(k.Role, k.MerchantID)
 }

@@ -27,9 +27,18 @@ type Finding struct {
 	Name       string
 	Counted    int64
 	Violations []string
+	Unnamed    int64 // violations beyond those
 }
 
+// maxNamed violations that are found row by row are named, so that a table which is
+// wrong as a whole does not fill the memory.
+const maxNamed = 1000
+
 func (f *Finding) violate(format string, args ...any) {
+	if len(f.Violations) == maxNamed {
+		f.Unnamed++
+		return
+	}
 	f.Violations = append(f.Violations, fmt.Sprintf(format, args...))
 }
 
@@ -66,7 +75,7 @@ func (a Audit) Run(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	findings = append(findings, stored)
+	findings = append(findings, stored...)
 	// The ledger comes last: what a payment claims must be there by now.
 	bank, err := a.compareLedger(ctx, payments)
 	if err != nil {
@@ -84,11 +93,17 @@ func Print(w io.Writer, findings []Finding) (clean bool, err error) {
 		if len(f.Violations) > 0 {
 			verdict, clean = "FAIL", false
 		}
-		if _, err = fmt.Fprintf(w, "%s  %2d  %-58s %8d checked, %d violations\n", verdict, f.Invariant, f.Name, f.Counted, len(f.Violations)); err != nil {
+		if _, err = fmt.Fprintf(w, "%s  %2d  %-58s %8d checked, %d violations\n", verdict, f.Invariant, f.Name, f.Counted,
+			int64(len(f.Violations))+f.Unnamed); err != nil {
 			return clean, err
 		}
 		for _, v := range f.Violations {
 			if _, err = fmt.Fprintf(w, "          %s\n", v); err != nil {
+				return clean, err
+			}
+		}
+		if f.Unnamed > 0 {
+			if _, err = fmt.Fprintf(w, "          and %d more\n", f.Unnamed); err != nil {
 				return clean, err
 			}
 		}

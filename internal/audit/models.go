@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"payments/internal/payment"
 )
 
 // state is what both models say of a payment at an order's sequence.
@@ -106,40 +104,4 @@ func compareViews(payments map[string]written, views map[string]state, settled b
 		}
 	}
 	return f
-}
-
-// revalidate sends every stored order through the domain's constructor.
-func revalidate(ctx context.Context, tx pgx.Tx) (Finding, error) {
-	f := Finding{Invariant: 10, Name: "every stored order passes the domain's constructor"}
-	rows, err := tx.Query(ctx, `
-		SELECT o.id, o.reference, o.customer_reference, o.currency, o.amount, p.payment_method,
-			l.skus, l.quantities, l.amounts
-		FROM orders o JOIN payments p ON p.merchant_id = o.merchant_id AND p.order_id = o.id,
-			LATERAL (SELECT array_agg(sku::text ORDER BY line) AS skus, array_agg(quantity ORDER BY line) AS quantities,
-				array_agg(unit_amount::bigint ORDER BY line) AS amounts
-			         FROM order_lines WHERE merchant_id = o.merchant_id AND order_id = o.id) l`)
-	if err != nil {
-		return f, fmt.Errorf("read orders: %w", err)
-	}
-	var id string
-	var d payment.Draft
-	var skus []string
-	var quantities, amounts []int64
-	_, err = pgx.ForEachRow(rows, []any{
-		&id, &d.OrderReference, &d.CustomerReference, &d.Currency, &d.Amount, &d.PaymentMethod, &skus, &quantities, &amounts,
-	}, func() error {
-		f.Counted++
-		d.Lines = d.Lines[:0]
-		for n := range skus {
-			d.Lines = append(d.Lines, payment.DraftLine{SKU: skus[n], Quantity: quantities[n], UnitAmount: amounts[n]})
-		}
-		if _, err := payment.NewOrder(d); err != nil {
-			f.violate("order %s: %v", id, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return f, fmt.Errorf("read orders: %w", err)
-	}
-	return f, nil
 }

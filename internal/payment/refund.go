@@ -10,6 +10,12 @@ const (
 	RefundFailed    RefundStatus = "failed"
 )
 
+// ParseRefundStatus is false for a word that is none.
+func ParseRefundStatus(s string) (RefundStatus, bool) {
+	status := RefundStatus(s)
+	return status, status == RefundPending || status == RefundSucceeded || status == RefundFailed
+}
+
 // Refund is what a merchant asks to give back of one payment. Whether the payment
 // has that much left is the write model's to say.
 type Refund struct {

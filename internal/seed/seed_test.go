@@ -92,7 +92,7 @@ func TestTheAuditPassesOverWhatIsSeeded(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"a read-model row equals the write model", "every stored order passes the domain's constructor"} {
+	for _, name := range []string{"a read-model row equals the write model", "every stored order passes its constructor", "every stored payment passes its constructor"} {
 		if looked[name] != payments {
 			t.Errorf("%s: %d looked at", name, looked[name])
 		}
