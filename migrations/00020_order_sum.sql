@@ -43,7 +43,11 @@ CREATE TRIGGER order_lines_whole AFTER INSERT ON order_lines REFERENCING NEW TAB
 CREATE TRIGGER order_lines_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON order_lines
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
 
+-- A message without an id that was discarded is known by its place when it comes again.
+CREATE INDEX inbox_discarded_place ON inbox_discarded (parked_key, partition, "offset");
+
 -- +goose Down
+DROP INDEX inbox_discarded_place;
 DROP TRIGGER order_lines_append_only ON order_lines;
 DROP TRIGGER order_lines_whole ON order_lines;
 DROP FUNCTION refuse_late_lines;

@@ -23,6 +23,7 @@ type sieve struct {
 	keptFrom time.Time       // the first day whose ids are kept
 	own      map[int]bool    // messages whose ids were written here
 	known    map[int]bool    // messages whose ids were there already, or are written for an earlier one
+	struck   map[int]bool    // messages that a person discarded, and that no id tells of
 
 	taken     int // of the batch, from its beginning
 	applied   int
@@ -93,8 +94,8 @@ func (s *sieve) note(ctx context.Context) error {
 		}
 	}
 	s.own, s.known = map[int]bool{}, map[int]bool{}
-	if len(ids) == 0 {
-		return nil
+	if err := s.recall(ctx); err != nil || len(ids) == 0 {
+		return err
 	}
 	rows, err := s.tx.Query(ctx, `
 		INSERT INTO inbox_messages (consumer, made_on, message_id)
@@ -122,6 +123,44 @@ func (s *sieve) note(ctx context.Context) error {
 	return nil
 }
 
+// recall finds the messages that were discarded and that no id says so of: those
+// without one, and those whose id is forgotten. They are known by what they are and
+// where: at their offset in a topic that was made anew lies another message.
+func (s *sieve) recall(ctx context.Context) error {
+	var keys, ids []string
+	var partitions []int32
+	var offsets, at []int64
+	var values [][]byte
+	for i, m := range s.batch {
+		if id, ok := m.id(); ok && !forgotten(id, s.keptFrom) {
+			continue
+		}
+		keys, ids = append(keys, parkedID(s.in.consumer, m.Topic, m.Key)), append(ids, clean(m.Headers[HeaderID]))
+		partitions, offsets = append(partitions, int32(m.Partition)), append(offsets, m.Offset) //nolint:gosec // Kafka's partitions are int32
+		values, at = append(values, orEmpty(m.Value)), append(at, int64(i))
+	}
+	s.struck = map[int]bool{}
+	if len(at) == 0 {
+		return nil
+	}
+	// By the index inbox_discarded_place.
+	rows, err := s.tx.Query(ctx, `
+		SELECT m.i FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bytea[], $5::text[], $6::bigint[]) AS m (key, partition, at, value, id, i)
+		WHERE EXISTS (SELECT FROM inbox_discarded d WHERE d.parked_key = m.key AND d.partition = m.partition AND d."offset" = m.at
+			AND d.value = m.value AND coalesce(d.headers->>'`+HeaderID+`', '') = m.id)`, keys, partitions, offsets, values, ids, at)
+	if err != nil {
+		return fmt.Errorf("look for discarded messages: %w", err)
+	}
+	struck, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return fmt.Errorf("look for discarded messages: %w", err)
+	}
+	for _, i := range struck {
+		s.struck[i] = true
+	}
+	return nil
+}
+
 // sift hands runs of new messages on, until the end or the first message that
 // has to be tried again.
 func (s *sieve) sift(ctx context.Context) error {
@@ -130,15 +169,15 @@ func (s *sieve) sift(ctx context.Context) error {
 		id, usable := m.id()
 		var refusal error
 		switch {
+		case s.known[i] || s.struck[i]:
+			s.duplicate++
+			continue
 		case !usable:
 			refusal = errNoID
 		case forgotten(id, s.keptFrom):
 			if !s.in.Sequenced && !s.replay {
 				refusal = errOld
 			}
-		case s.known[i]:
-			s.duplicate++
-			continue
 		}
 		if refusal == nil {
 			refusal = s.exhausted
