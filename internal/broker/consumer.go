@@ -50,7 +50,8 @@ type ConsumerConfig struct {
 // when the partition may be another's.
 type Sink interface {
 	// Claim comes before a generation's first Apply in a partition, and tells
-	// where the sink stands in it. current asks the group's coordinator whether the generation still stands.
+	// where the sink stands in it, which is where it goes on, whatever the group has
+	// committed. current asks the group's coordinator whether the generation still stands.
 	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (inbox.Place, error)
 	// Apply takes a batch of one partition in, as far as it comes: the offsets of
 	// the first taken messages are committed, and after an error the others come
@@ -67,8 +68,8 @@ type consumer struct {
 }
 
 // Consume is a member of the group until ctx ends, whatever ails the broker
-// meanwhile. It begins where the group or the sink stands, whichever is further,
-// and without both at a topic's first message. At the end the batches in
+// meanwhile. It begins where the sink stands, and at a topic's first message when
+// it has taken nothing in; what the group commits is for others to look at. At the end the batches in
 // hand are finished, for 3 s at most, and the group is left. An error means that
 // the configuration is at fault. It registers payments_inbox_lag_messages, which
 // consumers share.

@@ -161,6 +161,7 @@ type member struct {
 	reg    *prometheus.Registry
 	gate   func(ctx context.Context, batch []inbox.Message) error
 	claim  func(generation int, current func(int64) error) (inbox.Place, error)
+	group  string
 	cancel context.CancelFunc
 	done   chan error
 
@@ -172,6 +173,7 @@ type member struct {
 
 func (m *member) start(c *broker.Client, topic, group string, batch int) *member {
 	m.t.Helper()
+	m.group = group
 	m.reg, m.done = prometheus.NewRegistry(), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(m.t.Context()))
 	m.cancel = cancel
@@ -185,11 +187,32 @@ func (m *member) start(c *broker.Client, topic, group string, batch int) *member
 	return m
 }
 
-func (m *member) Claim(_ context.Context, _ string, _, generation int, current func(int64) error) (inbox.Place, error) {
+// stands is where the members of a group have come to, by group and partition.
+var stands = struct { //nolint:gochecknoglobals // it is the members' database
+	mu sync.Mutex
+	at map[string]inbox.Place
+}{at: map[string]inbox.Place{}}
+
+func (m *member) place(partition int) string { return fmt.Sprintf("%s/%d", m.group, partition) }
+
+func (m *member) Claim(_ context.Context, _ string, partition, generation int, current func(int64) error) (inbox.Place, error) {
 	if m.claim != nil {
 		return m.claim(generation, current)
 	}
+	stands.mu.Lock()
+	defer stands.mu.Unlock()
+	if at, ok := stands.at[m.place(partition)]; ok {
+		return at, nil
+	}
 	return inbox.Place{Next: -1}, nil
+}
+
+// took notes that all of the batch was.
+func (m *member) took(batch []inbox.Message) {
+	stands.mu.Lock()
+	defer stands.mu.Unlock()
+	last := batch[len(batch)-1]
+	stands.at[m.place(last.Partition)] = inbox.Place{Next: last.Offset + 1, LastID: last.Headers["ce_id"]}
 }
 
 func (m *member) Apply(ctx context.Context, _ int, batch []inbox.Message) (int, error) {
@@ -204,6 +227,7 @@ func (m *member) Apply(ctx context.Context, _ int, batch []inbox.Message) (int, 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.got = append(m.got, batch...)
+	m.took(batch)
 	return len(batch), nil
 }
 

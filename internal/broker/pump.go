@@ -70,33 +70,37 @@ func (p *pump) run(fetching, owned context.Context) {
 }
 
 // claim tries until the sink knows the generation, and goes on where the sink
-// stands when that is further than what the group has committed: the process
-// may have died between the two, or the group's offset was set back.
+// stands. What the group has committed is less when the process died between the
+// two or somebody set it back, and more when the sink's database was restored from
+// a backup.
 func (p *pump) claim(fetching, owned context.Context) bool {
 	committed := p.offset
 	// Only members of the generation that stands may commit.
 	current := func(next int64) error { return p.commit(max(next, committed, 0)) }
-	next := int64(-1)
+	next := kafka.FirstOffset
 	ok := p.insist(fetching, "claim", func() error {
 		stands, err := p.sink.Claim(owned, p.Topic, p.partition, p.generation, current)
-		if err != nil || stands.Next <= committed {
+		if err != nil || stands.Next < 0 {
 			return err
 		}
 		same, err := p.knows(fetching, stands)
 		if err != nil {
 			return err
 		}
-		if next = stands.Next; !same {
-			p.log.ErrorContext(fetching, "another log under the topic's name, beginning before what was consumed",
-				"offset", committed, "consumed", stands.Next)
-			next = -1
+		if !same {
+			p.log.ErrorContext(fetching, "another log under the topic's name, beginning at its first message", "consumed", stands.Next)
+			return nil
 		}
+		next = stands.Next
 		return nil
 	})
-	if !ok || next <= committed {
+	if !ok || next == committed {
 		return ok
 	}
 	p.log.InfoContext(fetching, "going on where the effects stand", "offset", next, "committed", committed)
+	if p.offset = next; next < 0 {
+		return true
+	}
 	return p.advance(fetching, next)
 }
 

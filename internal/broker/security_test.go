@@ -116,7 +116,7 @@ func TestWhoMayPublishAndConsume(t *testing.T) {
 				t.Fatalf("publish = %v, want that it may: %v", err, test.may)
 			}
 			if test.may {
-				m := (&member{t: t}).start(c, "events", "group", 0)
+				m := (&member{t: t}).start(c, "events", rand.Text(), 0)
 				m.has(1)
 				m.stop()
 			}

@@ -9,10 +9,13 @@ import (
 	"payments/internal/postgres"
 )
 
-// saveProgress touches no row once a later generation has been here.
+// saveProgress touches no row once a later generation has been here, and none that
+// stands before $10, up to which this process knows that all is taken in: then the
+// database was restored from a backup meanwhile. A row that is further is of a commit
+// whose answer was lost.
 const saveProgress = `
 	UPDATE inbox_offsets SET next_offset = $5, last_id = $6, tried_from = $7, tried_until = $8, attempts = $9, updated_at = now()
-	WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4`
+	WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4 AND ($10::bigint IS NULL OR next_offset >= $10)`
 
 func fenced(tag pgconn.CommandTag, err error) error {
 	if err == nil && tag.RowsAffected() == 0 {
@@ -58,7 +61,7 @@ func (in *Inbox) commit(ctx context.Context, p *position, batch []Message, exhau
 			out.progress = p.progress.failedAt(batch[s.taken].Offset, out.progress)
 		}
 		g := out.progress
-		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.last, g.from, g.until, g.attempts))
+		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.last, g.from, g.until, g.attempts, p.progress.next))
 	})
 	return out, err
 }

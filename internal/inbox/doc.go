@@ -28,8 +28,8 @@
 // with a Handler that makes a batch's effects through the transaction it is
 // given, and nothing outside of it; what has to leave the database is a row
 // first. A consumer of any broker that has partitions and offsets calls Claim
-// when it is given a partition, begins at the offset that Claim says if that is
-// further than its own, hands on batches with Apply, and acknowledges what was
+// when it is given a partition, begins at the offset that Claim says, or at the
+// log's first if it says none, hands on batches with Apply, and acknowledges what was
 // taken (internal/broker is one for Kafka; messages have their id in the header
 // HeaderID). Maintain runs now and then, once a day at least, and Measure before
 // each scrape. TestAnotherServiceOfAnotherDomain does all of this for a

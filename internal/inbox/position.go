@@ -175,7 +175,7 @@ func (in *Inbox) record(ctx context.Context, p *position) error {
 	var b pgx.Batch
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	b.Queue(saveProgress, in.consumer, p.topic, p.partition, p.generation,
-		p.progress.next, p.progress.last, p.progress.from, p.progress.until, p.progress.attempts)
+		p.progress.next, p.progress.last, p.progress.from, p.progress.until, p.progress.attempts, p.progress.next)
 	r := in.pool.SendBatch(ctx, &b)
 	_, err := r.Exec()
 	if err == nil {

@@ -1,0 +1,34 @@
+package inbox
+
+import (
+	"errors"
+	"testing"
+)
+
+// The naive inbox believes what it remembers, and writes it over what came back with
+// the backup: what lies between is never applied.
+func TestADatabaseThatWasRestoredUnderARunningConsumerIsClaimedAnew(t *testing.T) {
+	pool := database(t)
+	in := restart(t, pool, record)
+	log := []Message{message(0, "a", 1), message(1, "a", 2), message(2, "a", 3), message(3, "a", 4)}
+	apply(t, in, log[:1]...)
+	backup := column(t, pool, `SELECT to_jsonb(o)::text FROM inbox_offsets o`)[0]
+	apply(t, in, log[1:3]...)
+	for _, sql := range []string{`DELETE FROM effects WHERE id <> 'a-1'`, `DELETE FROM inbox_messages WHERE message_id <> 'a-1'`, `DELETE FROM inbox_offsets`} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := pool.Exec(t.Context(), `INSERT INTO inbox_offsets SELECT (jsonb_populate_record(NULL::inbox_offsets, $1)).*`, backup); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := in.Apply(t.Context(), 1, log[3:]); n != 0 || !errors.Is(err, ErrFenced) {
+		t.Fatalf("it took %d in over what is missing: %v", n, err)
+	}
+	at, err := in.Claim(t.Context(), "events", 0, 1, nil)
+	if err != nil || at != (Place{1, "a-1"}) {
+		t.Fatalf("it goes on at %v: %v", at, err)
+	}
+	apply(t, in, log[at.Next:]...)
+	same(t, "effects", effects(t, pool), "a-1", "a-2", "a-3", "a-4")
+}

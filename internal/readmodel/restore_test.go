@@ -1,0 +1,63 @@
+package readmodel
+
+import "testing"
+
+// consumed is what a backup of the read model's database holds, and what comes back
+// with it: the effects and how far they stand.
+var consumed = []string{"payment_view", "payment_timeline", "refund_view", "payment_term", "inbox_messages", "inbox_offsets"}
+
+// backup copies the tables; the function puts them back.
+func (p *pipeline) backup() (restore func()) {
+	p.t.Helper()
+	rows := map[string][]string{}
+	for _, table := range consumed {
+		var found []string
+		if err := p.pool.QueryRow(p.t.Context(), `SELECT coalesce(array_agg(to_jsonb(t)::text), '{}') FROM `+table+` t`).Scan(&found); err != nil {
+			p.t.Fatal(err)
+		}
+		rows[table] = found
+	}
+	return func() {
+		p.t.Helper()
+		for _, table := range consumed {
+			p.exec(`DELETE FROM ` + table)
+			p.exec(`INSERT INTO `+table+` SELECT (jsonb_populate_record(NULL::`+table+`, line::jsonb)).* FROM unnest($1::text[]) AS line`, rows[table])
+		}
+	}
+}
+
+func (p *pipeline) exec(sql string, args ...any) {
+	p.t.Helper()
+	if _, err := p.pool.Exec(p.t.Context(), sql, args...); err != nil {
+		p.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// The naive consumer goes on where the group has committed, which is further than a
+// database that was restored from a backup, and never sees what lies between.
+func TestADatabaseOfABackupIsReadUpAgain(t *testing.T) {
+	for what, fill := range map[string]int{"of after some events": 20, "of before any event": 0} {
+		t.Run(what, func(t *testing.T) {
+			p := newPipeline(t)
+			stop := p.consumer()
+			if fill > 0 {
+				p.succeeded(fill)
+			}
+			p.settles(fill)
+			stop()
+			restore := p.backup()
+			stop = p.consumer()
+			p.succeeded(20)
+			p.settles(fill + 20)
+			stop()
+			before := p.contents()
+			restore()
+			p.settles(fill)
+			p.consumer()
+			p.succeeded(1)
+			p.settles(fill + 21)
+			same(t, "what was there before the restore", withOnly(p.contents(), before), before)
+			same(t, "parked", p.parked(), []string{})
+		})
+	}
+}
