@@ -486,6 +486,9 @@ type APIKey struct {
 	CreatedAt time.Time `json:"created_at"`
 	ExpiresAt time.Time `json:"expires_at"`
 
+	// Holder Whom it was given to; null where nobody has said it of a merchant's key.
+	Holder string `json:"holder"`
+
 	// ID An API key.
 	//
 	// Examples: key_01m8702cvkfn8aqyvxe63m804e
@@ -530,6 +533,9 @@ type APIKeyMode string
 type APIKeyRequest struct {
 	// ExpiresAt In the future.
 	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Holder The person or system that it is given to: required, but of the roles merchant and merchant_reader.
+	Holder string `json:"holder,omitempty,omitzero"`
 
 	// Merchant Whose it is, of the roles merchant and merchant_reader; of no other.
 	Merchant string     `json:"merchant,omitempty,omitzero"`
@@ -1431,7 +1437,10 @@ type SagaActionVerdict struct {
 type SagaAction struct {
 	Action    string    `json:"action"`
 	CreatedAt time.Time `json:"created_at"`
-	Number    int32     `json:"number"`
+
+	// Holder Who had that key.
+	Holder string `json:"holder"`
+	Number int32  `json:"number"`
 
 	// Operator The id of the operator's key.
 	Operator string             `json:"operator"`
@@ -2601,9 +2610,9 @@ func requestActOnSaga(id SagaID, act string, body SagaActRequest) request {
 
 // ActOnSaga: Move a saga by hand.
 //
-// `propose` carries a `verdict` on a call whose outcome nobody knows; another operator's `approve` makes it count, and carries the
-// same `verdict`: what was proposed may have changed since. Where the saga does not stand where the act makes sense, or another
-// verdict is proposed, the answer is 409 `saga_state`.
+// `propose` carries a `verdict` on a call whose outcome nobody knows; another person's `approve` makes it count: by a key
+// of another `holder`, whatever its case, and with the same `verdict`, since what was proposed may have changed. Where the saga does not stand where
+// the act makes sense, or another verdict is proposed, the answer is 409 `saga_state`.
 func (c *Client) ActOnSaga(ctx context.Context, id SagaID, act string, body SagaActRequest) (*Answer[Saga], error) {
 	return call[Saga](ctx, c, requestActOnSaga(id, act, body))
 }

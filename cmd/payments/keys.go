@@ -17,7 +17,7 @@ import (
 )
 
 const keysUsage = `usage:
-  payments keys create -role ROLE [-merchant mer_…] [-mode test|live] [-network CIDR]… [-expires-in 720h]
+  payments keys create -role ROLE [-merchant mer_…] [-holder WHO] [-mode test|live] [-network CIDR]… [-expires-in 720h]
   payments keys list [-merchant mer_…]
   payments keys rotate [-mode test|live] [-overlap 24h] key_…
   payments keys revoke key_…`
@@ -88,6 +88,7 @@ func (e environment) keyArguments(verb string) (a keyArguments, err error) {
 	switch verb {
 	case "create":
 		flags.StringVar(&role, "role", "", fmt.Sprint("one of ", access.Roles()))
+		flags.StringVar(&a.Holder, "holder", "", "the person or system that it is given to; a merchant's key may do without")
 		flags.DurationVar(&lives, "expires-in", 0, "how long it works; for good if 0")
 		flags.Func("network", "from where it works, in CIDR form; may be repeated", func(s string) error {
 			var n netip.Prefix
@@ -127,7 +128,7 @@ func (e environment) keyArguments(verb string) (a keyArguments, err error) {
 
 func (e environment) listKeys(ctx context.Context, keys *access.Keys, merchantID string) error {
 	out := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "ID\tROLE\tMERCHANT\tCREATED\tLAST USED\tEXPIRES\tREVOKED\tREPLACED BY\tNETWORKS")
+	fmt.Fprintln(out, "ID\tROLE\tMERCHANT\tHOLDER\tCREATED\tLAST USED\tEXPIRES\tREVOKED\tREPLACED BY\tNETWORKS")
 	const page = 1000
 	for after := ""; ; {
 		list, err := keys.List(ctx, merchantID, after, page)
@@ -139,7 +140,7 @@ func (e environment) listKeys(ctx context.Context, keys *access.Keys, merchantID
 			if k.ReplacedBy != nil {
 				replaced = *k.ReplacedBy
 			}
-			fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\n", k.ID, k.Role, k.MerchantID, when(&k.CreatedAt), when(k.LastUsedAt),
+			fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\n", k.ID, k.Role, k.MerchantID, k.Holder, when(&k.CreatedAt), when(k.LastUsedAt),
 				when(k.ExpiresAt), when(k.RevokedAt), replaced, k.Networks)
 			after = k.ID
 		}

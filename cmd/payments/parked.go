@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"payments/internal/access"
 	"payments/internal/config"
 	"payments/internal/inbox"
 	"payments/internal/telemetry"
@@ -25,7 +26,7 @@ import (
 const parkedUsage = `payments parked list [-consumer NAME] [-fingerprint F] [-groups]
 payments parked show ID
 payments parked replay ID… | -all [-consumer NAME] [-fingerprint F]
-payments parked discard -reason WHY [-by WHO] -offset N | -all ID
+payments parked discard -reason WHY -offset N | -all ID
 `
 
 // errRefusedAgain: what was replayed is parked still; the output says why.
@@ -39,7 +40,7 @@ type parkedCommand struct {
 	filter      inbox.ParkedFilter
 	all, groups bool
 	offset      *int64 // nil with -all
-	reason, by  string
+	reason      string
 }
 
 var parkedVerbs = map[string]func(parkedCommand, context.Context) error{
@@ -66,7 +67,6 @@ func runParked(ctx context.Context, e environment) error {
 		return err
 	})
 	flags.StringVar(&c.reason, "reason", "", "why it is never to be applied")
-	flags.StringVar(&c.by, "by", e.value("USER"), "who decides so")
 	if err := flags.Parse(e.args[1:]); err != nil {
 		return err
 	}
@@ -209,6 +209,8 @@ func (c parkedCommand) replay(ctx context.Context) error {
 	return err
 }
 
+// discard needs, beside the database with the keys' events, PAYMENTS_OPERATOR_KEY and the
+// pepper: who decides is known as it is for an act on a saga.
 func (c parkedCommand) discard(ctx context.Context) error {
 	id, err := c.oneID()
 	if err != nil {
@@ -217,7 +219,16 @@ func (c parkedCommand) discard(ctx context.Context) error {
 	if (c.offset == nil) != c.all {
 		return errors.New("say which message by -offset, as `payments parked show` has it of the first, or -all")
 	}
-	remaining, err := c.parked.Discard(ctx, id, c.by, c.reason, c.offset)
+	write, err := c.openWrite(ctx)
+	if err != nil {
+		return err
+	}
+	defer write.Close()
+	who, err := c.operator(ctx, write, access.ParkedDiscard)
+	if err != nil {
+		return err
+	}
+	remaining, err := c.parked.Discard(ctx, id, inbox.By{Operator: who.KeyID, Holder: who.Holder, Reason: c.reason}, c.offset)
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"payments/internal/access"
 	"payments/internal/config"
 	"payments/internal/devstack/devtest"
 	"payments/internal/inbox"
@@ -33,11 +33,11 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	if _, err := in.Apply(t.Context(), 1, batch); err != nil {
 		t.Fatal(err)
 	}
-	env := map[string]string{"PAYMENTS_DATABASE_URL": url, "USER": "ada"}
+	shell := newShell(t, pool, url)
+	key, adasID := shell.key(access.RoleOperator, "", "ada")
+	auditor, _ := shell.key(access.RoleAuditor, "", "ada")
 	try := func(args ...string) (out string, err error) {
-		var stdout, stderr bytes.Buffer
-		err = run(t.Context(), append([]string{"parked"}, args...), func(n string) (string, bool) { v, ok := env[n]; return v, ok }, &stdout, &stderr)
-		return stdout.String(), err
+		return shell.run(key, append([]string{"parked"}, args...)...)
 	}
 	says := func(what string, wants []string, args ...string) string {
 		t.Helper()
@@ -62,19 +62,24 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"drop"}, {"show"}, {"show", "prk_0"}, {"replay"}, {"replay", "-all", id}, {"replay", "prk_0"},
 		{"discard", "-all", id}, {"discard", "-reason", " ", "-all", id}, {"discard", "-reason", "x", id}, {"discard", "-reason", "x", "-offset", "1", "-all", id},
-		{"discard", "-reason", "x", "-offset", "one", id}, {"discard", "-reason", "x", "-offset", "7", id}, {"list", "x"}, {"list", "-nonsense"},
+		{"discard", "-reason", "x", "-offset", "one", id}, {"discard", "-reason", "x", "-offset", "7", id}, {"discard", "-reason", "x", "-by", "grace", "-all", id}, {"list", "x"}, {"list", "-nonsense"},
 	} {
 		if out, err := try(args...); err == nil {
 			t.Errorf("parked %q is no error:\n%s", args, out)
 		}
 	}
+	for _, nobody := range []string{"", auditor} {
+		if out, err := shell.run(nobody, "parked", "discard", "-reason", "x", "-offset", "1", id); err == nil || !strings.Contains(err.Error(), "PAYMENTS_OPERATOR_KEY") {
+			t.Errorf("discarded by nobody: %v\n%s", err, out)
+		}
+	}
 	says("discard", []string{"1 wait still"}, "discard", "-reason", "sent by a test", "-offset", "1", id)
-	says("discard", []string{"0 wait still"}, "discard", "-reason", "sent by a test", "-by", "grace", "-all", id)
+	says("discard", []string{"0 wait still"}, "discard", "-reason", "sent by a test", "-all", id)
 	if out := says("list", nil, "list"); strings.Contains(out, id) {
 		t.Errorf("still there:\n%s", out)
 	}
 	var who string
-	if err := pool.QueryRow(t.Context(), `SELECT string_agg(discarded_by, ' ' ORDER BY id) FROM inbox_discarded`).Scan(&who); err != nil || who != "ada grace" {
+	if err := pool.QueryRow(t.Context(), `SELECT string_agg(DISTINCT holder || ' ' || discarded_by, ', ') FROM inbox_discarded`).Scan(&who); err != nil || who != "ada "+adasID {
 		t.Errorf("discarded by %q (%v)", who, err)
 	}
 }

@@ -56,39 +56,41 @@ func sagas(ctx context.Context, e environment) error {
 	case "show":
 		return e.showSaga(ctx, desk, a.id)
 	}
-	if a.by.Operator, err = e.operator(ctx, pool); err != nil {
+	who, err := e.operator(ctx, pool, access.SagasOperate)
+	if err != nil {
 		return err
 	}
+	a.by.Operator, a.by.Holder = who.KeyID, who.Holder
 	if err := desk.Act(ctx, a.by, a.id, verb, a.verdict); err != nil {
 		return err
 	}
 	return e.showSaga(ctx, desk, a.id)
 }
 
-// operator is the id of the API key in the environment, if the policies let it act. A
-// key that is bound to networks is refused: there is no address here.
-func (e environment) operator(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+// operator has the API key in the environment, if the policies let it act. A key that is
+// bound to networks is refused: there is no address here.
+func (e environment) operator(ctx context.Context, pool *pgxpool.Pool, do access.Action) (access.Principal, error) {
 	const variable = "PAYMENTS_OPERATOR_KEY"
 	key, err := e.required(variable)
 	if err != nil {
-		return "", err
+		return access.Principal{}, err
 	}
 	pepper, err := e.pepper()
 	if err != nil {
-		return "", err
+		return access.Principal{}, err
 	}
 	principal, err := access.NewAuthenticator(pool, pepper).Authenticate(ctx, key, netip.Addr{})
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", variable, err)
+		return access.Principal{}, fmt.Errorf("%s: %w", variable, err)
 	}
 	authorizer, err := access.NewAuthorizer(telemetry.NewLogger(e.stderr, slog.LevelWarn, "text"), prometheus.NewRegistry())
 	if err != nil {
-		return "", err
+		return access.Principal{}, err
 	}
-	if _, err := authorizer.Authorize(ctx, principal, access.SagasOperate); err != nil {
-		return "", fmt.Errorf("%s: %w", variable, err)
+	if _, err := authorizer.Authorize(ctx, principal, do); err != nil {
+		return access.Principal{}, fmt.Errorf("%s: %w", variable, err)
 	}
-	return principal.KeyID, nil
+	return principal, nil
 }
 
 type sagaArguments struct {
@@ -214,10 +216,10 @@ func (e environment) showSaga(ctx context.Context, desk order.Operations, id str
 			t.StartedAt.UTC().Format("15:04:05.000"), took, t.IdempotencyKey, digest, t.Reference, t.Detail)
 	}
 	if len(f.Acts) > 0 {
-		fmt.Fprintln(out, "\nACT\tACTION\tOPERATOR\tSTEP\tAT\tREASON")
+		fmt.Fprintln(out, "\nACT\tACTION\tHOLDER\tOPERATOR\tSTEP\tAT\tREASON")
 	}
 	for _, a := range f.Acts {
-		fmt.Fprintf(out, "%d\t%s\t%s\t%s\t%s\t%s\n", a.Number, a.Action, a.Operator, a.Step, a.CreatedAt.UTC().Format(time.RFC3339), a.Reason)
+		fmt.Fprintf(out, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Number, a.Action, a.Holder, a.Operator, a.Step, a.CreatedAt.UTC().Format(time.RFC3339), a.Reason)
 	}
 	return out.Flush()
 }

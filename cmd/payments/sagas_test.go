@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/access"
 	"payments/internal/devstack/devtest"
@@ -14,15 +14,16 @@ import (
 	"payments/internal/secret"
 )
 
-// Who acts on the command line is who holds the API key, as over HTTP: the second of
-// the two that a verdict takes is another key, and no other name.
-func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
-	url := devtest.Database(t).URL
-	pool, err := postgres.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
+// shell runs commands with the key of whoever gives them.
+type shell struct {
+	t      *testing.T
+	pool   *pgxpool.Pool
+	pepper *secret.Pepper
+	env    map[string]string
+}
+
+func newShell(t *testing.T, pool *pgxpool.Pool, url string) *shell {
+	t.Helper()
 	keyset, err := secret.NewPepperKeyset()
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +32,53 @@ func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &shell{t, pool, pepper, map[string]string{"PAYMENTS_DATABASE_URL": url, "PAYMENTS_PEPPER_KEYSET": keyset}}
+}
+
+func (s *shell) key(role access.Role, merchantID, holder string) (text, id string) {
+	s.t.Helper()
+	text, key, err := access.NewKey(generator(), s.pepper, access.ModeTest, role, merchantID, holder)
+	if err == nil {
+		err = insertKey(s.t.Context(), s.pool, key)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return text, key.ID
+}
+
+// run is a command in the hands of who has the key.
+func (s *shell) run(key string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	err := run(s.t.Context(), args, func(name string) (string, bool) {
+		if name == "PAYMENTS_OPERATOR_KEY" {
+			return key, key != ""
+		}
+		v, ok := s.env[name]
+		return v, ok
+	}, &stdout, &stderr)
+	return stdout.String(), err
+}
+
+func (s *shell) must(key string, args ...string) string {
+	s.t.Helper()
+	out, err := s.run(key, args...)
+	if err != nil {
+		s.t.Fatalf("%q: %v", args, err)
+	}
+	return out
+}
+
+// Who acts on the command line is who holds the API key, as over HTTP: the second of
+// the two that a verdict takes is another person, and neither another name nor another key.
+func TestAVerdictOnTheCommandLineTakesTwoPersons(t *testing.T) {
+	url := devtest.Database(t).URL
+	pool, err := postgres.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	shell := newShell(t, pool, url)
 	merchant, saga := generator().New(payment.PrefixMerchant), generator().New(payment.PrefixSaga)
 	for sql, args := range map[string][]any{
 		`INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`: {merchant},
@@ -41,25 +89,14 @@ func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	made := func(role access.Role, merchantID string) (text, id string) {
-		text, key, err := access.NewKey(generator(), pepper, access.ModeTest, role, merchantID)
-		if err == nil {
-			err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error { return access.InsertKey(t.Context(), tx, key) })
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text, key.ID
-	}
-	ada, adasID := made(access.RoleOperator, "")
-	grace, gracesID := made(access.RoleOperator, "")
-	shop, _ := made(access.RoleMerchant, merchant)
-	auditor, _ := made(access.RoleAuditor, "")
+	ada, adasID := shell.key(access.RoleOperator, "", "ada")
+	hers, _ := shell.key(access.RoleOperator, "", "ADA")
+	successor := strings.TrimSpace(shell.must("", "keys", "rotate", adasID))
+	grace, gracesID := shell.key(access.RoleOperator, "", "grace")
+	shop, _ := shell.key(access.RoleMerchant, merchant, "")
+	auditor, _ := shell.key(access.RoleAuditor, "", "ada")
 	act := func(key string, args ...string) (string, error) {
-		env := map[string]string{"PAYMENTS_DATABASE_URL": url, "PAYMENTS_PEPPER_KEYSET": keyset, "PAYMENTS_OPERATOR_KEY": key}
-		var stdout, stderr bytes.Buffer
-		err := run(t.Context(), append([]string{"sagas"}, args...), func(n string) (string, bool) { v, ok := env[n]; return v, ok }, &stdout, &stderr)
-		return stdout.String(), err
+		return shell.run(key, append([]string{"sagas"}, args...)...)
 	}
 	propose := []string{"propose", "-reason", "their ledger", "-rejected", "never_given", saga}
 	approve := []string{"approve", "-reason", "seen", "-rejected", "never_given", saga}
@@ -77,14 +114,18 @@ func TestAVerdictOnTheCommandLineTakesTwoKeys(t *testing.T) {
 	if _, err := act(ada, propose...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := act(ada, approve...); err == nil || !strings.Contains(err.Error(), "nother operator") {
-		t.Errorf("approved by who proposed: %v", err)
+	for _, key := range []string{ada, hers, successor} {
+		if _, err := act(key, approve...); err == nil || !strings.Contains(err.Error(), "nother person") {
+			t.Errorf("approved by who proposed: %v", err)
+		}
 	}
 	if _, err := act(grace, "approve", "-reason", "seen", saga); err == nil || !strings.Contains(err.Error(), "-succeeded") {
 		t.Errorf("approved without saying what: %v", err)
 	}
 	out, err := act(grace, approve...)
-	if err != nil || !strings.Contains(out, adasID) || !strings.Contains(out, gracesID) {
-		t.Errorf("%v\n%s", err, out)
+	for _, want := range []string{"ada     " + adasID, "grace   " + gracesID} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%v, and not %q:\n%s", err, want, out)
+		}
 	}
 }

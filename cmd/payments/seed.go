@@ -50,23 +50,23 @@ func seedDatabase(ctx context.Context, e environment) error {
 // seedOne makes the merchant of this name, or none for the operator, its stock
 // and its key: the one of the variable, or a fresh one that it prints.
 func (e environment) seedOne(ctx context.Context, pool *pgxpool.Pool, pepper *secret.Pepper, variable, merchant string) error {
-	id, role := "", access.RoleOperator
+	id, role, holder := "", access.RoleOperator, "Demo operator"
 	if merchant != "" {
 		var err error
 		if id, err = seedMerchant(ctx, pool, merchant); err != nil {
 			return err
 		}
-		role = access.RoleMerchant
+		role, holder = access.RoleMerchant, merchant
 	}
 	text := e.value(variable)
 	if text != "" {
-		key, err := access.StoredKey(pepper, text, role, id)
+		key, err := access.StoredKey(pepper, text, role, id, holder)
 		if err != nil {
 			return fmt.Errorf("%s: %w", variable, err)
 		}
 		return insertKey(ctx, pool, key)
 	}
-	text, key, err := access.NewKey(generator(), pepper, access.ModeTest, role, id)
+	text, key, err := access.NewKey(generator(), pepper, access.ModeTest, role, id, holder)
 	if err != nil {
 		return err
 	}

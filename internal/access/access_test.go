@@ -40,7 +40,11 @@ func newPepper(t *testing.T) *secret.Pepper {
 
 func newKey(t *testing.T, p *secret.Pepper, mode Mode, role Role, merchant string) (string, Key) {
 	t.Helper()
-	text, k, err := NewKey(generator, p, mode, role, merchant)
+	holder := ""
+	if !role.OfMerchant() {
+		holder = "ada"
+	}
+	text, k, err := NewKey(generator, p, mode, role, merchant, holder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,14 +105,15 @@ func TestNewKeyRefusesWhatTheSchemaWould(t *testing.T) {
 	p := newPepper(t)
 	merchant := generator.New(payment.PrefixMerchant)
 	for _, c := range []struct {
-		mode     Mode
-		role     Role
-		merchant string
+		mode             Mode
+		role             Role
+		merchant, holder string
 	}{
-		{"", RoleMerchant, merchant}, {ModeTest, "root", merchant}, {ModeTest, RoleMerchant, ""},
-		{ModeTest, RoleMerchant, "mer_1"}, {ModeTest, RoleOperator, merchant},
+		{"", RoleMerchant, merchant, ""}, {ModeTest, "root", merchant, ""}, {ModeTest, RoleMerchant, "", ""},
+		{ModeTest, RoleMerchant, "mer_1", ""}, {ModeTest, RoleOperator, merchant, "ada"}, {ModeTest, RoleMerchant, merchant, " "},
+		{ModeTest, RoleOperator, "", ""}, {ModeTest, RoleSupport, "", ""}, {ModeTest, RoleAuditor, "", ""}, {ModeTest, RoleOperator, "", "ada "},
 	} {
-		if _, _, err := NewKey(generator, p, c.mode, c.role, c.merchant); err == nil {
+		if _, _, err := NewKey(generator, p, c.mode, c.role, c.merchant, c.holder); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
 	}
@@ -159,8 +164,8 @@ func TestAuthenticate(t *testing.T) {
 	}
 
 	for bearer, want := range map[string]Principal{
-		text:         {key.ID, merchantID, RoleMerchant},
-		operatorText: {operator.ID, "", RoleOperator},
+		text:         {key.ID, merchantID, RoleMerchant, ""},
+		operatorText: {operator.ID, "", RoleOperator, "ada"},
 	} {
 		if got, err := a.Authenticate(t.Context(), bearer, here); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -208,7 +213,7 @@ func TestAuthenticate(t *testing.T) {
 func TestTheDummyIsNobody(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	a := NewAuthenticator(pool, pepper)
-	insert(t, pool, Key{ID: a.dummy.KeyID, Role: RoleOperator, MAC: pepper.MAC([]byte(a.dummy.maced))})
+	insert(t, pool, Key{ID: a.dummy.KeyID, Role: RoleOperator, Holder: "ada", MAC: pepper.MAC([]byte(a.dummy.maced))})
 	if p, err := a.Authenticate(t.Context(), "malformed", here); err == nil {
 		t.Errorf("got in as %+v", p)
 	}

@@ -15,11 +15,13 @@ import (
 	"payments/internal/secret"
 )
 
-// Principal is a caller whose key was verified. MerchantID is empty for an operator.
+// Principal is a caller whose key was verified. MerchantID is empty for an operator; Holder
+// may be empty for a merchant.
 type Principal struct {
 	KeyID      string
 	MerchantID string
 	Role       Role
+	Holder     string
 }
 
 // Authenticator reads the keys from the database each time: a revoked key is
@@ -61,11 +63,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from ne
 		live bool
 	)
 	err := a.pool.QueryRow(ctx, `
-		SELECT coalesce(merchant_id, ''), role, mac,
+		SELECT coalesce(merchant_id, ''), role, coalesce(holder, ''), mac,
 			revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 				AND (networks = '{}' OR coalesce(nullif($2, '')::inet <<= ANY (networks::inet[]), false))
 		FROM api_keys WHERE id = $1`, c.KeyID, address(from)).
-		Scan(&p.MerchantID, &p.Role, &mac, &live)
+		Scan(&p.MerchantID, &p.Role, &p.Holder, &mac, &live)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Principal{}, fmt.Errorf("look up api key: %w", err)
 	}
@@ -92,8 +94,9 @@ func address(from netip.Addr) string {
 // that is not to come with CodeInvalid.
 func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO api_keys (id, merchant_id, role, mac, networks, expires_at) VALUES ($1, nullif($2, ''), $3, $4, $5::cidr[], $6)`,
-		k.ID, k.MerchantID, k.Role, k.MAC, texts(k.Networks), k.ExpiresAt)
+		INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks, expires_at)
+		VALUES ($1, nullif($2, ''), $3, nullif($4, ''), $5, $6::cidr[], $7)`,
+		k.ID, k.MerchantID, k.Role, k.Holder, k.MAC, texts(k.Networks), k.ExpiresAt)
 	switch postgres.Constraint(err) {
 	case "api_keys_merchant_id_fkey":
 		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)

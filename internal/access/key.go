@@ -83,11 +83,13 @@ func checkDigits(s string) string {
 	return crockford.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
 }
 
-// Key is what is stored of an API key. MerchantID is empty for an operator.
+// Key is what is stored of an API key. MerchantID is empty for an operator. Holder is
+// whom it was given to, and may be empty of a merchant's.
 type Key struct {
 	ID         string
 	MerchantID string
 	Role       Role
+	Holder     string
 	MAC        []byte
 	Networks   []netip.Prefix // from where it may be used; none is anywhere
 	ExpiresAt  *time.Time
@@ -95,7 +97,7 @@ type Key struct {
 
 // NewKey makes an API key and what to store of it. The text exists nowhere else:
 // it is shown once. gen.Random has to be cryptographically strong.
-func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, merchantID string) (text string, k Key, err error) {
+func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, merchantID, holder string) (text string, k Key, err error) {
 	if mode != ModeTest && mode != ModeLive {
 		return "", Key{}, errors.New("an API key's mode is test or live")
 	}
@@ -104,24 +106,24 @@ func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, 
 		return "", Key{}, fmt.Errorf("no randomness for an API key: %w", err)
 	}
 	text = FormatKey(mode, gen.New(payment.PrefixKey), random)
-	k, err = StoredKey(pepper, text, role, merchantID)
+	k, err = StoredKey(pepper, text, role, merchantID, holder)
 	return text, k, err
 }
 
 // StoredKey is what to store of an API key that exists already, as one that a
 // deployment brings with it.
-func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID string) (Key, error) {
-	if err := checkHolder(role, merchantID); err != nil {
+func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID, holder string) (Key, error) {
+	if err := checkOwner(role, merchantID, holder); err != nil {
 		return Key{}, err
 	}
 	c, err := ParseKey(text)
 	if err != nil {
 		return Key{}, err
 	}
-	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, MAC: pepper.MAC([]byte(c.maced))}, nil
+	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, Holder: holder, MAC: pepper.MAC([]byte(c.maced))}, nil
 }
 
-func checkHolder(role Role, merchantID string) error {
+func checkOwner(role Role, merchantID, holder string) error {
 	switch {
 	case !slices.Contains(Roles(), role):
 		return fmt.Errorf("an API key's role is one of %v", Roles())
@@ -129,6 +131,14 @@ func checkHolder(role Role, merchantID string) error {
 		return errors.New("a merchant's API key needs a merchant id mer_…")
 	case !role.OfMerchant() && merchantID != "":
 		return errors.New("the API key of a role that reads all belongs to no merchant")
+	case !role.OfMerchant() && holder == "":
+		return errors.New("the API key of a role that reads all needs a holder")
+	}
+	if holder == "" {
+		return nil
+	}
+	if err := payment.CheckHolder(holder); err != nil {
+		return fmt.Errorf("an API key's holder %w", err)
 	}
 	return nil
 }
@@ -142,5 +152,5 @@ func (k Key) Check() error {
 	case len(k.Networks) > MaxNetworks:
 		return fmt.Errorf("an API key has at most %d networks", MaxNetworks)
 	}
-	return checkHolder(k.Role, k.MerchantID)
+	return checkOwner(k.Role, k.MerchantID, k.Holder)
 }

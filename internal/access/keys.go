@@ -39,6 +39,7 @@ type KeySpec struct {
 	Mode       Mode
 	Role       Role
 	MerchantID string
+	Holder     string // the person or system that it is given to; of a merchant's key optional
 	Networks   []netip.Prefix
 	ExpiresAt  *time.Time
 }
@@ -47,6 +48,7 @@ type KeySpec struct {
 type APIKey struct {
 	ID, MerchantID string // no merchant where the role reads all
 	Role           Role
+	Holder         string
 	Networks       []netip.Prefix
 	CreatedAt      time.Time
 	ExpiresAt      *time.Time
@@ -73,8 +75,8 @@ func (k *Keys) Create(ctx context.Context, r idempotency.Request, spec KeySpec, 
 	return k.once(ctx, r, render, func(tx pgx.Tx) (string, APIKey, error) { return k.insert(ctx, tx, spec) })
 }
 
-// Rotate makes a key like the one it replaces, which goes on to work for overlap
-// and then expires. Errors: those of Create; CodeAPIKeyInactive.
+// Rotate makes a key like the one it replaces, of the same holder, which goes on to work
+// for overlap and then expires. Errors: those of Create; CodeAPIKeyInactive.
 func (k *Keys) Rotate(ctx context.Context, r idempotency.Request, id string, mode Mode, overlap time.Duration, render Render) (Made, error) {
 	return k.once(ctx, r, render, func(tx pgx.Tx) (string, APIKey, error) { return k.rotate(ctx, tx, id, mode, overlap) })
 }
@@ -97,9 +99,9 @@ func (k *Keys) insert(ctx context.Context, tx pgx.Tx, spec KeySpec) (string, API
 	if len(spec.Networks) > MaxNetworks {
 		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key has at most %d networks.", MaxNetworks)
 	}
-	text, key, err := NewKey(k.ids, k.pepper, spec.Mode, spec.Role, spec.MerchantID)
+	text, key, err := NewKey(k.ids, k.pepper, spec.Mode, spec.Role, spec.MerchantID, spec.Holder)
 	if err != nil {
-		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key of this mode, role and merchant cannot be made: %v.", err)
+		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key of this mode, role, merchant and holder cannot be made: %v.", err)
 	}
 	key.Networks, key.ExpiresAt = spec.Networks, spec.ExpiresAt
 	if err := InsertKey(ctx, tx, key); err != nil {
@@ -130,7 +132,7 @@ func (k *Keys) rotate(ctx context.Context, tx pgx.Tx, id string, mode Mode, over
 	if err != nil {
 		return "", APIKey{}, err
 	}
-	text, made, err := k.insert(ctx, tx, KeySpec{Mode: mode, Role: old.Role, MerchantID: old.MerchantID, Networks: old.Networks, ExpiresAt: old.ExpiresAt})
+	text, made, err := k.insert(ctx, tx, KeySpec{Mode: mode, Role: old.Role, MerchantID: old.MerchantID, Holder: old.Holder, Networks: old.Networks, ExpiresAt: old.ExpiresAt})
 	if err != nil {
 		return "", APIKey{}, err
 	}
@@ -176,11 +178,12 @@ func errNoKey() *payment.Error {
 }
 
 const selectKey = `
-	SELECT id, coalesce(merchant_id, ''), role, networks::text[], created_at, expires_at, last_used_at, revoked_at, replaced_by FROM api_keys `
+	SELECT id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], created_at, expires_at, last_used_at, revoked_at, replaced_by
+	FROM api_keys `
 
 func scanKey(row pgx.CollectableRow) (k APIKey, err error) {
 	var networks []string
-	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &networks, &k.CreatedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt, &k.ReplacedBy); err != nil {
+	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &k.CreatedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt, &k.ReplacedBy); err != nil {
 		return k, err
 	}
 	for _, n := range networks {

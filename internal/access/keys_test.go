@@ -55,7 +55,7 @@ func TestNetworksAndExpiry(t *testing.T) {
 		{[]string{"192.0.2.0/24"}, "192.0.3.7", false}, {[]string{"198.51.100.1", "2001:db8::/32"}, "2001:db8::9", true},
 		{[]string{"2001:db8::/32"}, "fe80::1%eth0", false}, {[]string{"fe80::/10"}, "fe80::1%eth0", true},
 	} {
-		spec := KeySpec{Mode: ModeTest, Role: RoleAuditor}
+		spec := KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"}
 		for _, n := range c.networks {
 			p, err := ParseNetwork(n)
 			if err != nil {
@@ -71,10 +71,10 @@ func TestNetworksAndExpiry(t *testing.T) {
 			t.Errorf("%v from nowhere: %v", c.networks, err)
 		}
 	}
-	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, ExpiresAt: &over}, render); !refusedAs(err, payment.CodeInvalid) {
+	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada", ExpiresAt: &over}, render); !refusedAs(err, payment.CodeInvalid) {
 		t.Errorf("a key that is expired already: %v", err)
 	}
-	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor})
+	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	if _, err := pool.Exec(t.Context(), `UPDATE api_keys SET created_at = $2, expires_at = $3 WHERE id = $1`, key.ID, over.Add(-time.Second), over); err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func lastUsed(t *testing.T, pool *pgxpool.Pool, id string) (at *time.Time) {
 func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	a := NewAuthenticator(pool, pepper)
-	text, key := create(t, NewKeys(pool, pepper, generator), KeySpec{Mode: ModeTest, Role: RoleAuditor})
+	text, key := create(t, NewKeys(pool, pepper, generator), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	useOnce := func() {
 		t.Helper()
 		if _, err := a.Authenticate(t.Context(), text, here); err != nil {
@@ -184,8 +184,8 @@ func TestPepperRotatesOnUse(t *testing.T) {
 	before, during, after := keyset(t, oldSet), keyset(t, oldSet, newSet), keyset(t, newSet)
 	pool := open(t)
 	keys := NewKeys(pool, before, generator)
-	used, usedKey := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor})
-	idle, _ := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor})
+	used, usedKey := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
+	idle, _ := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	a := NewAuthenticator(pool, during)
 
 	// Under load: nobody is refused while MACs are made anew.
@@ -224,7 +224,7 @@ func TestPepperRotatesOnUse(t *testing.T) {
 func TestRotationRefusesNobody(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	keys := NewKeys(pool, pepper, generator)
-	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor})
+	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	var mu sync.Mutex
 	current, done := text, make(chan struct{})
 	var wg sync.WaitGroup
@@ -297,7 +297,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	made, err := NewKeys(pool, pepper, generator).Create(b.Context(), request("b"), KeySpec{Mode: ModeTest, Role: RoleAuditor}, render)
+	made, err := NewKeys(pool, pepper, generator).Create(b.Context(), request("b"), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"}, render)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (w *boundaryWorld) parkOne() (id string, err error) {
 }
 
 func (w *boundaryWorld) act(act, reason string, v order.Verdict) error {
-	return w.orders.Operations().Act(w.t.Context(), order.By{Operator: "ada", Reason: reason}, w.parkedSaga(), act, v)
+	return w.orders.Operations().Act(w.t.Context(), order.By{Operator: "key", Holder: "ada", Reason: reason}, w.parkedSaga(), act, v)
 }
 
 func (w *boundaryWorld) newKey(spec access.KeySpec) error {

@@ -87,15 +87,25 @@ func rotateSecretOperation() *operation {
 func keyOperation() *operation {
 	return &operation{
 		method: "POST", path: fixed("/v1/ops/keys"), schema: "/components/schemas/APIKeyRequest", key: byOperator, status: 201,
-		body: func(*boundaryWorld) map[string]any { return map[string]any{"mode": "test", "role": "auditor"} },
+		body: func(*boundaryWorld) map[string]any {
+			return map[string]any{"mode": "test", "role": "auditor", "holder": "ada"}
+		},
 	}
+}
+
+func merchantKeyOperation() *operation {
+	o := keyOperation()
+	o.body = func(w *boundaryWorld) map[string]any {
+		return map[string]any{"mode": "test", "role": "merchant", "merchant": w.merchantID}
+	}
+	return o
 }
 
 func rotateKeyOperation() *operation {
 	return &operation{
 		method: "POST", schema: "/paths/~1v1~1ops~1keys~1{id}~1rotate/post/requestBody/content/application~1json/schema", key: byOperator, status: 201,
 		path: func(w *boundaryWorld) string {
-			a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "auditor"}`, key(w.fresh())...)
+			a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "auditor", "holder": "ada"}`, key(w.fresh())...)
 			return "/v1/ops/keys/" + a.at(w.t, "id").(string) + "/rotate"
 		},
 		body: func(*boundaryWorld) map[string]any { return map[string]any{"mode": "test"} },

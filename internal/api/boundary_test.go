@@ -8,6 +8,7 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/idempotency"
+	"payments/internal/inbox"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/saga"
@@ -242,14 +243,14 @@ func members() []member {
 		{
 			of: apiKey, pointer: "/role", kept: []string{"api_keys.role"},
 			domain: func(w *boundaryWorld, v any) error {
-				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.Role(v.(string))})
+				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.Role(v.(string)), Holder: "ada"})
 			},
 			values: [][]boundary{valid("support", "operator", "auditor"), refused("api_keys_role_check", "", "root", "Operator", "auditor ")},
 		},
 		{
 			of: apiKey, pointer: "/merchant", kept: []string{"api_keys.merchant_id"},
 			domain: func(w *boundaryWorld, v any) error {
-				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, MerchantID: v.(string)})
+				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, MerchantID: v.(string), Holder: "ada"})
 			},
 			values: [][]boundary{refused("api_keys_merchant", "mer_01m86y4ap9ecqaxaqqqxxb77hg", "x")}, // of a role that reads all
 		},
@@ -262,9 +263,23 @@ func members() []member {
 			values: [][]boundary{refused("api_keys_merchant_id_fkey", "", "mer_x", "pay_01m86y4ap9ecqaxaqqqxxb77hg", "mer_01m86y4ap9ecqaxaqqqxxb77hg\n")},
 		},
 		{
+			of: apiKey, pointer: "/holder", kept: []string{"api_keys.holder"},
+			domain: func(w *boundaryWorld, v any) error {
+				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, Holder: v.(string)})
+			},
+			values: holders(),
+		},
+		{
+			of: merchantKeyOperation(), pointer: "/holder", kept: []string{"api_keys.holder"}, beside: map[string]any{"api_keys.role": "merchant"},
+			domain: func(w *boundaryWorld, v any) error {
+				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleMerchant, MerchantID: w.merchantID, Holder: orNone(v)})
+			},
+			values: holders(),
+		},
+		{
 			of: apiKey, pointer: "/mode",
 			domain: func(w *boundaryWorld, v any) error {
-				return w.newKey(access.KeySpec{Mode: access.Mode(v.(string)), Role: access.RoleAuditor})
+				return w.newKey(access.KeySpec{Mode: access.Mode(v.(string)), Role: access.RoleAuditor, Holder: "ada"})
 			},
 			values: [][]boundary{valid("test", "live"), refused("", "", "Test", "prod")},
 		},
@@ -286,7 +301,7 @@ func members() []member {
 				if err != nil {
 					return err
 				}
-				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, ExpiresAt: &at})
+				return w.newKey(access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, Holder: "ada", ExpiresAt: &at})
 			},
 			values: [][]boundary{
 				valid("2999-12-31T23:59:59Z", "2999-12-31T23:59:59.999999999+14:00", "9999-12-31T23:59:59Z"),
@@ -338,7 +353,7 @@ func members() []member {
 			of: discard, pointer: "/reason", kept: []string{"inbox_discarded.reason"},
 			domain: func(w *boundaryWorld, v any) error {
 				id, _ := w.parkOne()
-				_, err := w.api.Parked.Discard(w.t.Context(), id, "ada", v.(string), nil)
+				_, err := w.api.Parked.Discard(w.t.Context(), id, inbox.By{Operator: "key", Holder: "ada", Reason: v.(string)}, nil)
 				return err
 			},
 			values: reasons("inbox_discarded_reason"),

@@ -50,6 +50,16 @@ func reasons(by string) [][]boundary {
 	return append(text(payment.MaxReason, by, by), valid(" a "), refused(by, " ", "     "))
 }
 
+// holders have one spelling each: no accents, no letters of another script, and no space that is not seen.
+func holders() [][]boundary {
+	return [][]boundary{
+		valid("x", "!", "~", "Ada Lovelace", "ada@example.com", "key_01m86y4ap9ecqaxaqqqxxb77hg", "a b c", long(payment.MaxHolder)),
+		refused("api_keys_holder", "", " ", " ada", "ada ", "a  b", "a\tb", "ada\n", "a\x01b", "a\x7fb", "a\u0085b", "a\u00a0b", "ada\u200b",
+			"Zo\u00eb", "Zoe\u0308", "\u0430da", "\uff41da", "日本", long(payment.MaxHolder+1)),
+		refused("", "a\x00b"),
+	}
+}
+
 const hookURL = "https://example.com/"
 
 func urls() [][]boundary {

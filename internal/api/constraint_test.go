@@ -68,7 +68,7 @@ func mapped() map[string]struct {
 			now := w.server
 			defer func() { w.server = now }()
 			w.server = w.serve(c)
-			return w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "auditor", "expires_at": "`+
+			return w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "auditor", "holder": "ada", "expires_at": "`+
 				time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)+`"}`, key(w.fresh())...)
 		}},
 	}
@@ -81,7 +81,7 @@ var unreachable = map[string][]string{
 		"minor_units_range", "reference_length", "reference_no_control", "sku_format", "order_lines_line_check", "order_lines_quantity_check",
 		"orders_amount_check", "orders_currency_check", "payments_amount_check", "payments_capture_method_check", "payments_currency_check",
 		"payments_payment_method_check", "refunds_amount_check", "stock_on_hand_check", "idempotency_keys_key", "orders_customer_email", "merchants_id_check",
-		"api_keys_networks", "api_keys_role_check", "api_keys_merchant", "webhook_endpoints_url", "webhook_endpoints_events",
+		"api_keys_holder", "api_keys_networks", "api_keys_role_check", "api_keys_merchant", "webhook_endpoints_url", "webhook_endpoints_events",
 	},
 	"payment.NewOrder adds the lines up before, and nothing changes them": {"orders_sum", "order_lines_whole", "order_lines_append_only"},
 	"the service makes the value, of a fixed form": {

@@ -206,6 +206,16 @@ func (f *fields) reason(p *string, at string) {
 	}
 }
 
+// holder refuses what is given and cannot name who holds a key.
+func (f *fields) holder(p *string, at string) {
+	if p == nil {
+		return
+	}
+	if err := payment.CheckHolder(*p); err != nil {
+		*f = append(*f, payment.FieldError{Pointer: at, Code: "text_invalid", Message: err.Error()})
+	}
+}
+
 // merge adds the domain's verdict, less what follows from a missing member.
 func (f *fields) merge(err error) error {
 	if err == nil {

@@ -22,6 +22,7 @@ type keyResource struct {
 	Object     string         `json:"object"`
 	Merchant   *string        `json:"merchant"`
 	Role       access.Role    `json:"role"`
+	Holder     *string        `json:"holder"`
 	Networks   []netip.Prefix `json:"networks"` // empty: from anywhere
 	CreatedAt  time.Time      `json:"created_at"`
 	ExpiresAt  *time.Time     `json:"expires_at"`
@@ -33,7 +34,7 @@ type keyResource struct {
 
 func newKeyResource(k access.APIKey) keyResource {
 	return keyResource{
-		ID: k.ID, Object: "api_key", Merchant: given(k.MerchantID), Role: k.Role, Networks: append([]netip.Prefix{}, k.Networks...),
+		ID: k.ID, Object: "api_key", Merchant: given(k.MerchantID), Role: k.Role, Holder: given(k.Holder), Networks: append([]netip.Prefix{}, k.Networks...),
 		CreatedAt: shown(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt), ReplacedBy: k.ReplacedBy,
 	}
 }
@@ -67,6 +68,7 @@ type keyRequest struct {
 	Mode      *string   `json:"mode"` // test or live
 	Role      *string   `json:"role"`
 	Merchant  *string   `json:"merchant"`   // of a merchant's roles
+	Holder    *string   `json:"holder"`     // optional of a merchant's roles
 	Networks  *[]string `json:"networks"`   // optional
 	ExpiresAt *string   `json:"expires_at"` // optional
 }
@@ -74,7 +76,8 @@ type keyRequest struct {
 func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 	var f fields
 	spec := access.KeySpec{Mode: mode(&f, q.Mode), Role: access.Role(take(&f, q.Role, "/role"))}
-	if q.Role != nil && !slices.Contains(access.Roles(), spec.Role) {
+	known := slices.Contains(access.Roles(), spec.Role)
+	if q.Role != nil && !known {
 		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be the role of an API key"})
 	}
 	switch {
@@ -85,6 +88,10 @@ func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 	case q.Merchant != nil:
 		f = append(f, payment.FieldError{Pointer: "/merchant", Code: "member_unknown", Message: "belongs to the roles of a merchant"})
 	}
+	if q.Holder != nil || known && !spec.Role.OfMerchant() {
+		spec.Holder = take(&f, q.Holder, "/holder")
+	}
+	f.holder(q.Holder, "/holder")
 	if q.Networks != nil {
 		if len(*q.Networks) > access.MaxNetworks {
 			f = append(f, payment.FieldError{Pointer: "/networks", Code: "out_of_range", Message: "must have at most " + strconv.Itoa(access.MaxNetworks)})

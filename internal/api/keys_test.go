@@ -11,10 +11,10 @@ import (
 func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	const path = "/v1/ops/keys"
-	body := `{"mode":"test","role":"merchant_reader","merchant":"` + w.merchantID + `","networks":["127.0.0.0/8","::1"]}`
+	body := `{"mode":"test","role":"merchant_reader","merchant":"` + w.merchantID + `","holder":"shop's cron","networks":["127.0.0.0/8","::1"]}`
 	w.refused("no key", w.do("POST", path, w.operator, body), 400, payment.CodeKeyMissing)
 	first := w.do("POST", path, w.operator, body, key("c-1")...)
-	if first.status != 201 || first.at(t, "object") != "api_key" || first.at(t, "networks.1") != "::1/128" {
+	if first.status != 201 || first.at(t, "object") != "api_key" || first.at(t, "holder") != "shop's cron" || first.at(t, "networks.1") != "::1/128" {
 		t.Fatalf("%d %s", first.status, first.body)
 	}
 	id, secret := first.at(t, "id").(string), first.at(t, "secret").(string)
@@ -31,7 +31,7 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	w.refused("reused", w.do("POST", path, w.operator, strings.Replace(body, "_reader", "", 1), key("c-1")...), 422, payment.CodeKeyReused)
 
 	rotated := w.do("POST", path+"/"+id+"/rotate", w.operator, `{"mode":"test","overlap_seconds":3600}`, key("r-1")...)
-	if rotated.status != 201 || rotated.at(t, "role") != "merchant_reader" || rotated.at(t, "networks.0") != "127.0.0.0/8" {
+	if rotated.status != 201 || rotated.at(t, "role") != "merchant_reader" || rotated.at(t, "holder") != "shop's cron" || rotated.at(t, "networks.0") != "127.0.0.0/8" {
 		t.Fatalf("%d %s", rotated.status, rotated.body)
 	}
 	next := rotated.at(t, "secret").(string)
@@ -48,7 +48,7 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	}
 	w.refused("revoked", w.do("GET", "/v1/payments", secret, ""), 401, payment.CodeUnauthenticated)
 	list := w.do("GET", path+"?merchant="+w.merchantID+"&limit=1", w.auditor, "")
-	if list.status != 200 || list.at(t, "data.0.id") != rotated.at(t, "id") || list.at(t, "has_more") != true || strings.Contains(list.body, "sk_") {
+	if list.status != 200 || list.at(t, "data.0.id") != rotated.at(t, "id") || list.at(t, "data.0.holder") != "shop's cron" || list.at(t, "has_more") != true || strings.Contains(list.body, "sk_") {
 		t.Errorf("list: %d %s", list.status, list.body)
 	}
 	if a := w.do("GET", path+"?merchant="+w.merchantID+"&limit=1&cursor="+list.at(t, "next_cursor").(string), w.operator, ""); a.at(t, "data.0.id") != id {
@@ -70,10 +70,14 @@ func TestKeysThatCannotBe(t *testing.T) {
 		`{}`:                                "/mode missing,/role missing",
 		`{"mode":"prod","role":"root"}`:     "/mode mode_invalid,/role role_invalid",
 		`{"mode":"test","role":"merchant"}`: "/merchant missing",
-		`{"mode":"test","role":"merchant","merchant":"mer_1"}`:                  "/merchant id_invalid",
-		`{"mode":"test","role":"operator","merchant":"` + w.merchantID + `"}`:   "/merchant member_unknown",
-		`{"mode":"test","role":"operator","networks":["10.0.0.1/8","x"]}`:       "/networks/0 network_invalid,/networks/1 network_invalid",
-		`{"mode":"test","role":"operator","expires_at":"2020-01-01T00:00:00Z"}`: "/expires_at time_invalid",
+		`{"mode":"test","role":"merchant","merchant":"mer_1"}`:                                 "/merchant id_invalid",
+		`{"mode":"test","role":"operator","holder":"ada","merchant":"` + w.merchantID + `"}`:   "/merchant member_unknown",
+		`{"mode":"test","role":"operator","holder":"ada","networks":["10.0.0.1/8","x"]}`:       "/networks/0 network_invalid,/networks/1 network_invalid",
+		`{"mode":"test","role":"operator","holder":"ada","expires_at":"2020-01-01T00:00:00Z"}`: "/expires_at time_invalid",
+		`{"mode":"test","role":"operator"}`:                                                    "/holder missing",
+		`{"mode":"test","role":"support"}`:                                                     "/holder missing",
+		`{"mode":"test","role":"auditor","holder":" ada"}`:                                     "/holder text_invalid",
+		`{"mode":"test","role":"merchant","merchant":"` + w.merchantID + `","holder":""}`:      "/holder text_invalid",
 	} {
 		if errs := w.refused(body, w.do("POST", "/v1/ops/keys", w.operator, body, key("k")...), 400, payment.CodeInvalid); !slices.Equal(errs, strings.Split(want, ",")) {
 			t.Errorf("%s: %v", body, errs)

@@ -126,7 +126,11 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	key := func(role access.Role, merchantID string) string {
-		text, k, err := access.NewKey(w.ids, pepper, access.ModeTest, role, merchantID)
+		holder := ""
+		if merchantID == "" {
+			holder = "the " + string(role)
+		}
+		text, k, err := access.NewKey(w.ids, pepper, access.ModeTest, role, merchantID, holder)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -247,7 +247,7 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 		return err
 	}
 	var f fields
-	reason := take(&f, q.Reason, "/reason")
+	by := inbox.By{Operator: c.principal.KeyID, Holder: c.principal.Holder, Reason: take(&f, q.Reason, "/reason")}
 	f.reason(q.Reason, "/reason")
 	if all := q.All != nil && *q.All; !all {
 		take(&f, q.Offset, "/offset")
@@ -260,7 +260,7 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	remaining, err := s.Parked.Discard(ctx, id, c.principal.KeyID, reason, q.Offset)
+	remaining, err := s.Parked.Discard(ctx, id, by, q.Offset)
 	if errors.Is(err, inbox.ErrNotFirst) {
 		return payment.Errorf(payment.CodeParkedMoved, "The message at this offset is not the key's first, or not any more.").Because(err)
 	}

@@ -111,7 +111,7 @@ func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 	}
 	var by int
 	if err := w.pool.QueryRow(t.Context(), `
-		SELECT count(*) FROM inbox_discarded d JOIN api_keys k ON k.id = d.discarded_by WHERE k.role = 'operator'`).Scan(&by); err != nil || by != 2 {
+		SELECT count(*) FROM inbox_discarded d JOIN api_keys k ON (k.id, k.holder) = (d.discarded_by, d.holder) WHERE k.role = 'operator'`).Scan(&by); err != nil || by != 2 {
 		t.Errorf("%d discards by an operator's key (%v), want 2", by, err)
 	}
 	for _, a := range []answer{

@@ -32,7 +32,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 	err := postgres.InTx(w.t.Context(), w.prompt, func(tx pgx.Tx) error {
 		for _, r := range []row{
 			{"merchants", map[string]any{"id": merchant, "name": "Shop"}},
-			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "mac": make([]byte, 32)}},
+			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "holder": "ada", "mac": make([]byte, 32)}},
 			{"idempotency_keys", map[string]any{
 				"merchant_id": merchant, "key": "k", "fingerprint": make([]byte, 32), "resource_id": pay, "status": 202, "header": "{}", "body": []byte("{}"),
 			}},
@@ -60,7 +60,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"data": "{}", "due_at": now,
 			}},
 			{"saga_actions", map[string]any{
-				"merchant_id": merchant, "saga_id": saga, "number": 1, "action": "propose", "operator": "ada", "reason": "r", "step": "s",
+				"merchant_id": merchant, "saga_id": saga, "number": 1, "action": "propose", "operator": "key", "holder": "ada", "reason": "r", "step": "s",
 				"verdict": map[string]any{"verdict": "succeeded", "reference": "op_1"},
 			}},
 			{"saga_attempts", map[string]any{
@@ -94,7 +94,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 			}},
 			{"inbox_discarded", map[string]any{
 				"parked_key": "prk_1", "consumer": "c", "topic": "t", "partition": 0, "offset": 0, "key": []byte{}, "headers": "{}", "value": []byte{}, "error": "e",
-				"parked_at": now, "discarded_by": "ada", "reason": "r",
+				"parked_at": now, "discarded_by": "key", "holder": "ada", "reason": "r",
 			}},
 		} {
 			for name, v := range given {

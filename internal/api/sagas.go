@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"payments/internal/access"
 	"payments/internal/order"
 	"payments/internal/payment"
 )
@@ -71,7 +72,8 @@ type trialResource struct {
 type actResource struct {
 	Number    int              `json:"number"`
 	Action    string           `json:"action"`
-	Operator  string           `json:"operator"`
+	Operator  string           `json:"operator"` // the API key's id
+	Holder    string           `json:"holder"`   // who had it
 	Reason    string           `json:"reason"`
 	Step      string           `json:"step"`
 	Verdict   *verdictResource `json:"verdict"`
@@ -158,7 +160,7 @@ func (s *server) showSaga(ctx context.Context, c *call, id string) error {
 		}
 	}
 	for i, a := range f.Acts {
-		r.Actions[i] = actResource{Number: a.Number, Action: a.Action, Operator: a.Operator, Reason: a.Reason, Step: a.Step, CreatedAt: shown(a.CreatedAt)}
+		r.Actions[i] = actResource{Number: a.Number, Action: a.Action, Operator: a.Operator, Holder: a.Holder, Reason: a.Reason, Step: a.Step, CreatedAt: shown(a.CreatedAt)}
 		if v := a.Verdict; v != nil {
 			r.Actions[i].Verdict = &verdictResource{string(v.Verdict), given(v.Reference), given(v.Code), given(v.Detail)}
 		}
@@ -192,7 +194,8 @@ type actRequest struct {
 	} `json:"verdict"`
 }
 
-// actOnSaga keeps the API key's id as the operator: two keys are two operators.
+// actOnSaga keeps the API key's id as the operator, and its holder: two keys of one
+// holder are one person.
 func (s *server) actOnSaga(ctx context.Context, c *call) error {
 	act := chi.URLParam(c.r, "act")
 	if !slices.Contains(order.Acts(), act) {
@@ -202,7 +205,7 @@ func (s *server) actOnSaga(ctx context.Context, c *call) error {
 	if err := c.decode(&q); err != nil {
 		return err
 	}
-	by, verdict, err := q.read(c.principal.KeyID, act)
+	by, verdict, err := q.read(c.principal, act)
 	if err != nil {
 		return err
 	}
@@ -213,9 +216,9 @@ func (s *server) actOnSaga(ctx context.Context, c *call) error {
 	return s.showSaga(ctx, c, id)
 }
 
-func (q actRequest) read(operator, act string) (by order.By, v order.Verdict, err error) {
+func (q actRequest) read(p access.Principal, act string) (by order.By, v order.Verdict, err error) {
 	var f fields
-	by = order.By{Operator: operator, Reason: take(&f, q.Reason, "/reason")}
+	by = order.By{Operator: p.KeyID, Holder: p.Holder, Reason: take(&f, q.Reason, "/reason")}
 	f.reason(q.Reason, "/reason")
 	switch tells := act == "propose" || act == "approve"; {
 	case !tells && q.Verdict != nil:

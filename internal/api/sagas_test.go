@@ -79,3 +79,32 @@ func TestWhatOperatorsMayNotAsk(t *testing.T) {
 		}
 	}
 }
+
+// Who proposes a verdict does not approve it by another key: neither by one that is
+// written in other letters, nor by the successor of the first, nor by one of before.
+func TestTwoKeysOfOnePersonAreOnePerson(t *testing.T) {
+	w := newBoundaryWorld(t)
+	made := func(holder string) (id, secret string) {
+		a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "operator", "holder": "`+holder+`"}`, key(w.fresh())...)
+		return a.at(t, "id").(string), a.at(t, "secret").(string)
+	}
+	first, ada := made("Ada Lovelace")
+	_, again := made("ada LOVELACE")
+	second, grace := made("grace")
+	successor := w.do("POST", "/v1/ops/keys/"+first+"/rotate", w.operator, `{"mode": "test"}`, key(w.fresh())...).at(t, "secret").(string)
+	path := "/v1/ops/sagas/" + w.parkedSaga()
+	proposal := `{"reason": "seen", "verdict": {"outcome": "succeeded", "reference": "op_1"}}`
+	for _, by := range []string{again, successor, ada} {
+		if a := w.do("POST", path+"/propose", by, proposal); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		for _, k := range []string{ada, again, successor} {
+			w.refused("an approval by who proposed", w.do("POST", path+"/approve", k, proposal), 409, payment.CodeSecondOperator)
+		}
+	}
+	a := w.do("POST", path+"/approve", grace, proposal)
+	if a.status != 200 || a.at(t, "actions.2.holder") != "Ada Lovelace" || a.at(t, "actions.2.operator") != first ||
+		a.at(t, "actions.3.action") != "approve" || a.at(t, "actions.3.holder") != "grace" || a.at(t, "actions.3.operator") != second {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

@@ -78,7 +78,7 @@ type Parked interface {
 	Show(ctx context.Context, id string, limit int) (inbox.ParkedKey, []inbox.ParkedMessage, error)
 	Replay(ctx context.Context, id string) (inbox.Replay, error)
 	ReplayAll(ctx context.Context, f inbox.ParkedFilter) ([]inbox.Replay, error)
-	Discard(ctx context.Context, id, by, reason string, offset *int64) (remaining int64, err error)
+	Discard(ctx context.Context, id string, by inbox.By, offset *int64) (remaining int64, err error)
 }
 
 // Webhooks are the merchants' endpoints and what was delivered to them.

@@ -23,9 +23,10 @@ func violations() map[string]string {
 		"merchants_pkey":     again("merchants"),
 
 		"api_keys_expiry":           set("api_keys", "expires_at = created_at"),
+		"api_keys_holder":           set("api_keys", "holder = NULL"),
 		"api_keys_id_check":         copied("api_keys", `{"id": "x"}`),
 		"api_keys_mac_check":        set("api_keys", "mac = ''"),
-		"api_keys_merchant":         `UPDATE api_keys SET merchant_id = NULL WHERE role = 'merchant'`,
+		"api_keys_merchant":         `UPDATE api_keys SET merchant_id = NULL, holder = 'ada' WHERE role = 'merchant'`,
 		"api_keys_merchant_id_fkey": `UPDATE api_keys SET merchant_id = 'x' WHERE role = 'merchant'`,
 		"api_keys_networks":         set("api_keys", "networks = '{::ffff:1.2.3.4/128}'"),
 		"api_keys_pkey":             again("api_keys"),
@@ -133,6 +134,7 @@ func violations() map[string]string {
 		"webhook_attempts_status_check":                 set("webhook_attempts", "status = 0"),
 
 		"saga_actions_action_check":             set("saga_actions", "action = 'x', verdict = NULL"),
+		"saga_actions_holder":                   set("saga_actions", "holder = ' '"),
 		"saga_actions_merchant_id_saga_id_fkey": set("saga_actions", "saga_id = 'x'"),
 		"saga_actions_number_check":             set("saga_actions", "number = 0"),
 		"saga_actions_operator":                 set("saga_actions", "operator = ''"),
@@ -177,6 +179,7 @@ func violations() map[string]string {
 
 		"inbox_discarded_append_only":        set("inbox_discarded", "reason = 'x'"),
 		"inbox_discarded_discarded_by_check": insertDiscarded("discarded_by", "''"),
+		"inbox_discarded_holder":             insertDiscarded("holder", "NULL"),
 		"inbox_discarded_pkey":               insertDiscarded("id", "id"),
 		"inbox_discarded_reason":             insertDiscarded("reason", "' '"),
 		"inbox_messages_pkey":                again("inbox_messages"),
@@ -221,10 +224,10 @@ func reserved(sql string) string {
 
 // insertDiscarded inserts once more, under a number of its own, what nobody may update.
 func insertDiscarded(column, value string) string {
-	values := map[string]string{"id": "id + 1000", "discarded_by": "discarded_by", "reason": "reason"}
+	values := map[string]string{"id": "id + 1000", "discarded_by": "discarded_by", "holder": "holder", "reason": "reason"}
 	values[column] = value
-	return `INSERT INTO inbox_discarded (id, parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at, discarded_by, reason)
+	return `INSERT INTO inbox_discarded (id, parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at, discarded_by, holder, reason)
 		OVERRIDING SYSTEM VALUE
 		SELECT ` + values["id"] + `, parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at, ` +
-		values["discarded_by"] + `, ` + values["reason"] + ` FROM inbox_discarded`
+		values["discarded_by"] + `, ` + values["holder"] + `, ` + values["reason"] + ` FROM inbox_discarded`
 }

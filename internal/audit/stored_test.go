@@ -14,9 +14,9 @@ import (
 // fixture is a row of each table, and of one more: what it is beside has to pass.
 const fixture = `
 	INSERT INTO merchants (id, name) VALUES ('mer_01m8702cvkfn8aqyvxe63m804e', 'Shop'), ('mer_01m8702cvkfn8aqyvxe63m804f', 'Other');
-	INSERT INTO api_keys (id, merchant_id, role, mac, networks) VALUES
-		('key_01m8702cvkfn8aqyvxe63m804e', 'mer_01m8702cvkfn8aqyvxe63m804e', 'merchant', sha256(''), '{10.0.0.0/8}'),
-		('key_01m8702cvkfn8aqyvxe63m804f', NULL, 'auditor', sha256(''), '{}');
+	INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks) VALUES
+		('key_01m8702cvkfn8aqyvxe63m804e', 'mer_01m8702cvkfn8aqyvxe63m804e', 'merchant', NULL, sha256(''), '{10.0.0.0/8}'),
+		('key_01m8702cvkfn8aqyvxe63m804f', NULL, 'auditor', 'Ada', sha256(''), '{}');
 	INSERT INTO orders (merchant_id, id, reference, customer_reference, currency, amount, status, sequence, created_at)
 	SELECT id, replace(id, 'mer', 'ord'), 'r', 'c', 'EUR', 5, 'placed', 1, now() FROM merchants;
 	INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)
@@ -38,6 +38,7 @@ var corrupted = []struct{ what, drop, table, set, told string }{
 	{"merchant", `ALTER DOMAIN reference DROP CONSTRAINT reference_no_control`, "merchants", `name = E'a\nb'`, "mer_01m8702cvkfn8aqyvxe63m804e: must not contain control characters"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_role_check, DROP CONSTRAINT api_keys_merchant`, "api_keys", `role = 'root'`, "key_01m8702cvkfn8aqyvxe63m804e: an API key's role"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_merchant`, "api_keys", `merchant_id = NULL`, "key_01m8702cvkfn8aqyvxe63m804e: a merchant's API key needs"},
+	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_holder`, "api_keys", `holder = 'Ada '`, "key_01m8702cvkfn8aqyvxe63m804e: an API key's holder must be"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_networks`, "api_keys", `networks = '{::ffff:1.2.3.4/128}'`, "key_01m8702cvkfn8aqyvxe63m804e: a network must be"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_expiry`, "api_keys", `expires_at = created_at`, "key_01m8702cvkfn8aqyvxe63m804e: it expired"},
 	{"order", `ALTER TABLE orders DISABLE TRIGGER orders_sum`, "orders", `amount = 6`, "ord_01m8702cvkfn8aqyvxe63m804e: validation_failed: The payment is not valid.; /amount: must equal the sum of the lines"},

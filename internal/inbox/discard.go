@@ -11,18 +11,34 @@ import (
 	"payments/internal/postgres"
 )
 
+// By is who discards and why. Operator is what was acted with, as an API key, and Holder
+// the person who has it.
+type By struct{ Operator, Holder, Reason string }
+
+func (b By) trimmed() By {
+	return By{strings.TrimSpace(b.Operator), strings.TrimSpace(b.Holder), strings.Trim(b.Reason, " ")}
+}
+
+func (b By) usable() bool {
+	for _, s := range []string{b.Operator, b.Holder, b.Reason} {
+		if s == "" || clean(s) != s {
+			return false
+		}
+	}
+	return true
+}
+
 // Discard takes the first message of a parked key, or all of them, out of the
 // way for good. The first is named by its offset, so that a discard that is asked
 // for again, since its answer was lost, takes no other; nil is all. It tells how many wait still. Each leaves a row in
 // inbox_discarded that says who did it and why, and its id counts as seen: it is
 // not applied when it comes again. The key stays parked while messages wait.
-func (p *Parked) Discard(ctx context.Context, id, by, reason string, offset *int64) (remaining int64, err error) {
-	by, reason = strings.TrimSpace(by), strings.Trim(reason, " ")
-	if by == "" || reason == "" || clean(by) != by || clean(reason) != reason {
+func (p *Parked) Discard(ctx context.Context, id string, by By, offset *int64) (remaining int64, err error) {
+	if by = by.trimmed(); !by.usable() {
 		return 0, ErrNoReason
 	}
 	err = postgres.InTx(ctx, p.pool, func(tx pgx.Tx) (err error) {
-		remaining, err = discard(ctx, tx, id, by, reason, offset)
+		remaining, err = discard(ctx, tx, id, by, offset)
 		return err
 	})
 	if err != nil {
@@ -31,7 +47,7 @@ func (p *Parked) Discard(ctx context.Context, id, by, reason string, offset *int
 	return remaining, nil
 }
 
-func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, offset *int64) (remaining int64, err error) {
+func discard(ctx context.Context, tx pgx.Tx, id string, by By, offset *int64) (remaining int64, err error) {
 	key, err := lockKey(ctx, tx, id)
 	if err != nil {
 		return 0, err
@@ -53,7 +69,7 @@ func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, offset *int6
 			return 0, ErrNotFirst
 		}
 		for _, m := range gone {
-			if err := strike(ctx, tx, id, key, m, keptFrom, by, reason); err != nil {
+			if err := strike(ctx, tx, id, key, m, keptFrom, by); err != nil {
 				return 0, err
 			}
 		}
@@ -70,14 +86,17 @@ func discard(ctx context.Context, tx pgx.Tx, id, by, reason string, offset *int6
 	return remaining, err
 }
 
-func strike(ctx context.Context, tx pgx.Tx, id string, key ParkedKey, m ParkedMessage, keptFrom time.Time, by, reason string) error {
-	if _, err := tx.Exec(ctx, `
+func strike(ctx context.Context, tx pgx.Tx, id string, key ParkedKey, m ParkedMessage, keptFrom time.Time, by By) error {
+	_, err := tx.Exec(ctx, `
 		INSERT INTO inbox_discarded (parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at,
-			discarded_by, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.ParkedAt, by, reason); postgres.Constraint(err) == "inbox_discarded_reason" {
+			discarded_by, holder, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.ParkedAt, by.Operator, by.Holder, by.Reason)
+	switch postgres.Constraint(err) {
+	case "inbox_discarded_holder", "inbox_discarded_reason":
 		return ErrNoReason
-	} else if err != nil {
+	}
+	if err != nil {
 		return fmt.Errorf("write the discard down: %w", err)
 	}
 	messageID, usable := Message{Headers: m.Headers}.id()

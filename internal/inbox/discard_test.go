@@ -26,7 +26,7 @@ func TestADiscardedMessageThatNoIDTellsOfStaysDiscarded(t *testing.T) {
 	desk := NewParked(pool, in)
 	discard := func(key string, offset int64) {
 		t.Helper()
-		if _, err := desk.Discard(t.Context(), parkedID("test", "events", []byte(key)), "key_1", "of nobody", &offset); err != nil {
+		if _, err := desk.Discard(t.Context(), parkedID("test", "events", []byte(key)), By{Operator: "key_1", Holder: "ada", Reason: "of nobody"}, &offset); err != nil {
 			t.Fatal(err)
 		}
 	}

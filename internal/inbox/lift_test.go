@@ -122,7 +122,7 @@ func TestAnotherServiceOfAnotherDomain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := desk.Discard(ctx, id, "gatekeeper", "the gate was wet", &waiting[0].Offset); err != nil {
+	if _, err := desk.Discard(ctx, id, inbox.By{Operator: "gate 1", Holder: "gatekeeper", Reason: "the gate was wet"}, &waiting[0].Offset); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := desk.Replay(ctx, id); err != nil || !r.Released {

@@ -87,7 +87,7 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 	for what, err := range map[string]error{
 		"show":    func() error { _, _, err := desk.Show(t.Context(), "prk_0", 1); return err }(),
 		"replay":  func() error { _, err := desk.Replay(t.Context(), "prk_0"); return err }(),
-		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", "me", "why", nil); return err }(),
+		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil); return err }(),
 	} {
 		if !errors.Is(err, ErrNotParked) {
 			t.Errorf("%s of an unknown key: %v", what, err)
@@ -179,24 +179,26 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	apply(t, in, batch...)
 	desk := NewParked(pool, in)
 	a, b := parkedID("test", "events", []byte("a")), parkedID("test", "events", []byte("b"))
-	for _, c := range [][2]string{{"", "why"}, {"me", " "}, {"me", "w\x00y"}, {"m\xff", "why"}} {
-		if _, err := desk.Discard(t.Context(), a, c[0], c[1], nil); !errors.Is(err, ErrNoReason) {
-			t.Errorf("discard by %q for %q: %v", c[0], c[1], err)
+	for _, by := range []By{
+		{"", "me", "why"}, {"key_1", "", "why"}, {"key_1", "me", " "}, {"key_1", "me", "w\x00y"}, {"k\xff", "me", "why"}, {"key_1", "m\xff", "why"}, {"key_1", "m\u00eb", "why"},
+	} {
+		if _, err := desk.Discard(t.Context(), a, by, nil); !errors.Is(err, ErrNoReason) {
+			t.Errorf("discard by %q: %v", by, err)
 		}
 	}
 	first := int64(1)
-	if n, err := desk.Discard(t.Context(), a, "key_1", "sent by mistake", &first); n != 1 || err != nil {
+	if n, err := desk.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); n != 1 || err != nil {
 		t.Fatalf("discard: %d, %v", n, err)
 	}
 	// The answer was lost.
-	if _, err := desk.Discard(t.Context(), a, "key_1", "sent by mistake", &first); !errors.Is(err, ErrNotFirst) {
+	if _, err := desk.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); !errors.Is(err, ErrNotFirst) {
 		t.Errorf("the same discard again: %v", err)
 	}
 	same(t, "parked", parked(t, pool), "a-2", "b-1", "b-2", "b-3")
 	if r, err := desk.Replay(t.Context(), a); err != nil || !r.Released {
 		t.Fatalf("replay of the rest: %+v, %v", r, err)
 	}
-	if n, err := desk.Discard(t.Context(), b, "key_1", "all of it", nil); n != 0 || err != nil {
+	if n, err := desk.Discard(t.Context(), b, By{"key_1", "ada", "all of it"}, nil); n != 0 || err != nil {
 		t.Fatalf("discard all: %d, %v", n, err)
 	}
 	same(t, "parked", parked(t, pool))
@@ -205,9 +207,9 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	apply(t, in, message(6, "b", 4))
 	same(t, "effects", effects(t, pool), "a-2", "b-4")
 	same(t, "discarded", column(t, pool, `
-		SELECT concat_ws(' ', headers->>'ce_id', discarded_by, reason, error) FROM inbox_discarded ORDER BY id`),
-		"a-1 key_1 sent by mistake nonsense", "b-1 key_1 all of it nonsense",
-		"b-2 key_1 all of it "+errBehind.Error(), "b-3 key_1 all of it "+errBehind.Error())
+		SELECT concat_ws(' ', headers->>'ce_id', discarded_by, holder, reason, error) FROM inbox_discarded ORDER BY id`),
+		"a-1 key_1 ada sent by mistake nonsense", "b-1 key_1 ada all of it nonsense",
+		"b-2 key_1 ada all of it "+errBehind.Error(), "b-3 key_1 ada all of it "+errBehind.Error())
 	for _, sql := range []string{`DELETE FROM inbox_discarded`, `UPDATE inbox_discarded SET reason = 'x'`} {
 		if _, err := pool.Exec(t.Context(), sql); err == nil {
 			t.Errorf("%s is allowed", sql)

@@ -19,7 +19,7 @@ type (
 	Verdict       = saga.Outcome
 )
 
-// The verdicts that two operators can agree on, and the states to list by.
+// The verdicts that two persons can agree on, and the states to list by.
 const (
 	VerdictSucceeded = saga.Succeeded
 	VerdictRejected  = saga.Rejected
@@ -103,6 +103,7 @@ func checkAct(by By, v Verdict) error {
 		}
 	}
 	refuse("/operator", payment.CheckText(by.Operator, payment.MaxReference))
+	refuse("/holder", payment.CheckHolder(by.Holder))
 	refuse("/reason", payment.CheckReason(by.Reason))
 	if v.Reference != "" {
 		refuse("/verdict/reference", payment.CheckText(v.Reference, payment.MaxReference))

@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	ada   = order.By{Operator: "ada", Reason: "looked at the bank's statement"}
-	grace = order.By{Operator: "grace", Reason: "checked it too"}
+	ada   = order.By{Operator: "adas_key", Holder: "ada", Reason: "looked at the bank's statement"}
+	grace = order.By{Operator: "graces_key", Holder: "grace", Reason: "checked it too"}
 )
 
 func (w *world) act(by order.By, id, act string, verdict order.Verdict, want payment.Code) {
@@ -69,7 +69,7 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	}
 	var acts []string
 	for _, a := range f.Acts {
-		acts = append(acts, a.Operator+" "+a.Action)
+		acts = append(acts, a.Holder+" "+a.Action)
 	}
 	if want := []string{"ada propose", "ada withdraw", "ada propose", "ada retry", "ada propose", "grace approve"}; !slices.Equal(acts, want) {
 		t.Errorf("kept are %v, want %v", acts, want)

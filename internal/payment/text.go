@@ -46,6 +46,22 @@ func CheckReason(s string) error {
 	return nil
 }
 
+// MaxHolder is the length of an API key's holder, in characters.
+const MaxHolder = 64
+
+// holderForm is words of printable ASCII, one space apart: but for case, what reads as one
+// name is one text. Elsewhere in Unicode an accent has two forms, letters of two scripts look
+// alike, and some spaces are not seen. openapi.yaml and is_holder in the database have the same.
+var holderForm = regexp.MustCompile(`^[!-~]+( [!-~]+)*$`)
+
+// CheckHolder refuses what cannot name the person or system that holds an API key.
+func CheckHolder(s string) error {
+	if len(s) > MaxHolder || !holderForm.MatchString(s) {
+		return fmt.Errorf("must be 1 to %d printable ASCII characters, in words one space apart", MaxHolder)
+	}
+	return nil
+}
+
 // CheckPaymentMethod refuses what is no token of the provider's.
 func CheckPaymentMethod(s string) error { return validPaymentMethod(s) }
 

@@ -290,7 +290,7 @@ func (s *shop) release(orderID string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := parked.Discard(s.t.Context(), page.Keys[0].ID, "ada", "no event", &waiting[0].Offset); err != nil {
+	if _, err := parked.Discard(s.t.Context(), page.Keys[0].ID, inbox.By{Operator: "key", Holder: "ada", Reason: "no event"}, &waiting[0].Offset); err != nil {
 		s.t.Fatal(err)
 	}
 	if replayed, err := parked.Replay(s.t.Context(), page.Keys[0].ID); err != nil || !replayed.Released || replayed.Applied != 2 {

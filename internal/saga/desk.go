@@ -112,6 +112,7 @@ type Trial struct {
 type Act struct {
 	Number           int
 	Action, Operator string
+	Holder           string
 	Reason           string
 	Step             string
 	Verdict          *Outcome
@@ -155,7 +156,7 @@ func (d *Desk) Open(ctx context.Context, id string) (File, error) {
 		return File{}, fmt.Errorf("read attempts: %w", err)
 	}
 	rows, err = d.pool.Query(ctx, `
-		SELECT number, action, operator, reason, step, verdict, created_at FROM saga_actions
+		SELECT number, action, operator, holder, reason, step, verdict, created_at FROM saga_actions
 		WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number`, f.MerchantID, id)
 	if err != nil {
 		return File{}, fmt.Errorf("read actions: %w", err)

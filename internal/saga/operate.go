@@ -5,14 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"payments/internal/postgres"
 )
 
-// By is who acts and why; both are kept with the act.
-type By struct{ Operator, Reason string }
+// By is who acts and why; all of it is kept with the act. Operator is what was acted with,
+// as an API key, and Holder the person who has it, of whom there may be several: two texts
+// that differ by case alone are one person.
+type By struct{ Operator, Holder, Reason string }
 
 // What an operator cannot do.
 var (
@@ -22,7 +25,7 @@ var (
 	ErrNothingSent  = errors.New("nothing was sent at this step whose outcome could be looked up")
 	ErrNoCall       = errors.New("the step makes no call whose outcome a person could tell")
 	ErrNoProposal   = errors.New("nothing is proposed, or the saga has moved since")
-	ErrSameOperator = errors.New("another operator than the one who proposed has to approve")
+	ErrSameOperator = errors.New("another person than the one who proposed has to approve")
 	ErrOtherVerdict = errors.New("another verdict is proposed than the one that is approved")
 	ErrVerdict      = errors.New("a verdict is succeeded with the provider's reference, or rejected with a code")
 )
@@ -57,9 +60,9 @@ func (d *Desk) act(ctx context.Context, by By, id, action string, verdict *Outco
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
-			INSERT INTO saga_actions (merchant_id, saga_id, number, action, operator, reason, step, verdict)
-			SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7 FROM saga_actions WHERE merchant_id = $1 AND saga_id = $2`,
-			on.merchantID, id, action, by.Operator, by.Reason, on.step, verdict); err != nil {
+			INSERT INTO saga_actions (merchant_id, saga_id, number, action, operator, holder, reason, step, verdict)
+			SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7, $8 FROM saga_actions WHERE merchant_id = $1 AND saga_id = $2`,
+			on.merchantID, id, action, by.Operator, by.Holder, by.Reason, on.step, verdict); err != nil {
 			return fmt.Errorf("keep the act: %w", err)
 		}
 		return nil
@@ -130,7 +133,7 @@ func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) erro
 }
 
 // Propose says, with the evidence in by.Reason, how a parked saga's call ended.
-// Nothing follows until another operator approves. Errors: ErrNotParked,
+// Nothing follows until another person approves. Errors: ErrNotParked,
 // ErrNoCall, ErrVerdict.
 func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
 	if !o.whole() {
@@ -167,7 +170,7 @@ func (d *Desk) calls(on actedOn) error {
 	return ErrNoCall
 }
 
-// Approve takes the newest act, if that is another operator's proposal for the
+// Approve takes the newest act, if that is another person's proposal for the
 // saga as it stands, as the outcome of its step. It says once more what it approves:
 // what was proposed may have changed since its operator looked. Errors: ErrNotParked,
 // ErrNoProposal, ErrSameOperator, ErrOtherVerdict, ErrVerdict.
@@ -180,18 +183,18 @@ func (d *Desk) Approve(ctx context.Context, by By, id string, o Outcome) error {
 		if on.state != Parked {
 			return ErrNotParked
 		}
-		var action, operator, step string
+		var action, holder, step string
 		var proposed json.RawMessage
 		err := tx.QueryRow(ctx, `
-			SELECT action, operator, step, coalesce(verdict, 'null') FROM saga_actions
+			SELECT action, holder, step, coalesce(verdict, 'null') FROM saga_actions
 			WHERE merchant_id = $1 AND saga_id = $2 ORDER BY number DESC LIMIT 1`, on.merchantID, id).
-			Scan(&action, &operator, &step, &proposed)
+			Scan(&action, &holder, &step, &proposed)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows) || err == nil && (action != "propose" || step != on.step):
 			return ErrNoProposal
 		case err != nil:
 			return fmt.Errorf("read proposal: %w", err)
-		case operator == by.Operator:
+		case strings.EqualFold(holder, by.Holder):
 			return ErrSameOperator
 		}
 		if err := json.Unmarshal(proposed, &verdict); err != nil {

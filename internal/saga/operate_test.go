@@ -12,7 +12,7 @@ import (
 	"payments/internal/saga"
 )
 
-var ada = saga.By{Operator: "ada", Reason: "it takes long"}
+var ada = saga.By{Operator: "key", Holder: "ada", Reason: "it takes long"}
 
 // An operator's wish for news that comes while a request is under way must not
 // make the next worker believe that the request was concluded: when this one dies,

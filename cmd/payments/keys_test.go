@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"payments/internal/access"
+	"payments/internal/devstack/devtest"
+	"payments/internal/payment"
+	"payments/internal/postgres"
+)
+
+func TestKeysFromTheCommandLineHaveHolders(t *testing.T) {
+	url := devtest.Database(t).URL
+	pool, err := postgres.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	shell := newShell(t, pool, url)
+	merchant := generator().New(payment.PrefixMerchant)
+	if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, merchant); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"-role", "operator"}, {"-role", "auditor"}, {"-role", "support", "-holder", ""}, {"-role", "operator", "-holder", "ada "},
+		{"-role", "merchant", "-merchant", merchant, "-holder", "a\tb"},
+	} {
+		if out, err := shell.run("", append([]string{"keys", "create"}, args...)...); err == nil || !strings.Contains(err.Error(), "holder") {
+			t.Errorf("keys create %q: %v\n%s", args, err, out)
+		}
+	}
+	made := func(args ...string) (id string) {
+		t.Helper()
+		c, err := access.ParseKey(strings.TrimSpace(shell.must("", args...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.KeyID
+	}
+	first := made("keys", "create", "-role", "operator", "-holder", "Ada Lovelace")
+	for id, want := range map[string]string{
+		first:                         "operator  Ada Lovelace",
+		made("keys", "rotate", first): "operator  Ada Lovelace",
+		made("keys", "create", "-role", "merchant", "-merchant", merchant):                           "merchant " + merchant,
+		made("keys", "create", "-role", "merchant", "-merchant", merchant, "-holder", "shop's cron"): "merchant " + merchant + " shop's cron",
+	} {
+		list := shell.must("", "keys", "list")
+		at := strings.Index(list, id)
+		line, _, _ := strings.Cut(list[at:], "\n")
+		if got := strings.Join(strings.Fields(line), " "); !strings.HasPrefix(got, id+" "+strings.Join(strings.Fields(want), " ")) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
