@@ -7,6 +7,6 @@
 // leaves timed-out batches queued, which breaks a key's order. The Reader takes
 // MaxWait for its own read deadline, so that a short wait reconnects whenever a
 // broker is slow, blocks where no context reaches it, and waits in silence past
-// a log's end when the log has been truncated. Client.Produce and Client.Fetch
-// end with their context and tell each error.
+// a log's end when the log has been truncated. Client.Produce, Client.RawProduce and
+// Client.Fetch end with their context and tell each error.
 package broker

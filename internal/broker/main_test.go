@@ -30,11 +30,14 @@ const deadline = 40 * time.Second
 // wire is the network between a client and the brokers.
 type wire struct {
 	brokers []string
+	prefix  string
 
 	mu     sync.Mutex
 	conns  map[*wireConn]struct{}
 	cut    bool
 	silent chan struct{} // while not nil, nothing arrives
+	held   chan struct{} // while not nil, no produce request is sent
+	lose   bool          // the next answer to a produce request, with its connection
 }
 
 type wireConn struct {
@@ -42,6 +45,8 @@ type wireConn struct {
 	of     *wire
 	closed chan struct{}
 	once   sync.Once
+
+	producing bool
 }
 
 func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -62,11 +67,30 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	return conn, nil
 }
 
+// Write looks for the beginning of a produce request: a size and the key 0.
+func (c *wireConn) Write(b []byte) (int, error) {
+	c.of.mu.Lock()
+	c.producing = len(b) > 6 && b[4] == 0 && b[5] == 0
+	held := c.of.held
+	producing := c.producing
+	c.of.mu.Unlock()
+	if producing && held != nil {
+		<-held
+	}
+	return c.Conn.Write(b)
+}
+
 func (c *wireConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.of.mu.Lock()
 	silent := c.of.silent
+	lose := c.of.lose && c.producing && err == nil
+	c.of.lose = c.of.lose && !lose
 	c.of.mu.Unlock()
+	if lose {
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
 	if silent != nil {
 		select {
 		case <-silent:
@@ -106,6 +130,37 @@ func (w *wire) silence() {
 	w.silent = make(chan struct{})
 }
 
+// hold keeps produce requests on their way until release.
+func (w *wire) hold() (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	held := make(chan struct{})
+	w.held = held
+	return func() { close(held) }
+}
+
+// loseAnswer lets the next produce request arrive, and not the answer to it.
+func (w *wire) loseAnswer() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lose = true
+}
+
+// loses tells whether that answer is yet to come.
+func (w *wire) loses() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lose
+}
+
+// speak ends a silence.
+func (w *wire) speak() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.silent)
+	w.silent = nil
+}
+
 // leaks looks for goroutines that outlive what the test starts after it.
 func leaks(t *testing.T) {
 	t.Helper()
@@ -121,8 +176,14 @@ func client(t *testing.T) (*broker.Client, *wire) {
 
 func another(t *testing.T, brokers []string) (*broker.Client, *wire) {
 	t.Helper()
-	w := &wire{brokers: brokers, conns: map[*wireConn]struct{}{}}
-	c, err := broker.NewClient(brokers, broker.Config{Dial: w.dial})
+	return installation(t, brokers, "")
+}
+
+// installation is a client whose topics, groups and transactional ids have the prefix.
+func installation(t *testing.T, brokers []string, prefix string) (*broker.Client, *wire) {
+	t.Helper()
+	w := &wire{brokers: brokers, prefix: prefix, conns: map[*wireConn]struct{}{}}
+	c, err := broker.NewClient(brokers, broker.Config{Dial: w.dial, Prefix: prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +208,7 @@ func message(topic, key string, n int) outbox.Message {
 	}
 }
 
-func publish(t *testing.T, p *broker.Publisher, msgs ...outbox.Message) {
+func publish(t *testing.T, p outbox.Publisher, msgs ...outbox.Message) {
 	t.Helper()
 	if err := p.Publish(t.Context(), msgs); err != nil {
 		t.Fatal(err)

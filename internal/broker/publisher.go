@@ -43,6 +43,13 @@ type place struct {
 
 // Publish sends the partitions' shares side by side and waits for all of them.
 func (p *Publisher) Publish(ctx context.Context, msgs []outbox.Message) error {
+	return p.publishBy(ctx, msgs, p.produce)
+}
+
+// produce sends what fits into one request.
+type produce func(ctx context.Context, at place, records []kafka.Record) error
+
+func (p *Publisher) publishBy(ctx context.Context, msgs []outbox.Message, by produce) error {
 	if len(msgs) == 0 {
 		return nil
 	}
@@ -54,12 +61,12 @@ func (p *Publisher) Publish(ctx context.Context, msgs []outbox.Message) error {
 		}
 		return ""
 	})
-	err := p.publish(ctx, msgs)
+	err := p.publish(ctx, msgs, by)
 	end(err)
 	return err
 }
 
-func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message) error {
+func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message, by produce) error {
 	shares := map[place][]kafka.Record{}
 	for _, m := range msgs {
 		all, err := p.all(ctx, m.Topic)
@@ -74,7 +81,7 @@ func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message) error {
 	var errs []error
 	for at, records := range shares {
 		wg.Go(func() {
-			if err := p.send(ctx, at, records); err != nil {
+			if err := p.send(ctx, at, records, by); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, fmt.Errorf("publish to %s/%d: %w", at.topic, at.partition, err))
@@ -129,7 +136,7 @@ func (p *Publisher) enter(ctx context.Context, at place) (leave func(), err erro
 	}
 }
 
-func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record) error {
+func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record, by produce) error {
 	leave, err := p.enter(ctx, at)
 	if err != nil {
 		return err
@@ -137,19 +144,29 @@ func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record) 
 	defer leave()
 	for len(records) > 0 {
 		n := request(records)
-		res, err := p.client.client.Produce(ctx, &kafka.ProduceRequest{
-			Topic: p.client.prefixed(at.topic), Partition: at.partition, RequiredAcks: kafka.RequireAll,
-			Records: kafka.NewRecordReader(records[:n]...),
-		})
-		switch {
-		case err != nil:
+		if err := by(ctx, at, records[:n]); err != nil {
 			return err
-		case res.Error != nil:
-			return res.Error
-		case len(res.RecordErrors) > 0:
-			return fmt.Errorf("the broker refused records: %v", res.RecordErrors)
 		}
 		records = records[n:]
+	}
+	return nil
+}
+
+func (p *Publisher) produce(ctx context.Context, at place, records []kafka.Record) error {
+	return outcome(p.client.client.Produce(ctx, &kafka.ProduceRequest{
+		Topic: p.client.prefixed(at.topic), Partition: at.partition, RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(records...),
+	}))
+}
+
+func outcome(res *kafka.ProduceResponse, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case res.Error != nil:
+		return res.Error
+	case len(res.RecordErrors) > 0:
+		return fmt.Errorf("the broker refused records: %v", res.RecordErrors)
 	}
 	return nil
 }

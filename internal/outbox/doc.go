@@ -23,6 +23,8 @@
 //     the checkpoint, a shard that was lost, a publisher's error. The same rows
 //     are then read again from the last checkpoint, so that the first delivery
 //     of each is still in sequence, even while two relays believe to own a shard.
+//     What a former owner has sent may still arrive later than that, unless the
+//     publisher is a Fencer.
 //
 // A key's shard is the remainder of its hash. Each shard is one relay's at a time, by
 // the relay's lease and the shard's epoch, measured by the database's clock: the

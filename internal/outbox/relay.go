@@ -21,6 +21,15 @@ type Publisher interface {
 	Publish(ctx context.Context, msgs []Message) error
 }
 
+// A Fencer is a Publisher that can shut out a shard's former owners. Fence returns a
+// Publisher of the shard. Once something of it has reached a partition, nothing
+// more arrives there of what was sent by those that Fence returned for the shard before. After an
+// error it is of no use any more.
+type Fencer interface {
+	Publisher
+	Fence(ctx context.Context, shard int32) (Publisher, error)
+}
+
 // RelayConfig needs a Registerer and a Log.
 type RelayConfig struct {
 	// Owner tells this relay from all others, living or dead. Default random.

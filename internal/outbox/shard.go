@@ -63,6 +63,10 @@ type queue struct {
 	waiting []batch
 	running bool
 	failed  int // the run that a batch of has failed, so that those behind it stay unsent
+
+	// The goroutine's own: what Fence returned and when, nil before and after an error.
+	fenced   Publisher
+	fencedAt time.Time
 }
 
 type outcome struct {
@@ -140,7 +144,7 @@ func (r *Relay) drain(ctx context.Context, s *shard) {
 		q.mu.Unlock()
 		err := errVoid
 		if !void {
-			err = r.publish(ctx, b)
+			err = r.publish(ctx, s, b)
 		}
 		if err != nil {
 			q.mu.Lock()
@@ -154,7 +158,7 @@ func (r *Relay) drain(ctx context.Context, s *shard) {
 // errVoid stands for a batch that was not sent since one before it failed.
 var errVoid = errors.New("a batch before this one failed")
 
-func (r *Relay) publish(ctx context.Context, b batch) (err error) {
+func (r *Relay) publish(ctx context.Context, s *shard, b batch) (err error) {
 	if len(b.messages) == 0 {
 		return nil
 	}
@@ -169,11 +173,49 @@ func (r *Relay) publish(ctx context.Context, b batch) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	if err := r.publisher.Publish(ctx, b.messages); err != nil {
+	p, err := r.fenced(ctx, s)
+	if err != nil {
+		return err
+	}
+	s.queue.fenced = nil // unless nothing is in doubt afterwards
+	if err := p.Publish(ctx, b.messages); err != nil {
 		return fmt.Errorf("publish %d messages: %w", len(b.messages), err)
 	}
+	s.queue.fenced = p
 	r.metrics.published.Add(float64(len(b.messages)))
 	return nil
+}
+
+// fenceFor bounds how long nothing is heard from a shard at the broker, which forgets
+// whom there is to shut out: Kafka after 7 days (transactional.id.expiration.ms).
+const fenceFor = 24 * time.Hour
+
+// fenced is the publisher of this claim alone. It is had first, and then the shard is looked
+// at: as long as it is ours, whoever claims it later gets one that shuts ours out. A
+// zombie that had it too late sends nothing by it.
+func (r *Relay) fenced(ctx context.Context, s *shard) (Publisher, error) {
+	f, ok := r.publisher.(Fencer)
+	if !ok {
+		return r.publisher, nil
+	}
+	q := &s.queue
+	if q.fenced != nil && r.Now().Sub(q.fencedAt) < fenceFor {
+		return q.fenced, nil
+	}
+	p, err := f.Fence(ctx, s.id)
+	if err != nil {
+		return nil, fmt.Errorf("fence shard %d: %w", s.id, err)
+	}
+	var ours bool
+	if err := r.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox_shards WHERE shard = $1 AND epoch = $2 AND owner = $3)`,
+		s.id, s.epoch, r.Owner).Scan(&ours); err != nil {
+		return nil, fmt.Errorf("look whose shard %d is: %w", s.id, err)
+	}
+	if !ours {
+		return nil, fmt.Errorf("shard %d was taken over", s.id)
+	}
+	q.fencedAt = r.Now()
+	return p, nil
 }
 
 // collect takes in what the queues have done. Outcomes of a shard that was lost
