@@ -61,6 +61,7 @@ func newWorld(t *testing.T, p parts) *world {
 		"PAYMENTS_DATABASE_URL":     p.database.URL,
 		"PAYMENTS_KAFKA_BROKERS":    strings.Join(p.brokers, ","),
 		"PAYMENTS_KAFKA_PREFIX":     "test." + strings.ToLower(rand.Text()[:16]) + ".",
+		"PAYMENTS_KAFKA_FENCING":    "on",
 		"PAYMENTS_SIMULATOR_ADDR":   w.address(),
 		"PAYMENTS_SIMULATOR_DATA":   filepath.Join(w.dir, "simulator.db"),
 		"PAYMENTS_SAGA_CONCURRENCY": "64",

@@ -75,7 +75,7 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, kafka.Stop()) }()
-	d.vars["PAYMENTS_KAFKA_BROKERS"] = kafka.Addr()
+	d.vars["PAYMENTS_KAFKA_BROKERS"], d.vars["PAYMENTS_KAFKA_FENCING"] = kafka.Addr(), "on"
 	if err := d.addresses(ctx); err != nil {
 		return err
 	}

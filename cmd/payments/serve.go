@@ -352,7 +352,11 @@ func (s *service) ensureTopic(ctx context.Context) error {
 // relay publishes this process's share of the outbox: as many shards as the topic
 // has partitions, so that a partition that refuses holds up no other.
 func (s *service) relay(ctx context.Context) error {
-	r, err := outbox.NewRelay(s.write, broker.NewPublisher(s.broker), outbox.RelayConfig{
+	var publisher outbox.Publisher = broker.NewPublisher(s.broker)
+	if s.Kafka.Fencing {
+		publisher = broker.NewFencer(s.broker)
+	}
+	r, err := outbox.NewRelay(s.write, publisher, outbox.RelayConfig{
 		Owner: owner(), Shards: s.KafkaPartitions, Registerer: s.registry, Log: s.log,
 	})
 	if err != nil {

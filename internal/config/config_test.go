@@ -69,7 +69,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	env := complete(t)
 	maps.Copy(env, map[string]string{
 		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
-		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.",
+		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.", "PAYMENTS_KAFKA_FENCING": "on",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_KEY": "6", "PAYMENTS_FEED_KEEP": "2h",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
@@ -84,7 +84,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
-		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || c.SagaConcurrency != 1 ||
+		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || !c.Kafka.Fencing || c.SagaConcurrency != 1 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
 		c.Streams != 5 || c.StreamsPerKey != 6 || c.FeedKeep != 2*time.Hour ||
@@ -135,6 +135,7 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_KAFKA_PARTITIONS", "0", "PAYMENTS_KAFKA_PARTITIONS must be a whole number from 1 to 1000"},
 		{"PAYMENTS_KAFKA_PREFIX", "a:" + s3cret, "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
 		{"PAYMENTS_KAFKA_PREFIX", strings.Repeat("p", 101), "PAYMENTS_KAFKA_PREFIX must have at most 100 letters"},
+		{"PAYMENTS_KAFKA_FENCING", "yes", "PAYMENTS_KAFKA_FENCING must be off or on"},
 		{"PAYMENTS_KAFKA_TLS", "yes", "PAYMENTS_KAFKA_TLS must be on or off"},
 		{"PAYMENTS_KAFKA_TLS_CA", "/" + s3cret, "PAYMENTS_KAFKA_TLS_CA must name a readable file"},
 		{"PAYMENTS_KAFKA_TLS_CERT", s3cret, "PAYMENTS_KAFKA_TLS_CERT and PAYMENTS_KAFKA_TLS_KEY are needed together"},

@@ -16,6 +16,7 @@ type Kafka struct {
 	ReplicationFactor int
 	MinInSync         int           // 0 is the broker's default
 	Retention         time.Duration // 0 is the broker's default
+	Fencing           bool          // of what a former owner of a shard sends late, by the broker
 }
 
 func (r *reader) kafka() Kafka {
@@ -27,6 +28,7 @@ func (r *reader) kafka() Kafka {
 		ReplicationFactor: r.integer("PAYMENTS_KAFKA_REPLICATION_FACTOR", 1, 1, 32),
 		MinInSync:         r.integer("PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS", 0, 0, 32),
 		Retention:         r.duration("PAYMENTS_KAFKA_RETENTION", 0, 0, 100*365*24*time.Hour),
+		Fencing:           r.choice("PAYMENTS_KAFKA_FENCING", "off", "on") == "on",
 	}
 	if k.MinInSync > k.ReplicationFactor {
 		r.wrong("PAYMENTS_KAFKA_MIN_INSYNC_REPLICAS", "must not be above PAYMENTS_KAFKA_REPLICATION_FACTOR")
