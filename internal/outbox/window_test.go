@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,13 +237,11 @@ func (c *turns) wait(ctx context.Context, n int) {
 	}
 }
 
-// beating is a clock that goes on by step each time it is asked.
+// beating is a clock that goes on by step each time it is asked, by whichever goroutine.
 func beating(step time.Duration) func() time.Time {
-	now := time.Now()
-	return func() time.Time {
-		now = now.Add(step)
-		return now
-	}
+	start := time.Now()
+	var asked atomic.Int64
+	return func() time.Time { return start.Add(time.Duration(asked.Add(1)) * step) }
 }
 
 // A page looks at stride times a batch of positions: more turns would be walks over what is published.
