@@ -76,8 +76,9 @@ generate: ## Generate the Go client from the OpenAPI document
 	cd tools && go tool oapi-codegen -config ../client/generate/config.yaml -o ../client/api.gen.go ../internal/api/openapi.yaml
 
 .PHONY: release-api
-release-api: ## Take the OpenAPI document for released: from here on only additions to it pass `make lint`
-	cp internal/api/openapi.yaml docs/api/released.yaml
+release-api: ## Take the OpenAPI document of each version for released: from here on only additions to it pass `make lint`
+	for document in internal/api/openapi.yaml internal/api/versions/????-??-??.yaml; do \
+		cp "$$document" "docs/api/released/$$(sed -n "s/^  version: '\(.*\)'$$/\1/p" "$$document").yaml"; done
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check the code, the import direction, every go.mod file, and that the API breaks no client

@@ -299,6 +299,7 @@ const (
 	ProblemCodeOrderAlreadyPaid        ProblemCode = "order_already_paid"
 	ProblemCodeOrderInProgress         ProblemCode = "order_in_progress"
 	ProblemCodeParkedMessageMoved      ProblemCode = "parked_message_moved"
+	ProblemCodePaymentsVersionUnknown  ProblemCode = "payments_version_unknown"
 	ProblemCodeRateLimited             ProblemCode = "rate_limited"
 	ProblemCodeReadAfterInvalid        ProblemCode = "read_after_invalid"
 	ProblemCodeReadAfterTimeout        ProblemCode = "read_after_timeout"
@@ -483,8 +484,10 @@ const (
 
 // APIKey defines model for APIKey.
 type APIKey struct {
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at"`
+	// APIVersion What answers requests that have no `Payments-Version`; of a new key the newest, if it is not said.
+	APIVersion APIVersion `json:"api_version"`
+	CreatedAt  time.Time  `json:"created_at"`
+	ExpiresAt  time.Time  `json:"expires_at"`
 
 	// Holder Whom it was given to; null where nobody has said it of a merchant's key.
 	Holder string `json:"holder"`
@@ -531,6 +534,9 @@ type APIKeyMode string
 
 // APIKeyRequest defines model for APIKeyRequest.
 type APIKeyRequest struct {
+	// APIVersion What answers requests that have no `Payments-Version`; of a new key the newest, if it is not said.
+	APIVersion APIVersion `json:"api_version,omitempty,omitzero"`
+
 	// ExpiresAt In the future.
 	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
 
@@ -547,6 +553,9 @@ type APIKeyRequest struct {
 	// Role What an API key may do.
 	Role Role `json:"role"`
 }
+
+// APIVersion What answers requests that have no `Payments-Version`; of a new key the newest, if it is not said.
+type APIVersion = string
 
 // Action Of the policies.
 type Action string
@@ -1238,8 +1247,8 @@ type Refund struct {
 	// Currency An active ISO 4217 code that a customer can pay in.
 	Currency Currency `json:"currency"`
 
-	// FailureCode Why it failed; null otherwise.
-	FailureCode string `json:"failure_code"`
+	// Failure Why it failed; null otherwise.
+	Failure *RefundFailure `json:"failure"`
 
 	// ID A refund.
 	//
@@ -1258,6 +1267,12 @@ type Refund struct {
 
 // RefundStatus defines model for Refund.Status.
 type RefundStatus string
+
+// RefundFailure defines model for RefundFailure.
+type RefundFailure struct {
+	// Code A stable name, such as charge_disputed.
+	Code string `json:"code"`
+}
 
 // RefundID A refund.
 //
@@ -1806,6 +1821,12 @@ type CreateKeyParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
+// PinKeyJSONBody defines parameters for PinKey.
+type PinKeyJSONBody struct {
+	// APIVersion What answers requests that have no `Payments-Version`; of a new key the newest, if it is not said.
+	APIVersion APIVersion `json:"api_version"`
+}
+
 // RotateKeyJSONBody defines parameters for RotateKey.
 type RotateKeyJSONBody struct {
 	Mode APIKeyMode `json:"mode"`
@@ -2266,6 +2287,9 @@ type ExplainAuthorizationJSONRequestBody = ExplainRequest
 // CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
 type CreateKeyJSONRequestBody = APIKeyRequest
 
+// PinKeyJSONRequestBody defines body for PinKey for application/json ContentType.
+type PinKeyJSONRequestBody PinKeyJSONBody
+
 // RotateKeyJSONRequestBody defines body for RotateKey for application/json ContentType.
 type RotateKeyJSONRequestBody RotateKeyJSONBody
 
@@ -2395,6 +2419,19 @@ func requestRevokeKey(id APIKeyID) request {
 // Every process refuses it at once. Doing it twice is doing it once.
 func (c *Client) RevokeKey(ctx context.Context, id APIKeyID) (*Answer[APIKey], error) {
 	return call[APIKey](ctx, c, requestRevokeKey(id))
+}
+
+func requestPinKey(id APIKeyID, body PinKeyJSONRequestBody) request {
+	r := newRequest("POST", "/v1/ops/keys/{id}/pin", string(id))
+	r.body = body
+	return r
+}
+
+// PinKey: Pin an API key to a version.
+//
+// Its requests that have no `Payments-Version` are answered in it from now on. Doing it twice is doing it once.
+func (c *Client) PinKey(ctx context.Context, id APIKeyID, body PinKeyJSONRequestBody) (*Answer[APIKey], error) {
+	return call[APIKey](ctx, c, requestPinKey(id, body))
 }
 
 func requestRotateKey(id APIKeyID, body RotateKeyJSONRequestBody, params *RotateKeyParams) request {

@@ -91,6 +91,7 @@ func (c *Client) prepare(r *request) (body []byte, err error) {
 		r.header.Set("Authorization", "Bearer "+c.apiKey)
 	}
 	r.header.Set("User-Agent", "payments-go")
+	r.header.Set("Payments-Version", Version)
 	return body, nil
 }
 

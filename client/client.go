@@ -21,6 +21,9 @@ type Client struct {
 // Option of New.
 type Option func(*Client)
 
+// Version of the API that the client was made for, and that answers its requests.
+const Version = "2026-11-28"
+
 // tryTimeout bounds one try, the reading of its answer included. It is longer than
 // the longest wait that Prefer can ask for, and does not bound a body that is streamed.
 const tryTimeout = 45 * time.Second

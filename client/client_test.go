@@ -96,7 +96,7 @@ func TestOneKeyOverAllTries(t *testing.T) {
 			if key := r.Header.Get("Idempotency-Key"); len(key) < 20 || key != a.IdempotencyKey {
 				t.Errorf("try %d has the key %q and the answer tells of %q", i+1, key, a.IdempotencyKey)
 			}
-			if r.Header.Get("Authorization") != "Bearer sk_test_1" || s.bodies[i] != s.bodies[0] || s.bodies[i] == "" {
+			if r.Header.Get("Authorization") != "Bearer sk_test_1" || r.Header.Get("Payments-Version") != Version || s.bodies[i] != s.bodies[0] || s.bodies[i] == "" {
 				t.Errorf("try %d is not the first again: %v %s", i+1, r.Header, s.bodies[i])
 			}
 		}

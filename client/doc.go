@@ -11,6 +11,8 @@
 //     the answer and by each error.
 //   - A refusal is a *ProblemError with a stable code; a call whose outcome nobody
 //     knows is a *NoAnswerError with the key to repeat it under.
+//   - Every request asks for the Version that the client was made for, whichever the
+//     API key is pinned to: what the types say is what comes.
 //   - Answer.ReadAfter is what a read needs in order to see what was written.
 //
 // It needs the standard library alone.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -152,24 +153,32 @@ func (w *world) ledger(paymentID string) []string {
 	return done
 }
 
-var contract = sync.OnceValues(func() (*contracttest.Contract, error) {
-	document, err := os.ReadFile("../internal/api/openapi.yaml")
+var contracts = sync.OnceValues(func() (contracttest.Versions, error) {
+	var documents [][]byte
+	older, err := filepath.Glob("../internal/api/versions/????-??-??.yaml")
 	if err != nil {
 		return nil, err
 	}
-	return contracttest.New(document)
+	for _, path := range append(older, "../internal/api/openapi.yaml") {
+		document, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, document)
+	}
+	return contracttest.NewVersions(documents...)
 })
 
-// httpClient holds every answer of a service's API against the OpenAPI document.
+// httpClient holds every answer of a service's API against the OpenAPI document of its version.
 // What comes from elsewhere (the simulator, an admin address) is not of it.
 func (w *world) httpClient(transport *http.Transport) *http.Client {
 	w.t.Helper()
-	c, err := contract()
+	c, err := contracts()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(transport.CloseIdleConnections)
-	held := contracttest.Transport{Contract: c, Base: transport, Report: func(err error) { w.t.Error(err) }}
+	held := contracttest.Transport{Versions: c, Base: transport, Report: func(err error) { w.t.Error(err) }}
 	return &http.Client{Timeout: 45 * time.Second, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		if _, elsewhere := w.elsewhere.Load(r.URL.Host); elsewhere {
 			return transport.RoundTrip(r)

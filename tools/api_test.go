@@ -15,14 +15,12 @@ import (
 
 const document = "../internal/api/openapi.yaml"
 
-// changes lets scripts/api-changes.sh compare a document with the released one;
-// recorded is the file of what passes, "" for the project's own.
-func changes(ctx context.Context, t *testing.T, revision, recorded string) (named string, ok bool) {
+// changes lets scripts/api-changes.sh compare two documents, or all of the project's where none are given;
+// recorded is the file of what passes.
+func changes(ctx context.Context, t *testing.T, recorded string, documents ...string) (named string, ok bool) {
 	t.Helper()
-	c := exec.CommandContext(ctx, "../scripts/api-changes.sh", revision)
-	if recorded != "" {
-		c.Env = append(os.Environ(), "RECORDED="+recorded)
-	}
+	c := exec.CommandContext(ctx, "../scripts/api-changes.sh", documents...)
+	c.Env = append(os.Environ(), "RECORDED="+recorded)
 	out, err := c.Output()
 	failed, exited := errors.AsType[*exec.ExitError](err)
 	if err != nil && (!exited || failed.ExitCode() != 1) {
@@ -31,10 +29,28 @@ func changes(ctx context.Context, t *testing.T, revision, recorded string) (name
 	return string(out), err == nil
 }
 
+// version is the document's.
+func version(t *testing.T) string {
+	t.Helper()
+	for line := range strings.Lines(read(t, document)) {
+		if date, ok := strings.CutPrefix(line, "  version: "); ok {
+			return strings.Trim(date, "'\n")
+		}
+	}
+	t.Fatal("the document has no version")
+	return ""
+}
+
+// newest is the released document of the newest version.
+func newest(t *testing.T) string {
+	t.Helper()
+	return "../docs/api/released/" + version(t) + ".yaml"
+}
+
 // revised is the released document with one text in place of another.
 func revised(t *testing.T, old, with string) string {
 	t.Helper()
-	released := read(t, "../docs/api/released.yaml")
+	released := read(t, newest(t))
 	changed := strings.Replace(released, old, with, 1)
 	if changed == released {
 		t.Fatalf("the released document has no %q", old)
@@ -81,7 +97,7 @@ func TestBreakingChangesAreNamed(t *testing.T) {
 		{"a wider range", "minimum: 1, maximum: 100, default: 20}", "minimum: 1, maximum: 200, default: 20}", ""},
 	} {
 		t.Run(c.about, func(t *testing.T) {
-			named, ok := changes(t.Context(), t, revised(t, c.old, c.with), nothing)
+			named, ok := changes(t.Context(), t, nothing, newest(t), revised(t, c.old, c.with))
 			if ok != (c.rule == "") || !strings.Contains(named, c.rule) {
 				t.Errorf("passes: %v; want it named %q:\n%s", ok, c.rule, named)
 			}
@@ -100,13 +116,13 @@ func TestBreakingChangesAreRecorded(t *testing.T) {
 		}
 	}
 	write("")
-	named, _ := changes(t.Context(), t, broken, recorded)
+	named, _ := changes(t.Context(), t, recorded, newest(t), broken)
 	line := regexp.MustCompile(`POST /v1/payments/\{id\}/cancel .*`).FindString(named)
 	write("- " + line + "\n  Why: its name was taken\n")
-	if named, ok := changes(t.Context(), t, broken, recorded); !ok {
+	if named, ok := changes(t.Context(), t, recorded, newest(t), broken); !ok {
 		t.Errorf("what is recorded fails: %s", named)
 	}
-	if _, ok := changes(t.Context(), t, revised(t, "operationId: capturePayment\n", "operationId: takePayment\n"), recorded); ok {
+	if _, ok := changes(t.Context(), t, recorded, newest(t), revised(t, "operationId: capturePayment\n", "operationId: takePayment\n")); ok {
 		t.Error("what is not recorded passes beside what is")
 	}
 	if problems := unjustified(line+" [api-operation-id-removed]. ", "- "+line+"\n  Why: its name was taken\n"); len(problems) > 0 {
@@ -116,8 +132,21 @@ func TestBreakingChangesAreRecorded(t *testing.T) {
 		t.Error("a line without a reason, or of nothing, is taken")
 	}
 
-	write("")
-	all, _ := changes(t.Context(), t, document, recorded)
+}
+
+// Within a version there are only additions, and between two what is recorded.
+func TestVersionsDifferAsIsRecorded(t *testing.T) {
+	if named, ok := changes(t.Context(), t, "../docs/api/breaking.md"); !ok {
+		t.Errorf("not recorded:\n%s", named)
+	}
+	nothing := filepath.Join(t.TempDir(), "breaking.md")
+	if err := os.WriteFile(nothing, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, ok := changes(t.Context(), t, nothing)
+	if ok || !strings.Contains(all, "failure_code") || strings.Contains(all, "Payments-Version") {
+		t.Errorf("what the versions differ by passes unrecorded: %v\n%s", ok, all)
+	}
 	for _, p := range unjustified(all, read(t, "../docs/api/breaking.md")) {
 		t.Error(p)
 	}

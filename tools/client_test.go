@@ -21,6 +21,13 @@ func TestTheClientIsAsGenerated(t *testing.T) {
 	}
 }
 
+// It asks for the version of the document that its types are made of.
+func TestTheClientAsksForItsDocumentsVersion(t *testing.T) {
+	if v := version(t); !strings.Contains(read(t, "../client/client.go"), `const Version = "`+v+`"`) {
+		t.Errorf("client.Version is not the document's %s", v)
+	}
+}
+
 // What the README shows of the client is in a program that is compiled and linted.
 func TestTheReadmesGoIsThePrograms(t *testing.T) {
 	indented := regexp.MustCompile(`(?m)^\t`)

@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"payments/internal/access"
+	"payments/internal/api"
 	"payments/internal/idempotency"
 	"payments/internal/payment"
 )
 
 const keysUsage = `usage:
-  payments keys create -role ROLE [-merchant mer_…] [-holder WHO] [-mode test|live] [-network CIDR]… [-expires-in 720h]
+  payments keys create -role ROLE [-merchant mer_…] [-holder WHO] [-mode test|live] [-network CIDR]… [-expires-in 720h] [-version YYYY-MM-DD]
   payments keys list [-merchant mer_…]
   payments keys rotate [-mode test|live] [-overlap 24h] key_…
+  payments keys pin -version YYYY-MM-DD key_…
   payments keys revoke key_…`
 
 type keyArguments struct {
@@ -31,7 +33,7 @@ type keyArguments struct {
 // runKeys makes and moves API keys. A new key's text is printed once, alone on the
 // standard output.
 func runKeys(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || !slices.Contains([]string{"create", "list", "rotate", "revoke"}, e.args[0]) {
+	if len(e.args) == 0 || !slices.Contains([]string{"create", "list", "rotate", "pin", "revoke"}, e.args[0]) {
 		return errors.New(keysUsage)
 	}
 	a, err := e.keyArguments(e.args[0])
@@ -45,6 +47,10 @@ func runKeys(ctx context.Context, e environment) error {
 	defer pool.Close()
 	if e.args[0] == "list" {
 		return e.listKeys(ctx, access.NewKeys(pool, nil, generator()), a.MerchantID)
+	}
+	if e.args[0] == "pin" {
+		_, err := access.NewKeys(pool, nil, generator()).Pin(ctx, a.id, a.APIVersion)
+		return err
 	}
 	if e.args[0] == "revoke" {
 		_, err := access.NewKeys(pool, nil, generator()).Revoke(ctx, a.id)
@@ -85,6 +91,9 @@ func (e environment) keyArguments(verb string) (a keyArguments, err error) {
 	if verb == "create" || verb == "rotate" {
 		flags.StringVar(&mode, "mode", string(access.ModeTest), "test or live")
 	}
+	if verb == "create" || verb == "pin" {
+		flags.StringVar(&a.APIVersion, "version", api.NewestVersion(), "the version of the API that it is answered in")
+	}
 	switch verb {
 	case "create":
 		flags.StringVar(&role, "role", "", fmt.Sprint("one of ", access.Roles()))
@@ -110,6 +119,9 @@ func (e environment) keyArguments(verb string) (a keyArguments, err error) {
 		at := time.Now().Add(lives)
 		a.ExpiresAt = &at
 	}
+	if a.APIVersion != "" && !slices.Contains(api.Versions(), a.APIVersion) {
+		return a, fmt.Errorf("-version must be one of %v", api.Versions())
+	}
 	if a.MerchantID != "" && !payment.ValidID(payment.PrefixMerchant, a.MerchantID) {
 		return a, errors.New("-merchant must be a merchant's id (mer_…)")
 	}
@@ -128,7 +140,7 @@ func (e environment) keyArguments(verb string) (a keyArguments, err error) {
 
 func (e environment) listKeys(ctx context.Context, keys *access.Keys, merchantID string) error {
 	out := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "ID\tROLE\tMERCHANT\tHOLDER\tCREATED\tLAST USED\tEXPIRES\tREVOKED\tREPLACED BY\tNETWORKS")
+	fmt.Fprintln(out, "ID\tROLE\tMERCHANT\tHOLDER\tCREATED\tLAST USED\tEXPIRES\tREVOKED\tREPLACED BY\tVERSION\tNETWORKS")
 	const page = 1000
 	for after := ""; ; {
 		list, err := keys.List(ctx, merchantID, after, page)
@@ -140,8 +152,8 @@ func (e environment) listKeys(ctx context.Context, keys *access.Keys, merchantID
 			if k.ReplacedBy != nil {
 				replaced = *k.ReplacedBy
 			}
-			fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\n", k.ID, k.Role, k.MerchantID, k.Holder, when(&k.CreatedAt), when(k.LastUsedAt),
-				when(k.ExpiresAt), when(k.RevokedAt), replaced, k.Networks)
+			fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\n", k.ID, k.Role, k.MerchantID, k.Holder, when(&k.CreatedAt), when(k.LastUsedAt),
+				when(k.ExpiresAt), when(k.RevokedAt), replaced, k.APIVersion, k.Networks)
 			after = k.ID
 		}
 		if len(list) < page {

@@ -39,7 +39,7 @@ var commands = map[string]command{
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},
 	"sagas":       {"list, show and move sagas, as an operator", sagas},
-	"keys":        {"create, list, rotate or revoke API keys", runKeys},
+	"keys":        {"create, list, rotate, pin or revoke API keys", runKeys},
 	"demo":        {"run everything on this machine, with state under .data", demo},
 	"healthcheck": {"exit 0 if the URL answers 2xx", healthcheck},
 	"version":     {"print the version", printVersion},

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/access"
+	"payments/internal/api"
 	"payments/internal/devstack/devtest"
 	"payments/internal/payment"
 	"payments/internal/postgres"
@@ -37,7 +38,9 @@ func newShell(t *testing.T, pool *pgxpool.Pool, url string) *shell {
 
 func (s *shell) key(role access.Role, merchantID, holder string) (text, id string) {
 	s.t.Helper()
-	text, key, err := access.NewKey(generator(), s.pepper, access.ModeTest, role, merchantID, holder)
+	text, key, err := access.NewKey(generator(), s.pepper, access.KeySpec{
+		Mode: access.ModeTest, Role: role, MerchantID: merchantID, Holder: holder, APIVersion: api.NewestVersion(),
+	})
 	if err == nil {
 		err = insertKey(s.t.Context(), s.pool, key)
 	}

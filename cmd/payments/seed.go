@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/access"
+	"payments/internal/api"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/postgres"
@@ -50,23 +51,23 @@ func seedDatabase(ctx context.Context, e environment) error {
 // seedOne makes the merchant of this name, or none for the operator, its stock
 // and its key: the one of the variable, or a fresh one that it prints.
 func (e environment) seedOne(ctx context.Context, pool *pgxpool.Pool, pepper *secret.Pepper, variable, merchant string) error {
-	id, role, holder := "", access.RoleOperator, "Demo operator"
+	spec := access.KeySpec{Mode: access.ModeTest, Role: access.RoleOperator, Holder: "Demo operator", APIVersion: api.NewestVersion()}
 	if merchant != "" {
-		var err error
-		if id, err = seedMerchant(ctx, pool, merchant); err != nil {
+		id, err := seedMerchant(ctx, pool, merchant)
+		if err != nil {
 			return err
 		}
-		role, holder = access.RoleMerchant, merchant
+		spec.Role, spec.MerchantID, spec.Holder = access.RoleMerchant, id, merchant
 	}
 	text := e.value(variable)
 	if text != "" {
-		key, err := access.StoredKey(pepper, text, role, id, holder)
+		key, err := access.StoredKey(pepper, text, spec)
 		if err != nil {
 			return fmt.Errorf("%s: %w", variable, err)
 		}
 		return insertKey(ctx, pool, key)
 	}
-	text, key, err := access.NewKey(generator(), pepper, access.ModeTest, role, id, holder)
+	text, key, err := access.NewKey(generator(), pepper, spec)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func newKey(t *testing.T, p *secret.Pepper, mode Mode, role Role, merchant strin
 	if !role.OfMerchant() {
 		holder = "ada"
 	}
-	text, k, err := NewKey(generator, p, mode, role, merchant, holder)
+	text, k, err := NewKey(generator, p, KeySpec{Mode: mode, Role: role, MerchantID: merchant, Holder: holder, APIVersion: "2026-11-01"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestNewKeyRefusesWhatTheSchemaWould(t *testing.T) {
 		{ModeTest, RoleMerchant, "mer_1", ""}, {ModeTest, RoleOperator, merchant, "ada"}, {ModeTest, RoleMerchant, merchant, " "},
 		{ModeTest, RoleOperator, "", ""}, {ModeTest, RoleSupport, "", ""}, {ModeTest, RoleAuditor, "", ""}, {ModeTest, RoleOperator, "", "ada "},
 	} {
-		if _, _, err := NewKey(generator, p, c.mode, c.role, c.merchant, c.holder); err == nil {
+		if _, _, err := NewKey(generator, p, KeySpec{Mode: c.mode, Role: c.role, MerchantID: c.merchant, Holder: c.holder, APIVersion: "2026-11-01"}); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
 	}
@@ -164,8 +164,8 @@ func TestAuthenticate(t *testing.T) {
 	}
 
 	for bearer, want := range map[string]Principal{
-		text:         {key.ID, merchantID, RoleMerchant, ""},
-		operatorText: {operator.ID, "", RoleOperator, "ada"},
+		text:         {key.ID, merchantID, RoleMerchant, "", "2026-11-01"},
+		operatorText: {operator.ID, "", RoleOperator, "ada", "2026-11-01"},
 	} {
 		if got, err := a.Authenticate(t.Context(), bearer, here); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -213,7 +213,7 @@ func TestAuthenticate(t *testing.T) {
 func TestTheDummyIsNobody(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	a := NewAuthenticator(pool, pepper)
-	insert(t, pool, Key{ID: a.dummy.KeyID, Role: RoleOperator, Holder: "ada", MAC: pepper.MAC([]byte(a.dummy.maced))})
+	insert(t, pool, Key{ID: a.dummy.KeyID, Role: RoleOperator, Holder: "ada", MAC: pepper.MAC([]byte(a.dummy.maced)), APIVersion: "2026-11-01"})
 	if p, err := a.Authenticate(t.Context(), "malformed", here); err == nil {
 		t.Errorf("got in as %+v", p)
 	}

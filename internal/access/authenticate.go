@@ -22,6 +22,7 @@ type Principal struct {
 	MerchantID string
 	Role       Role
 	Holder     string
+	APIVersion string // that its key is pinned to
 }
 
 // Authenticator reads the keys from the database each time: a revoked key is
@@ -63,11 +64,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from ne
 		live bool
 	)
 	err := a.pool.QueryRow(ctx, `
-		SELECT coalesce(merchant_id, ''), role, coalesce(holder, ''), mac,
+		SELECT coalesce(merchant_id, ''), role, coalesce(holder, ''), to_char(api_version, 'YYYY-MM-DD'), mac,
 			revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 				AND (networks = '{}' OR coalesce(nullif($2, '')::inet <<= ANY (networks::inet[]), false))
 		FROM api_keys WHERE id = $1`, c.KeyID, address(from)).
-		Scan(&p.MerchantID, &p.Role, &p.Holder, &mac, &live)
+		Scan(&p.MerchantID, &p.Role, &p.Holder, &p.APIVersion, &mac, &live)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Principal{}, fmt.Errorf("look up api key: %w", err)
 	}
@@ -94,9 +95,9 @@ func address(from netip.Addr) string {
 // that is not to come with CodeInvalid.
 func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks, expires_at)
-		VALUES ($1, nullif($2, ''), $3, nullif($4, ''), $5, $6::cidr[], $7)`,
-		k.ID, k.MerchantID, k.Role, k.Holder, k.MAC, texts(k.Networks), k.ExpiresAt)
+		INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks, expires_at, api_version)
+		VALUES ($1, nullif($2, ''), $3, nullif($4, ''), $5, $6::cidr[], $7, $8)`,
+		k.ID, k.MerchantID, k.Role, k.Holder, k.MAC, texts(k.Networks), k.ExpiresAt, k.APIVersion)
 	switch postgres.Constraint(err) {
 	case "api_keys_merchant_id_fkey":
 		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)

@@ -93,54 +93,37 @@ type Key struct {
 	MAC        []byte
 	Networks   []netip.Prefix // from where it may be used; none is anywhere
 	ExpiresAt  *time.Time
+	// APIVersion is what its requests are answered in that name none.
+	APIVersion string
 }
 
 // NewKey makes an API key and what to store of it. The text exists nowhere else:
 // it is shown once. gen.Random has to be cryptographically strong.
-func NewKey(gen payment.Generator, pepper *secret.Pepper, mode Mode, role Role, merchantID, holder string) (text string, k Key, err error) {
-	if mode != ModeTest && mode != ModeLive {
+func NewKey(gen payment.Generator, pepper *secret.Pepper, spec KeySpec) (text string, k Key, err error) {
+	if spec.Mode != ModeTest && spec.Mode != ModeLive {
 		return "", Key{}, errors.New("an API key's mode is test or live")
 	}
 	var random [secretBytes]byte
 	if _, err := io.ReadFull(gen.Random, random[:]); err != nil {
 		return "", Key{}, fmt.Errorf("no randomness for an API key: %w", err)
 	}
-	text = FormatKey(mode, gen.New(payment.PrefixKey), random)
-	k, err = StoredKey(pepper, text, role, merchantID, holder)
+	text = FormatKey(spec.Mode, gen.New(payment.PrefixKey), random)
+	k, err = StoredKey(pepper, text, spec)
 	return text, k, err
 }
 
 // StoredKey is what to store of an API key that exists already, as one that a
-// deployment brings with it.
-func StoredKey(pepper *secret.Pepper, text string, role Role, merchantID, holder string) (Key, error) {
-	if err := checkOwner(role, merchantID, holder); err != nil {
-		return Key{}, err
-	}
+// deployment brings with it, and has its mode in the text.
+func StoredKey(pepper *secret.Pepper, text string, spec KeySpec) (Key, error) {
 	c, err := ParseKey(text)
 	if err != nil {
 		return Key{}, err
 	}
-	return Key{ID: c.KeyID, MerchantID: merchantID, Role: role, Holder: holder, MAC: pepper.MAC([]byte(c.maced))}, nil
-}
-
-func checkOwner(role Role, merchantID, holder string) error {
-	switch {
-	case !slices.Contains(Roles(), role):
-		return fmt.Errorf("an API key's role is one of %v", Roles())
-	case role.OfMerchant() && !payment.ValidID(payment.PrefixMerchant, merchantID):
-		return errors.New("a merchant's API key needs a merchant id mer_…")
-	case !role.OfMerchant() && merchantID != "":
-		return errors.New("the API key of a role that reads all belongs to no merchant")
-	case !role.OfMerchant() && holder == "":
-		return errors.New("the API key of a role that reads all needs a holder")
+	k := Key{
+		ID: c.KeyID, MerchantID: spec.MerchantID, Role: spec.Role, Holder: spec.Holder, MAC: pepper.MAC([]byte(c.maced)),
+		Networks: spec.Networks, ExpiresAt: spec.ExpiresAt, APIVersion: spec.APIVersion,
 	}
-	if holder == "" {
-		return nil
-	}
-	if err := payment.CheckHolder(holder); err != nil {
-		return fmt.Errorf("an API key's holder %w", err)
-	}
-	return nil
+	return k, k.Check()
 }
 
 // Check refuses what is stored and no constructor makes. What the MAC is of only
@@ -151,6 +134,22 @@ func (k Key) Check() error {
 		return errors.New("an API key's id is key_…")
 	case len(k.Networks) > MaxNetworks:
 		return fmt.Errorf("an API key has at most %d networks", MaxNetworks)
+	case !slices.Contains(Roles(), k.Role):
+		return fmt.Errorf("an API key's role is one of %v", Roles())
+	case k.Role.OfMerchant() && !payment.ValidID(payment.PrefixMerchant, k.MerchantID):
+		return errors.New("a merchant's API key needs a merchant id mer_…")
+	case !k.Role.OfMerchant() && k.MerchantID != "":
+		return errors.New("the API key of a role that reads all belongs to no merchant")
+	case !k.Role.OfMerchant() && k.Holder == "":
+		return errors.New("the API key of a role that reads all needs a holder")
 	}
-	return checkOwner(k.Role, k.MerchantID, k.Holder)
+	if k.Holder != "" {
+		if err := payment.CheckHolder(k.Holder); err != nil {
+			return fmt.Errorf("an API key's holder %w", err)
+		}
+	}
+	if _, err := time.Parse(time.DateOnly, k.APIVersion); err != nil {
+		return errors.New("an API key's version is a date YYYY-MM-DD")
+	}
+	return nil
 }

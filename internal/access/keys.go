@@ -42,6 +42,7 @@ type KeySpec struct {
 	Holder     string // the person or system that it is given to; of a merchant's key optional
 	Networks   []netip.Prefix
 	ExpiresAt  *time.Time
+	APIVersion string // of the API's versions, which the caller knows
 }
 
 // APIKey is what may be shown of one that exists.
@@ -55,6 +56,7 @@ type APIKey struct {
 	LastUsedAt     *time.Time // to the minute
 	RevokedAt      *time.Time
 	ReplacedBy     *string
+	APIVersion     string
 }
 
 // Render makes the answer to store, which must not hold the secret.
@@ -99,11 +101,10 @@ func (k *Keys) insert(ctx context.Context, tx pgx.Tx, spec KeySpec) (string, API
 	if len(spec.Networks) > MaxNetworks {
 		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key has at most %d networks.", MaxNetworks)
 	}
-	text, key, err := NewKey(k.ids, k.pepper, spec.Mode, spec.Role, spec.MerchantID, spec.Holder)
+	text, key, err := NewKey(k.ids, k.pepper, spec)
 	if err != nil {
 		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key of this mode, role, merchant and holder cannot be made: %v.", err)
 	}
-	key.Networks, key.ExpiresAt = spec.Networks, spec.ExpiresAt
 	if err := InsertKey(ctx, tx, key); err != nil {
 		return "", APIKey{}, err
 	}
@@ -132,7 +133,9 @@ func (k *Keys) rotate(ctx context.Context, tx pgx.Tx, id string, mode Mode, over
 	if err != nil {
 		return "", APIKey{}, err
 	}
-	text, made, err := k.insert(ctx, tx, KeySpec{Mode: mode, Role: old.Role, MerchantID: old.MerchantID, Holder: old.Holder, Networks: old.Networks, ExpiresAt: old.ExpiresAt})
+	text, made, err := k.insert(ctx, tx, KeySpec{
+		Mode: mode, Role: old.Role, MerchantID: old.MerchantID, Holder: old.Holder, Networks: old.Networks, ExpiresAt: old.ExpiresAt, APIVersion: old.APIVersion,
+	})
 	if err != nil {
 		return "", APIKey{}, err
 	}
@@ -142,6 +145,18 @@ func (k *Keys) rotate(ctx context.Context, tx pgx.Tx, id string, mode Mode, over
 		return "", APIKey{}, fmt.Errorf("retire api key: %w", err)
 	}
 	return text, made, nil
+}
+
+// Pin changes which version of the API, of those that the caller knows, the key's requests are answered in. Error: CodeNotFound.
+func (k *Keys) Pin(ctx context.Context, id, apiVersion string) (pinned APIKey, err error) {
+	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE api_keys SET api_version = $2 WHERE id = $1`, id, apiVersion); err != nil {
+			return fmt.Errorf("pin api key: %w", err)
+		}
+		pinned, err = readKey(ctx, tx, id)
+		return err
+	})
+	return pinned, err
 }
 
 // Revoke may be repeated: the first time stays.
@@ -178,12 +193,13 @@ func errNoKey() *payment.Error {
 }
 
 const selectKey = `
-	SELECT id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], created_at, expires_at, last_used_at, revoked_at, replaced_by
+	SELECT id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], created_at, expires_at, last_used_at, revoked_at, replaced_by,
+		to_char(api_version, 'YYYY-MM-DD')
 	FROM api_keys `
 
 func scanKey(row pgx.CollectableRow) (k APIKey, err error) {
 	var networks []string
-	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &k.CreatedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt, &k.ReplacedBy); err != nil {
+	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &k.CreatedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt, &k.ReplacedBy, &k.APIVersion); err != nil {
 		return k, err
 	}
 	for _, n := range networks {

@@ -34,6 +34,7 @@ func render(k APIKey) (idempotency.Response, error) {
 
 func create(t *testing.T, k *Keys, spec KeySpec) (string, APIKey) {
 	t.Helper()
+	spec.APIVersion = "2026-11-01"
 	made, err := k.Create(t.Context(), request(generator.New("req")), spec, render)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func TestNetworksAndExpiry(t *testing.T) {
 			t.Errorf("%v from nowhere: %v", c.networks, err)
 		}
 	}
-	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada", ExpiresAt: &over}, render); !refusedAs(err, payment.CodeInvalid) {
+	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada", ExpiresAt: &over, APIVersion: "2026-11-01"}, render); !refusedAs(err, payment.CodeInvalid) {
 		t.Errorf("a key that is expired already: %v", err)
 	}
 	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})

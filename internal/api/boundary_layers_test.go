@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,6 +85,7 @@ func (w *boundaryWorld) act(act, reason string, v order.Verdict) error {
 }
 
 func (w *boundaryWorld) newKey(spec access.KeySpec) error {
+	spec.APIVersion = cmp.Or(spec.APIVersion, NewestVersion())
 	_, err := w.api.Keys.Create(w.t.Context(), idempotency.Request{MerchantID: "of the test", Key: w.fresh()}, spec,
 		func(k access.APIKey) (idempotency.Response, error) {
 			return idempotency.Response{ResourceID: k.ID, Status: 201}, nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 
 	"payments/internal/payment"
 )
@@ -109,6 +110,16 @@ func rotateKeyOperation() *operation {
 			return "/v1/ops/keys/" + a.at(w.t, "id").(string) + "/rotate"
 		},
 		body: func(*boundaryWorld) map[string]any { return map[string]any{"mode": "test"} },
+	}
+}
+
+func pinOperation() *operation {
+	return &operation{
+		method: "POST", schema: "/paths/~1v1~1ops~1keys~1{id}~1pin/post/requestBody/content/application~1json/schema", key: byOperator, status: 200,
+		path: func(w *boundaryWorld) string {
+			return strings.Replace(rotateKeyOperation().path(w), "/rotate", "/pin", 1)
+		},
+		body: func(*boundaryWorld) map[string]any { return map[string]any{"api_version": firstVersion} },
 	}
 }
 

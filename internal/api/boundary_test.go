@@ -312,6 +312,15 @@ func members() []member {
 			},
 		},
 		{
+			of: apiKey, pointer: "/api_version", kept: []string{"api_keys.api_version"},
+			domain: func(w *boundaryWorld, v any) error {
+				_, _, err := access.NewKey(w.ids, w.pepper, access.KeySpec{Mode: access.ModeTest, Role: access.RoleAuditor, Holder: "ada", APIVersion: v.(string)})
+				return err
+			},
+			values: apiVersions(),
+		},
+		{of: pinOperation(), pointer: "/api_version", kept: []string{"api_keys.api_version"}, values: apiVersions()},
+		{
 			of: act, pointer: "/reason", kept: []string{"saga_actions.reason"},
 			domain: func(w *boundaryWorld, v any) error { return w.act("pause", v.(string), order.Verdict{}) },
 			values: reasons("saga_actions_reason"),

@@ -34,6 +34,13 @@ func unsaid(in layer, why, by string, values ...any) []boundary {
 	return all
 }
 
+func apiVersions() [][]boundary {
+	return [][]boundary{
+		valid(NewestVersion(), firstVersion), refused("", "", "x", "2026-13-01", "2026-02-29"),
+		unsaid(inDatabase, "a date is read in many forms", "", "2026-11-1", "20261101", "2026-11-01 ", "2026-11-01\n", "today"),
+	}
+}
+
 func long(n int) string { return strings.Repeat("x", n) }
 
 // lines of text of at most n characters.

@@ -11,7 +11,7 @@ import (
 )
 
 // ok answers with the resource. A GET gets an entity tag of the answer's own bytes,
-// which is sound for whatever they depend on (the row, the page, the caller's role);
+// which is sound for whatever they depend on (the row, the page, the caller's role, the version);
 // it is weak, since the same answer is also sent compressed. A client that has this
 // very answer names it in If-None-Match and gets 304 without a body (RFC 9110, 13.1.2).
 // Cache-Control stays no-store: the tag is for the client's own memory of what it was
@@ -22,6 +22,9 @@ func (s *server) ok(ctx context.Context, c *call, v any) error {
 		return nil
 	}
 	body, err := json.Marshal(v, json.Deterministic(true))
+	if err == nil {
+		body, err = c.w.inVersion(body)
+	}
 	if err != nil {
 		return err
 	}

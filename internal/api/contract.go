@@ -21,6 +21,12 @@ import (
 //go:embed openapi.yaml
 var contract []byte
 
+// contract20261101 is the one before: written from the document and what
+// versions/2026-11-01.patch.yaml takes back of it.
+//
+//go:embed versions/2026-11-01.yaml
+var contract20261101 []byte
+
 // readerScript and readerLicense are @scalar/api-reference 1.72.1 from npm,
 // dist/browser/standalone.js, as it was published; reader/README.md says how to renew it.
 var (
@@ -44,8 +50,7 @@ func newAsset(contentType string, body []byte) asset {
 }
 
 var (
-	contractAsset = newAsset("application/yaml", contract)
-	readerAssets  = map[string]asset{
+	readerAssets = map[string]asset{
 		"scalar.js": newAsset("text/javascript; charset=utf-8", readerScript),
 		"LICENSE":   newAsset("text/plain; charset=utf-8", readerLicense),
 	}
@@ -64,7 +69,16 @@ func (a asset) show(c *call) error {
 	return nil
 }
 
-func (s *server) getContract(_ context.Context, c *call) error { return contractAsset.show(c) }
+// getContract gives the document of the version that the query names, or else the header.
+func (s *server) getContract(_ context.Context, c *call) error {
+	number := c.w.version
+	if c.query.Has("version") {
+		if number = numberOf(c.query.Get("version")); number < 0 {
+			return queryError("/query/version", "version_unknown", "must be one of "+strings.Join(Versions(), ", "))
+		}
+	}
+	return versions[number].contract.show(c)
+}
 
 // getReader is a page that runs the one script of ours, sends requests to us alone
 // and fetches nothing from elsewhere. The script writes style elements without a

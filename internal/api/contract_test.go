@@ -15,16 +15,23 @@ import (
 	"payments/internal/payment"
 )
 
-var readDocument = sync.OnceValues(func() (*contracttest.Contract, error) { return contracttest.New(contract) })
+// readDocuments are what w.do holds every answer against.
+var readDocuments = sync.OnceValues(func() (contracttest.Versions, error) {
+	var all [][]byte
+	for _, v := range versions {
+		all = append(all, v.contract.body)
+	}
+	return contracttest.NewVersions(all...)
+})
 
-// document is what w.do holds every answer against.
+// document is the newest version's.
 func document(t *testing.T) *contracttest.Contract {
 	t.Helper()
-	c, err := readDocument()
+	all, err := readDocuments()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return all[NewestVersion()]
 }
 
 func TestEveryRouteIsAnOperation(t *testing.T) {

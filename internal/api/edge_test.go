@@ -134,7 +134,7 @@ func inBubble(t *testing.T, client func(b bubble)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.metrics = m
+		s.metrics, s.deprecations = m, make([]deprecations, len(versions))
 		h := s.observe(s.serve(route{signed: true, handle: func(ctx context.Context, c *call) error {
 			b, err := c.body()
 			if err != nil {

@@ -77,7 +77,7 @@ func (w *world) followBy(client *http.Client, path, key, lastEventID string) *re
 		b, _ := io.ReadAll(resp.Body)
 		w.t.Fatalf("%s: %d %s", path, resp.StatusCode, b)
 	}
-	if err := document(w.t).Check(http.MethodGet, r.URL.Path, resp.StatusCode, resp.Header, nil); err != nil {
+	if err := w.checked().Versions.Check(http.MethodGet, r.URL.Path, resp.StatusCode, resp.Header, nil); err != nil {
 		w.t.Error(err)
 	}
 	if h := resp.Header; h.Get("Cache-Control") != "no-store" || h.Get("Content-Encoding") != "" || h.Get("X-Accel-Buffering") != "no" {

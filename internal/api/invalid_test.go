@@ -139,6 +139,8 @@ func TestEveryOperationRefusesWhatItsDocumentDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		cases := slices.Concat(bodies, document(t).Queries(o, random), document(t).Headers(o, random))
+		// It would do what the operation is for: revoke the key, or follow a stream that does not end.
+		cases = slices.DeleteFunc(cases, func(c contracttest.Case) bool { return c.Header == headerVersion && c.Allowed })
 		slices.SortStableFunc(cases, func(a, b contracttest.Case) int { return rank(a) - rank(b) })
 		before, checked := w.stored(), false
 		for _, c := range cases {

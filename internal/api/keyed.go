@@ -42,7 +42,8 @@ func (c *call) inNameOf(r idempotency.Request, merchantID string) idempotency.Re
 }
 
 // seal makes the answer to keep, encrypted: a payment's shows the customer's
-// address, which lies nowhere in the database in the clear.
+// address, which lies nowhere in the database in the clear. It is kept in the newest
+// version, whichever was asked for, and says so.
 func (s *server) seal(id, location, readAfter string, v any) (idempotency.Response, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -52,18 +53,28 @@ func (s *server) seal(id, location, readAfter string, v any) (idempotency.Respon
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
 	}
-	header := map[string]string{"Location": location, "Content-Type": "application/json"}
+	header := map[string]string{"Location": location, "Content-Type": "application/json", headerVersion: NewestVersion()}
 	if readAfter != "" { // what is not projected can be read at once
 		header[headerReadAfter] = readAfter
 	}
 	return idempotency.Response{ResourceID: id, Status: http.StatusAccepted, Body: sealed, Header: header}, nil
 }
 
-// unseal gives the kept answer.
+// unseal gives the kept answer in the version that is asked for now.
 func (s *server) unseal(c *call, resp idempotency.Response, replayed bool) error {
 	shown, err := s.Cipher.Decrypt(resp.Body, idempotency.BodyData(resp.ResourceID))
 	if err != nil {
 		return fmt.Errorf("open stored answer: %w", err)
+	}
+	in, err := keptIn(resp.Header)
+	if err == nil && in > 0 {
+		shown, err = newest(shown, in)
+	}
+	if err == nil {
+		shown, err = c.w.inVersion(shown)
+	}
+	if err != nil {
+		return fmt.Errorf("give stored answer: %w", err)
 	}
 	tellReplay(c, resp, replayed)
 	c.w.WriteHeader(resp.Status)
@@ -73,7 +84,9 @@ func (s *server) unseal(c *call, resp idempotency.Response, replayed bool) error
 
 func tellReplay(c *call, resp idempotency.Response, replayed bool) {
 	for name, value := range resp.Header {
-		c.w.Header().Set(name, value)
+		if name != headerVersion {
+			c.w.Header().Set(name, value)
+		}
 	}
 	if replayed {
 		c.w.Header().Set("Idempotent-Replayed", "true")

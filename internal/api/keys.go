@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -29,6 +30,7 @@ type keyResource struct {
 	LastUsedAt *time.Time     `json:"last_used_at"`
 	RevokedAt  *time.Time     `json:"revoked_at"`
 	ReplacedBy *string        `json:"replaced_by"`
+	APIVersion string         `json:"api_version"`
 	Secret     *string        `json:"secret"`
 }
 
@@ -36,6 +38,7 @@ func newKeyResource(k access.APIKey) keyResource {
 	return keyResource{
 		ID: k.ID, Object: "api_key", Merchant: given(k.MerchantID), Role: k.Role, Holder: given(k.Holder), Networks: append([]netip.Prefix{}, k.Networks...),
 		CreatedAt: shown(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt), ReplacedBy: k.ReplacedBy,
+		APIVersion: k.APIVersion,
 	}
 }
 
@@ -71,6 +74,8 @@ type keyRequest struct {
 	Holder    *string   `json:"holder"`     // optional of a merchant's roles
 	Networks  *[]string `json:"networks"`   // optional
 	ExpiresAt *string   `json:"expires_at"` // optional
+	// The newest if missing.
+	APIVersion *string `json:"api_version"`
 }
 
 func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
@@ -111,7 +116,19 @@ func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 		}
 		spec.ExpiresAt = &at
 	}
+	spec.APIVersion = NewestVersion()
+	if q.APIVersion != nil {
+		spec.APIVersion = pinned(&f, q.APIVersion)
+	}
 	return spec, f.err()
+}
+
+func pinned(f *fields, given *string) string {
+	date := take(f, given, "/api_version")
+	if given != nil && !slices.Contains(Versions(), date) {
+		*f = append(*f, payment.FieldError{Pointer: "/api_version", Code: "version_unknown", Message: "must be one of " + strings.Join(Versions(), ", ")})
+	}
+	return date
 }
 
 func mode(f *fields, given *string) access.Mode {
@@ -184,6 +201,28 @@ func (s *server) showMade(ctx context.Context, c *call, m access.Made) error {
 	r.Secret = &m.Secret
 	s.write(ctx, c.w, m.Response.Status, "application/json", r)
 	return nil
+}
+
+type pinRequest struct {
+	APIVersion *string `json:"api_version"`
+}
+
+// pinKey can be repeated, and taken back by the version before.
+func (s *server) pinKey(ctx context.Context, c *call) error {
+	var q pinRequest
+	if err := c.decode(&q); err != nil {
+		return err
+	}
+	var f fields
+	date := pinned(&f, q.APIVersion)
+	if err := f.err(); err != nil {
+		return err
+	}
+	k, err := s.Keys.Pin(ctx, chi.URLParam(c.r, "id"), date)
+	if err != nil {
+		return err
+	}
+	return s.ok(ctx, c, newKeyResource(k))
 }
 
 func (s *server) revokeKey(ctx context.Context, c *call) error {

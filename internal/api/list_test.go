@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -123,7 +124,7 @@ func TestLargeAnswersAreCompressedForWhoTakesIt(t *testing.T) {
 	for accepts, zipped := range map[string]bool{"gzip": true, "identity": false, "gzip;q=0": false} {
 		a := w.do("GET", "/v1/payments", w.merchant, "", "Accept-Encoding", accepts)
 		body := a.body
-		if got := a.header.Get("Content-Encoding") == "gzip"; got != zipped || a.header.Get("Vary") != "Accept-Encoding" {
+		if got := a.header.Get("Content-Encoding") == "gzip"; got != zipped || !slices.Contains(a.header.Values("Vary"), "Accept-Encoding") {
 			t.Errorf("%s: %v", accepts, a.header)
 		}
 		if zipped {

@@ -126,11 +126,11 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	key := func(role access.Role, merchantID string) string {
-		holder := ""
+		spec := access.KeySpec{Mode: access.ModeTest, Role: role, MerchantID: merchantID, APIVersion: NewestVersion()}
 		if merchantID == "" {
-			holder = "the " + string(role)
+			spec.Holder = "the " + string(role)
 		}
-		text, k, err := access.NewKey(w.ids, pepper, access.ModeTest, role, merchantID, holder)
+		text, k, err := access.NewKey(w.ids, pepper, spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,9 +301,14 @@ func (w *world) do(method, path, key, body string, headers ...string) answer {
 	return answer{resp.StatusCode, resp.Header, string(b)}
 }
 
-// checked holds every answer against the document.
+// checked holds every answer against the document of its version.
 func (w *world) checked() contracttest.Transport {
-	return contracttest.Transport{Contract: document(w.t), Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) }}
+	w.t.Helper()
+	all, err := readDocuments()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return contracttest.Transport{Versions: all, Base: w.server.Client().Transport, Report: func(err error) { w.t.Error(err) }}
 }
 
 func (w *world) post(key, body string, headers ...string) answer {

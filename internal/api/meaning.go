@@ -59,7 +59,7 @@ func (s *server) getProblem(ctx context.Context, c *call) error {
 
 // showProblems gives a browser, which asks for HTML first, a page.
 func (s *server) showProblems(ctx context.Context, c *call, v any, items ...problemResource) error {
-	c.w.Header().Set("Vary", "Accept")
+	c.w.Header().Add("Vary", "Accept")
 	if !strings.HasPrefix(c.r.Header.Get("Accept"), "text/html") {
 		return s.ok(ctx, c, v)
 	}

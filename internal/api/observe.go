@@ -16,9 +16,10 @@ import (
 const maxRequestID = 128
 
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	limited  *prometheus.CounterVec
+	requests   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	limited    *prometheus.CounterVec
+	deprecated *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (metrics, error) {
@@ -33,8 +34,11 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's.",
 		}, []string{"by"}),
+		deprecated: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_http_deprecated_requests_total", Help: "Requests that were answered with Deprecation, by version of the API, method, and pattern of the route.",
+		}, []string{"version", "method", "route"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited, m.deprecated} {
 		if err := reg.Register(c); err != nil {
 			return metrics{}, fmt.Errorf("register metric: %w", err)
 		}
@@ -50,6 +54,7 @@ type recorder struct {
 	status           int       // 0 until the header is written
 	answered         time.Time // when the header was written
 	streams          bool      // the answer goes on for as long as it likes
+	version          int       // the number of the version that is answered in; 0 is the newest
 }
 
 // recorderOf holds in every handler below observe.
@@ -93,6 +98,8 @@ func (s *server) observe(next http.Handler) http.Handler {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w, requestID: s.requestID(r), route: "unmatched"}
 		rec.Header().Set("Request-Id", rec.requestID)
+		rec.Header().Set(headerVersion, NewestVersion()) // until chooseVersion
+		rec.Header().Add("Vary", headerVersion)
 		secure(rec.Header(), r)
 		defer func() {
 			p := recover()

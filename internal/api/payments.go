@@ -203,7 +203,7 @@ func refundResources(refunds []readmodel.Refund) []refundResource {
 	for i, r := range refunds {
 		items[i] = refundResource{
 			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
-			Status: r.Status, FailureCode: given(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
+			Status: r.Status, Failure: newFailureResource(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
 		}
 	}
 	return items
@@ -211,6 +211,7 @@ func refundResources(refunds []readmodel.Refund) []refundResource {
 
 func (s *server) exportRefunds(c *call, paymentID string) error {
 	after := ""
+	// A CSV is flat, and so the same in each version.
 	columns := []string{"id", "payment", "amount", "currency", "reason", "status", "failure_code", "created_at", "updated_at"}
 	return s.export(c, "refunds", columns, func(ctx context.Context) (rows [][]string, more bool, err error) {
 		refunds, err := s.Payments.Refunds(ctx, c.scope, paymentID, after, exportPage)

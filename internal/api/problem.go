@@ -23,6 +23,7 @@ const (
 	codeTooManyStreams     payment.Code = "too_many_streams"
 	codeLastEventIDInvalid payment.Code = "last_event_id_invalid"
 	codeEventsExpired      payment.Code = "events_expired"
+	codeVersionUnknown     payment.Code = "payments_version_unknown"
 )
 
 const maxFieldErrors = 100
@@ -63,7 +64,7 @@ func (s *server) refuse(ctx context.Context, w *recorder, err error) {
 	case errors.As(err, &known) && problems[known.Code].status != 0:
 	case errors.Is(err, context.Canceled):
 		known = errUnavailable // to nobody: the client has gone
-	case postgres.Unavailable(err):
+	case postgres.Unavailable(err), errors.Is(err, errOtherVersion):
 		known = errUnavailable
 		s.Log.WarnContext(ctx, "request refused for now", "request_id", w.requestID, "route", w.route, "error", err)
 	default:
@@ -90,6 +91,9 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 
 func (s *server) write(ctx context.Context, w *recorder, status int, contentType string, v any) {
 	body, err := json.Marshal(v)
+	if err == nil {
+		body, err = w.inVersion(body)
+	}
 	if err != nil { // no value of ours can make it fail
 		s.Log.ErrorContext(ctx, "encode answer", "request_id", w.requestID, "error", err)
 		w.WriteHeader(http.StatusInternalServerError)

@@ -169,16 +169,28 @@ func entryResources(entries []readmodel.Entry) []entryResource {
 }
 
 type refundResource struct {
-	ID          string               `json:"id"`
-	Object      string               `json:"object"`
-	Payment     string               `json:"payment"`
-	Amount      int64                `json:"amount"`
-	Currency    string               `json:"currency"`
-	Reason      *string              `json:"reason"`
-	Status      payment.RefundStatus `json:"status"`
-	FailureCode *string              `json:"failure_code"`
-	CreatedAt   time.Time            `json:"created_at"`
-	UpdatedAt   time.Time            `json:"updated_at"`
+	ID        string               `json:"id"`
+	Object    string               `json:"object"`
+	Payment   string               `json:"payment"`
+	Amount    int64                `json:"amount"`
+	Currency  string               `json:"currency"`
+	Reason    *string              `json:"reason"`
+	Status    payment.RefundStatus `json:"status"`
+	Failure   *failureResource     `json:"failure"`
+	CreatedAt time.Time            `json:"created_at"`
+	UpdatedAt time.Time            `json:"updated_at"`
+}
+
+// failureResource is why a refund failed.
+type failureResource struct {
+	Code string `json:"code"`
+}
+
+func newFailureResource(code string) *failureResource {
+	if code == "" {
+		return nil
+	}
+	return &failureResource{code}
 }
 
 // given is null for what was not.

@@ -63,6 +63,7 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: append(pageParameters(), "merchant"), handle: s.listKeys},
 		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},
 		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysWrite, hides: true, handle: s.rotateKey},
+		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/pin", action: access.KeysWrite, hides: true, handle: s.pinKey},
 		{method: http.MethodDelete, pattern: "/v1/ops/keys/{id}", action: access.KeysWrite, hides: true, handle: s.revokeKey},
 		{method: http.MethodPost, pattern: "/v1/ops/authz/explain", action: access.AuthzExplain, handle: s.explainAuthorization},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
@@ -72,7 +73,7 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/ops/parked/{id}", action: access.ParkedRead, hides: true, handle: s.getParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/replay", action: access.ParkedReplay, hides: true, handle: s.replayParked},
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/discard", action: access.ParkedDiscard, hides: true, handle: s.discardParked},
-		{method: http.MethodGet, pattern: "/openapi.yaml", public: true, handle: s.getContract},
+		{method: http.MethodGet, pattern: "/openapi.yaml", public: true, parameters: []string{"version"}, handle: s.getContract},
 		{method: http.MethodGet, pattern: "/docs", public: true, handle: s.getReader},
 		{method: http.MethodGet, pattern: "/docs/{asset}", public: true, handle: s.getReaderAsset},
 		{method: http.MethodGet, pattern: "/problems", public: true, handle: s.listProblems},
@@ -168,6 +169,9 @@ func (s *server) serve(rt route) http.Handler {
 		if !rt.signed && !rt.public {
 			err = s.permit(ctx, rt, c)
 			ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
+		}
+		if err == nil {
+			err = s.chooseVersion(c)
 		}
 		if err == nil && !plainText(r.URL.Path) { // which the database would refuse with an error
 			err = payment.Errorf(payment.CodeNotFound, "There is no such object.")

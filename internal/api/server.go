@@ -135,8 +135,9 @@ type Config struct {
 
 type server struct {
 	Config
-	metrics metrics
-	limits  limits
+	metrics      metrics
+	limits       limits
+	deprecations []deprecations // by the number of the version
 }
 
 // New makes the handler of the public address.
@@ -154,7 +155,11 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{c, m, l}
+	d, err := readDeprecations()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{c, m, l, d}
 	if err := check(s.routes()); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type stored struct {
 var tables = []stored{
 	{"merchant", `SELECT 'merchant ' || id, id, name FROM merchants`, merchantRow},
 	{"API key", `
-		SELECT 'API key ' || id, id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], coalesce(expires_at > created_at, true) FROM api_keys`, keyRow},
+		SELECT 'API key ' || id, id, coalesce(merchant_id, ''), role, coalesce(holder, ''), to_char(api_version, 'YYYY-MM-DD'), networks::text[], coalesce(expires_at > created_at, true) FROM api_keys`, keyRow},
 	{"order", `
 		SELECT 'order ' || o.id, o.id, o.reference, o.customer_reference, o.currency, o.amount, p.payment_method, p.capture_method, l.skus, l.quantities, l.amounts
 		FROM orders o JOIN payments p ON p.merchant_id = o.merchant_id AND p.order_id = o.id,
@@ -102,7 +102,7 @@ func keyRow() ([]any, func() error) {
 	var k access.Key
 	var networks []string
 	var lives bool
-	return []any{&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &lives}, func() error {
+	return []any{&k.ID, &k.MerchantID, &k.Role, &k.Holder, &k.APIVersion, &networks, &lives}, func() error {
 		k.Networks = k.Networks[:0]
 		for _, n := range networks {
 			p, err := access.ParseNetwork(n)

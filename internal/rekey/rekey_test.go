@@ -236,7 +236,7 @@ func TestARotationLeavesNothingUnderTheOldKeys(t *testing.T) {
 		}); err != nil {
 		t.Fatal(err)
 	}
-	_, key, err := access.NewKey(ids(), pepper, access.ModeTest, access.RoleMerchant, w.merchant, "")
+	_, key, err := access.NewKey(ids(), pepper, access.KeySpec{Mode: access.ModeTest, Role: access.RoleMerchant, MerchantID: w.merchant, APIVersion: "2026-11-01"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,36 @@ type Contract struct {
 
 const location = "openapi.json"
 
+// Versions are contracts by the version that each is of.
+type Versions map[string]*Contract
+
+// NewVersions reads the document of each version.
+func NewVersions(documents ...[]byte) (Versions, error) {
+	all := Versions{}
+	for _, d := range documents {
+		c, err := New(d)
+		if err != nil {
+			return nil, err
+		}
+		all[fmt.Sprint(c.info()["version"])] = c
+	}
+	return all, nil
+}
+
+// Check holds an answer against the document of the version that it says it is made in.
+func (v Versions) Check(method, path string, status int, header http.Header, body []byte) error {
+	c, ok := v[header.Get("Payments-Version")]
+	if !ok {
+		return fmt.Errorf("%s %s answered %d in the version %q, which has no document", method, path, status, header.Get("Payments-Version"))
+	}
+	return c.Check(method, path, status, header, body)
+}
+
+func (c *Contract) info() map[string]any {
+	info, _ := c.document["info"].(map[string]any)
+	return info
+}
+
 // New reads the document. Objects that are shown are closed, so that a member that
 // the document does not have is found, although clients have to expect new ones.
 func New(document []byte) (*Contract, error) {
@@ -211,6 +241,7 @@ var everywhere = map[string]bool{
 	"Content-Type": true, "Content-Length": true, "Date": true, "Cache-Control": true, "Connection": true, "X-Content-Type-Options": true,
 	"Content-Security-Policy": true, "Cross-Origin-Resource-Policy": true, "Referrer-Policy": true, "Strict-Transport-Security": true,
 	"Vary": true, "Content-Encoding": true,
+	"Deprecation": true, "Sunset": true, "Link": true, // checkDeprecation holds them
 }
 
 // Check holds an answer against what the document says of its operation, status,
@@ -231,6 +262,9 @@ func (c *Contract) Check(method, path string, status int, header http.Header, bo
 			return nil
 		}
 		return c.checkBody(what, "/components/schemas/Problem", body)
+	}
+	if err := c.checkDeprecation(o, status, header); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	response, pointer, ok := c.at(o.pointer + "/responses/" + strconv.Itoa(status))
 	if !ok {
@@ -257,6 +291,18 @@ func (c *Contract) Check(method, path string, status int, header http.Header, bo
 		return nil
 	}
 	return c.checkBody(what, pointer+"/content/"+token(mediaType)+"/schema", body)
+}
+
+// checkDeprecation: an answer says what the document does. A refusal may come before it is known who asks, and for what.
+func (c *Contract) checkDeprecation(o Operation, status int, header http.Header) error {
+	promised := c.info()["x-deprecated-at"] != nil || o.Definition["deprecated"] == true
+	_, told := header["Deprecation"]
+	_, ends := header["Sunset"]
+	_, linked := header["Link"]
+	if told != linked || ends && !told || told && !promised || promised && !told && status < 400 {
+		return fmt.Errorf("deprecated in the document: %v, in the answer: %v, with a sunset: %v, with a link: %v", promised, told, ends, linked)
+	}
+	return nil
 }
 
 func (c *Contract) checkBody(what, pointer string, body []byte) error {

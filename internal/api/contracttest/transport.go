@@ -12,7 +12,7 @@ import (
 // Transport checks every answer that comes through it, and reports what is not as
 // the document says.
 type Transport struct {
-	Contract *Contract
+	Versions Versions
 	Base     http.RoundTripper
 	Report   func(error)
 }
@@ -24,7 +24,7 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		// It has no end to wait for, and no schema but its type's.
-		if err := t.Contract.Check(r.Method, r.URL.EscapedPath(), resp.StatusCode, resp.Header, nil); err != nil {
+		if err := t.Versions.Check(r.Method, r.URL.EscapedPath(), resp.StatusCode, resp.Header, nil); err != nil {
 			t.Report(err)
 		}
 		return resp, nil
@@ -48,7 +48,7 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			t.Report(err)
 		}
 	}
-	if err := t.Contract.Check(r.Method, r.URL.EscapedPath(), resp.StatusCode, resp.Header, body); err != nil {
+	if err := t.Versions.Check(r.Method, r.URL.EscapedPath(), resp.StatusCode, resp.Header, body); err != nil {
 		t.Report(err)
 	}
 	return resp, nil
