@@ -102,7 +102,8 @@ func (c *Client) findLate(ctx context.Context, op provider.Operation, amount int
 	})
 	r, err := searchIntents(ctx, all, "search_result", op, amount)
 	var e *stripe.Error
-	if errors.As(err, &e) && e.HTTPStatusCode == http.StatusBadRequest { // there is no search for accounts in India
+	// There is no search for accounts in India, nor for a restricted key without the right to it.
+	if errors.As(err, &e) && (e.HTTPStatusCode == http.StatusBadRequest || e.HTTPStatusCode == http.StatusForbidden) {
 		return provider.Result{Outcome: provider.NotFound}, nil
 	}
 	return r, err

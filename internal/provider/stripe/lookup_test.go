@@ -145,6 +145,8 @@ func TestAnAuthorizationThatCameTooLateIsFound(t *testing.T) {
 		"never given":             {expired, 200, fmt.Sprintf(result, ""), provider.NotFound, true},
 		"of another key":          {expired, 200, fmt.Sprintf(result, strings.Replace(held, `"key":"k"`, `"key":"l"`, 1)), provider.NotFound, true},
 		"an account without it":   {expired, 400, errorBody("invalid_request_error", "", ""), provider.NotFound, true},
+		"a key without the right": {expired, 403, errorBody("invalid_request_error", "", ""), provider.NotFound, true},
+		"too many requests":       {expired, 429, errorBody("invalid_request_error", "rate_limit", ""), provider.Unknown, true},
 		"no answer":               {expired, 500, errorBody("api_error", "", ""), provider.Unknown, true},
 		"no result":               {expired, 200, list, provider.Unknown, true},
 		"expected still":          {expected, 200, fmt.Sprintf(result, held), provider.NotFound, false},
