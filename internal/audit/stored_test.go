@@ -37,7 +37,7 @@ const fixture = `
 var corrupted = []struct{ what, drop, table, set, told string }{
 	{"merchant", `ALTER DOMAIN reference DROP CONSTRAINT reference_no_control`, "merchants", `name = E'a\nb'`, "mer_01m8702cvkfn8aqyvxe63m804e: must not contain control characters"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_role_check, DROP CONSTRAINT api_keys_merchant`, "api_keys", `role = 'root'`, "key_01m8702cvkfn8aqyvxe63m804e: an API key's role"},
-	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_merchant`, "api_keys", `merchant_id = NULL`, "key_01m8702cvkfn8aqyvxe63m804e: a merchant's API key needs"},
+	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_merchant`, "api_keys", `merchant_id = NULL, holder = 'Ada'`, "key_01m8702cvkfn8aqyvxe63m804e: a merchant's API key needs"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_holder`, "api_keys", `holder = 'Ada '`, "key_01m8702cvkfn8aqyvxe63m804e: an API key's holder must be"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_networks`, "api_keys", `networks = '{::ffff:1.2.3.4/128}'`, "key_01m8702cvkfn8aqyvxe63m804e: a network must be"},
 	{"API key", `ALTER TABLE api_keys DROP CONSTRAINT api_keys_expiry`, "api_keys", `expires_at = created_at`, "key_01m8702cvkfn8aqyvxe63m804e: it expired"},

@@ -52,7 +52,7 @@ const MaxHolder = 64
 // holderForm is words of printable ASCII, one space apart: but for case, what reads as one
 // name is one text. Elsewhere in Unicode an accent has two forms, letters of two scripts look
 // alike, and some spaces are not seen. openapi.yaml and is_holder in the database have the same.
-var holderForm = regexp.MustCompile(`^[!-~]+( [!-~]+)*$`)
+var holderForm = regexp.MustCompile(`^[\x21-\x7e]+( [\x21-\x7e]+)*$`)
 
 // CheckHolder refuses what cannot name the person or system that holds an API key.
 func CheckHolder(s string) error {

@@ -183,7 +183,8 @@ func TestAnUnansweredRequestIsSentAgainUnderTheSameKeyOnlyAfterALookup(t *testin
 	for read(t, pool).State == "running" {
 		turn(t, w)
 	}
-	if lookups != 1 || len(b.keys) != 2 || b.keys[0] != b.keys[1] {
+	// More than one where the worker is taken away between a lookup and the request: its answer is old then.
+	if lookups == 0 || len(b.keys) != 2 || b.keys[0] != b.keys[1] {
 		t.Fatalf("%d lookups, keys %v", lookups, b.keys)
 	}
 }
