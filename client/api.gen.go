@@ -2682,7 +2682,8 @@ func requestListPayments(params *ListPaymentsParams) request {
 
 // ListPayments: List payments, newest first.
 //
-// An operator sees every merchant's. A cursor holds for the filters it was given with.
+// An operator sees every merchant's. A cursor holds for the filters it was given with. **Export:** `Accept: text/csv` gives all that the filters let
+// through as one CSV, without `limit` and `cursor`.
 func (c *Client) ListPayments(ctx context.Context, params *ListPaymentsParams) (*Answer[PaymentList], error) {
 	return call[PaymentList](ctx, c, requestListPayments(params))
 }

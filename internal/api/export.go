@@ -18,12 +18,12 @@ const (
 	exportPageTimeout = 30 * time.Second
 )
 
-// wantsCSV: the list is asked for with Accept: text/csv, and not more wanted as JSON.
+// wantsCSV: the list is asked for with Accept: text/csv, and as JSON less, or not by name.
 // A media type and not a path of its own: the filters, the permission, the limits and
 // the path are the list's, and a browser could follow no link without the API key.
 func (c *call) wantsCSV() bool {
 	c.w.Header().Add("Vary", "Accept")
-	var table, document float64
+	var table, document, whatever float64
 	for accepted := range strings.SplitSeq(strings.Join(c.r.Header.Values("Accept"), ","), ",") {
 		mediaType, params, err := mime.ParseMediaType(accepted)
 		if err != nil {
@@ -38,11 +38,13 @@ func (c *call) wantsCSV() bool {
 		switch mediaType {
 		case "text/csv":
 			table = max(table, quality)
-		case "application/json", "application/*", "*/*":
+		case "application/json":
 			document = max(document, quality)
+		case "application/*", "*/*":
+			whatever = max(whatever, quality)
 		}
 	}
-	return table > 0 && table >= document
+	return table > document && table >= whatever
 }
 
 // export streams every row of a list, page by page: page is called until it says that

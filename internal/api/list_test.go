@@ -208,7 +208,8 @@ func TestAnExportIsTheListInSafeCells(t *testing.T) {
 		t.Errorf("to another merchant: %s", a.body)
 	}
 	for accept, table := range map[string]bool{
-		"*/*": false, "application/json, text/csv;q=0.5": false, "text/csv, */*;q=0.1": true, "text/csv;q=0": false, "nonsense/": false,
+		"*/*": false, "application/json, text/csv;q=0.5": false, "text/csv, */*;q=0.1": true, "text/csv;q=0": false, "text/csv, */*": true,
+		"application/json, text/csv": false, "nonsense/": false,
 	} {
 		a := w.do("GET", "/v1/payments", w.merchant, "", "Accept", accept)
 		if got := strings.HasPrefix(a.header.Get("Content-Type"), "text/csv"); got != table {
