@@ -46,8 +46,9 @@ set -a
 # shellcheck source=/dev/null
 . "$data/demo.env"
 set +a
-if ! PYTHONPATH=tools/openapi PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=hooks timeout 300 "$venv/bin/schemathesis" \
-  --config-file tools/openapi/schemathesis.toml run "$PAYMENTS_URL/openapi.yaml" --workers 2 --max-examples "${EXAMPLES:-40}" --seed "${SEED:-1}"; then
+# One worker: Python 3.11's parser, which the generator calls, fails now and then when two threads are in it (gh-106905).
+if ! PYTHONPATH=tools/openapi PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=hooks timeout 600 "$venv/bin/schemathesis" \
+  --config-file tools/openapi/schemathesis.toml run "$PAYMENTS_URL/openapi.yaml" --workers 1 --max-examples "${EXAMPLES:-40}" --seed "${SEED:-1}"; then
   grep -h '"level":"ERROR"\|level=ERROR' "$data/serve.log" | tail -n 20 >&2 || true
   exit 1
 fi

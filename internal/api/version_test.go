@@ -213,13 +213,13 @@ func TestAReplayIsInTheVersionOfItsRequest(t *testing.T) {
 	w.refused("kept by a newer process", refund(NewestVersion()), 503, payment.CodeServiceUnavailable)
 
 	// Of an API key that was made before there were versions.
-	made := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor"}`, key("k-1")...)
-	again := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor"}`, key("k-1")...)
+	made := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor","holder":"ada"}`, key("k-1")...)
+	again := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor","holder":"ada"}`, key("k-1")...)
 	if made.at(t, "api_version") != NewestVersion() || again.at(t, "api_version") != NewestVersion() || again.at(t, "secret") != nil {
 		t.Errorf("%s %s", made.body, again.body)
 	}
 	w.rekeepOf(made.at(t, "id").(string), strings.Replace(again.body, `"api_version":"`+NewestVersion()+`",`, "", 1), func(header map[string]string) { delete(header, headerVersion) })
-	if a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor"}`, key("k-1")...); a.at(t, "api_version") != firstVersion {
+	if a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor","holder":"ada"}`, key("k-1")...); a.at(t, "api_version") != firstVersion {
 		t.Errorf("kept before: %s", a.body)
 	}
 }

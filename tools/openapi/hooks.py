@@ -87,7 +87,7 @@ def before_call(context, case, kwargs):
             case.body.pop("amount", None)
             case.body.pop("currency", None)
         elif label == "POST /v1/ops/sagas/{id}/{act}":
-            if case.path_parameters["act"] != "propose":
+            if case.path_parameters["act"] not in ("propose", "approve"):
                 case.body.pop("verdict", None)
             else:
                 case.body.setdefault("verdict", {"outcome": "succeeded", "reference": "op_42"})
