@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"payments/internal/provider"
+	"payments/internal/provider/providertest"
 )
 
 const goodAnswer = `{"id":"op_1","reference":"pay_1","type":"authorization","status":"succeeded","amount":4998,"currency":"EUR","created":"2026-11-24T12:00:00.000000Z","idempotency_key":"k"}`
@@ -216,34 +217,9 @@ func TestWhatMayStillBeApplied(t *testing.T) {
 	}
 }
 
-// A gateway on the way says that the connection is another protocol's from here on, and
-// then nothing. Were that read, no deadline would end the call, nor the lease that it is made under.
 func TestASwitchOfProtocolsEndsTheCall(t *testing.T) {
-	left := make(chan error, 1)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			t.Error(err)
-		}
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n"); err != nil {
-			t.Error(err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			t.Error(err)
-		}
-		_, err = conn.Read(make([]byte, 1))
-		left <- err
-	}))
-	defer srv.Close()
-	want(t, "execute", newHTTP(t, srv.URL, time.Second).Execute(t.Context(), authorization("k", "pm_card_visa")), provider.Unknown, "", true)
-	if err := <-left; !errors.Is(err, io.EOF) {
-		t.Errorf("the call did not leave the connection: %v", err)
-	}
+	at := func(url string) provider.Provider { return newHTTP(t, url, time.Second) }
+	providertest.LeavesASwitchOfProtocols(t, at, authorization("k", "pm_card_visa"))
 }
 
 func TestRefusedConnectionIsNotInFlight(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"payments/internal/provider"
+	"payments/internal/provider/providertest"
 )
 
 const reference = "pay_01jqzr8m00e8qs2w5a1b2c3d4e"
@@ -222,36 +223,9 @@ func TestASecondSendingByTheTransportIsInFlight(t *testing.T) {
 	}
 }
 
-// A gateway on the way says that the connection is another protocol's from here on, and
-// then nothing. Were that read, no deadline would end the call, nor the lease that it is made under.
 func TestASwitchOfProtocolsEndsTheCall(t *testing.T) {
-	left := make(chan error, 1)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			t.Error(err)
-		}
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n"); err != nil {
-			t.Error(err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			t.Error(err)
-		}
-		_, err = conn.Read(make([]byte, 1))
-		left <- err
-	}))
-	defer srv.Close()
-	if r := newClient(t, srv.URL, time.Second).Execute(t.Context(), operation(provider.Authorization)); r.Outcome != provider.Unknown || !r.InFlight {
-		t.Errorf("%+v", r)
-	}
-	if err := <-left; !errors.Is(err, io.EOF) {
-		t.Errorf("the call did not leave the connection: %v", err)
-	}
+	at := func(url string) provider.Provider { return newClient(t, url, time.Second) }
+	providertest.LeavesASwitchOfProtocols(t, at, operation(provider.Authorization))
 }
 
 func TestAmounts(t *testing.T) {
