@@ -8,6 +8,7 @@
 package dudect
 
 import (
+	"crypto/subtle"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -47,6 +48,10 @@ type Experiment struct {
 // round, so that a round of doubt is measured again. With SamplesVariable all rounds
 // are measured, and what they say together counts.
 //
+// The subject is also asked about guesses that are the same in both classes. Whatever
+// tells the classes apart there is the measurement's own, and is taken off what the
+// subject shows: many rounds add up a bias of the preparation as they do a leak.
+//
 // Under the race detector nothing is measured but the detector: the test is skipped.
 func Run(t *testing.T, e Experiment) {
 	t.Helper()
@@ -62,51 +67,75 @@ func Run(t *testing.T, e Experiment) {
 		thorough = true
 	}
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)) //nolint:gosec // the order of measurements is no secret
-	var control, subject float64                                 // sums over the rounds
+	var all evidence
 	clean := false
-	for n := 1.0; n <= rounds; n++ {
-		c, s := e.round(r, samples)
-		control, subject = control+c, subject+s
-		// The sum of n values of variance 1, over its deviation (Stouffer).
-		found := math.Abs(control)/math.Sqrt(n) > limit
-		clean = (clean || math.Abs(s) < limit) && !(thorough && math.Abs(subject)/math.Sqrt(n) > limit)
-		t.Logf("round %.0f of %d measurements each: |t| of the control is %.1f, of the subject %.1f", n, samples, math.Abs(c), math.Abs(s))
-		switch last := n == rounds; {
+	for n := 1; n <= rounds; n++ {
+		m := e.round(r, samples)
+		all.add(m)
+		clean = (clean || math.Abs(m.own()) < limit) && !(thorough && math.Abs(all.subject()) > limit)
+		t.Logf("round %d of %d measurements each: t of the control is %.1f, of the subject %.1f, of the same guesses %.1f", n, samples, m.control, m.subject, m.same)
+		found, last := math.Abs(all.control()) > limit, n == rounds
+		switch {
 		case found && clean && (last || !thorough):
 			return
 		case last && !found:
 			t.Errorf("the control, which stops early, was not found in %d rounds", rounds)
 		case last:
-			t.Errorf("the time depends on the secret: t was %.1f on average", subject/n)
+			t.Errorf("the time depends on the secret: t is %.1f over all rounds, less that of the same guesses", all.subject())
 		}
 	}
 }
 
-// round measures both alike and in turns, so that what disturbs one disturbs the other.
-func (e Experiment) round(r *rand.Rand, samples int) (control, subject float64) {
-	var times [2][2][]float64 // of control and subject, by class
-	guesses := make([]byte, batch*len(e.Fixed))
-	for i := range 2 * samples {
+// measured is t for each of the three that a round measures.
+type measured struct{ control, subject, same float64 }
+
+// own is what the subject shows and the same guesses do not, of variance 1 again.
+func (m measured) own() float64 { return (m.subject - m.same) / math.Sqrt2 }
+
+// evidence is what rounds say together: the sum of n values of variance 1, over its
+// deviation (Stouffer).
+type evidence struct{ n, controls, subjects float64 }
+
+func (e *evidence) add(m measured) {
+	e.n, e.controls, e.subjects = e.n+1, e.controls+m.control, e.subjects+m.own()
+}
+
+func (e *evidence) control() float64 { return e.controls / math.Sqrt(e.n) }
+func (e *evidence) subject() float64 { return e.subjects / math.Sqrt(e.n) }
+
+// round measures the three alike and in turns, so that what disturbs one disturbs the others.
+func (e Experiment) round(r *rand.Rand, samples int) measured {
+	const kinds = 3
+	var times [kinds][2][]float64 // by class
+	size := len(e.Fixed)
+	guesses, same := make([]byte, batch*size), make([]byte, batch*size)
+	for at := 0; at < len(same); at += size {
+		e.Random(same[at : at+size])
+	}
+	for i := range kinds * samples {
 		class := r.IntN(2)
-		// Both classes stand in the same memory: where data lies changes the time it takes.
-		for at := 0; at < len(guesses); at += len(e.Fixed) {
-			guess := guesses[at : at+len(e.Fixed)]
+		// Both classes stand in the same memory and come to it by the same instructions:
+		// where data lies, and what was done just before, changes the time it takes.
+		for at := 0; at < len(guesses); at += size {
+			guess := guesses[at : at+size]
 			e.Random(guess)
-			if class == 0 {
-				copy(guess, e.Fixed)
-			}
+			subtle.ConstantTimeCopy(1-class, guess, e.Fixed)
 		}
-		f := e.Control
-		if i%2 == 1 {
-			f = e.Subject
+		kind := i % kinds
+		f, asked := e.Subject, guesses
+		switch kind {
+		case 0:
+			f = e.Control
+		case 2:
+			asked = same
 		}
 		start := time.Now()
-		for at := 0; at < len(guesses); at += len(e.Fixed) {
-			f(guesses[at : at+len(e.Fixed)])
+		for at := 0; at < len(asked); at += size {
+			f(asked[at : at+size])
 		}
-		times[i%2][class] = append(times[i%2][class], float64(time.Since(start)))
+		times[kind][class] = append(times[kind][class], float64(time.Since(start)))
 	}
-	return statistic(times[0]), statistic(times[1])
+	return measured{control: statistic(times[0]), subject: statistic(times[1]), same: statistic(times[2])}
 }
 
 // statistic is the t of the crop that shows most.

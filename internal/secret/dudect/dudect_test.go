@@ -27,3 +27,14 @@ func TestTheClearestCropCounts(t *testing.T) {
 		t.Errorf("t is %.1f for all and %.1f cropped", whole, cropped)
 	}
 }
+
+func TestWhatTheSameGuessesShowTooIsNoLeak(t *testing.T) {
+	var biased, leaking evidence
+	for range rounds {
+		biased.add(measured{subject: 5, same: 5})
+		leaking.add(measured{subject: 5})
+	}
+	if math.Abs(biased.subject()) > limit || math.Abs(leaking.subject()) < limit {
+		t.Errorf("t is %.1f of a bias and %.1f of a leak", biased.subject(), leaking.subject())
+	}
+}
