@@ -21,9 +21,12 @@ type hit struct{ MerchantID, Term, PaymentID string }
 // search walks the terms that begin with the search, in their index, and reads the
 // payments that they name. Its work is bounded whatever is searched for.
 func (q *Queries) search(ctx context.Context, scope access.Scope, f Filter, limit int) (Page, error) {
-	most := 2*limit + 1 // a payment may be met by several of its words
+	// A payment may be met by several of its words: few of the hits are to spare, and are
+	// looked at if they are needed. Filters refuse any number of them.
+	most, first := 2*limit+1, limit
 	if len(f.Statuses) > 0 || f.narrows() > 0 || !f.CreatedFrom.IsZero() || !f.CreatedTo.IsZero() {
 		most = max(most, maxHits)
+		first = most
 	}
 	var s statement
 	sql := s.hits(scope, f, most)
@@ -35,20 +38,25 @@ func (q *Queries) search(ctx context.Context, scope access.Scope, f Filter, limi
 	if err != nil {
 		return Page{}, fmt.Errorf("search payments: %w", err)
 	}
-	found, err := q.hitPayments(ctx, f, hits)
-	if err != nil {
-		return Page{}, err
-	}
+	first = min(first, len(hits))
 	var page Page
-	for i, h := range hits {
-		p, ok := found[h.PaymentID]
-		// By the first of its words alone, so that it does not come twice.
-		if ok && term.First(f.Search, p.OrderReference, p.CustomerReference) == h.Term {
-			page.Payments = append(page.Payments, p)
+	seen := 0
+	for _, part := range [][]hit{hits[:first], hits[first:]} {
+		found, err := q.hitPayments(ctx, f, part)
+		if err != nil {
+			return Page{}, err
 		}
-		if last := i == len(hits)-1; len(page.Payments) == limit && !last || last && len(hits) == most {
-			page.Next = &Place{ID: h.PaymentID, Term: h.Term}
-			break
+		for _, h := range part {
+			p, ok := found[h.PaymentID]
+			// By the first of its words alone, so that it does not come twice.
+			if ok && term.First(f.Search, p.OrderReference, p.CustomerReference) == h.Term {
+				page.Payments = append(page.Payments, p)
+			}
+			seen++
+			if last := seen == len(hits); len(page.Payments) == limit && !last || last && len(hits) == most {
+				page.Next = &Place{ID: h.PaymentID, Term: h.Term}
+				return page, nil
+			}
 		}
 	}
 	return page, nil
@@ -82,6 +90,9 @@ func (s *statement) hits(scope access.Scope, f Filter, most int) string {
 // hitPayments are those that the filters let through, by the primary key: OFFSET 0
 // keeps each lookup one.
 func (q *Queries) hitPayments(ctx context.Context, f Filter, hits []hit) (map[string]Payment, error) {
+	if len(hits) == 0 {
+		return nil, nil
+	}
 	var s statement
 	sql := s.named(f, hits)
 	rows, err := postgres.Query(ctx, q.pool, sql, s.args...)
