@@ -493,8 +493,6 @@ type APIKey struct {
 	Holder string `json:"holder"`
 
 	// ID An API key.
-	//
-	// Examples: key_01m8702cvkfn8aqyvxe63m804e
 	ID         APIKeyID  `json:"id"`
 	LastUsedAt time.Time `json:"last_used_at"`
 	Merchant   string    `json:"merchant"`
@@ -515,8 +513,6 @@ type APIKey struct {
 }
 
 // APIKeyID An API key.
-//
-// Examples: key_01m8702cvkfn8aqyvxe63m804e
 type APIKeyID = string
 
 // APIKeyList defines model for APIKeyList.
@@ -763,8 +759,6 @@ type EventData struct {
 	OrderReference Reference `json:"order_reference,omitempty,omitzero"`
 
 	// PaymentID A payment.
-	//
-	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
 	PaymentID PaymentID    `json:"payment_id"`
 	Refund    *EventRefund `json:"refund,omitempty"`
 
@@ -875,8 +869,6 @@ type OrderLine struct {
 // ParkedDiscard defines model for ParkedDiscard.
 type ParkedDiscard struct {
 	// ID A parked key.
-	//
-	// Examples: prk_686078cda14a55b94eccf1edac32de30
 	ID        ParkedID `json:"id"`
 	Object    string   `json:"object"`
 	Released  bool     `json:"released"`
@@ -915,8 +907,6 @@ type ParkedGroupList struct {
 }
 
 // ParkedID A parked key.
-//
-// Examples: prk_686078cda14a55b94eccf1edac32de30
 type ParkedID = string
 
 // ParkedKey defines model for ParkedKey.
@@ -930,8 +920,6 @@ type ParkedKey struct {
 	Fingerprint string `json:"fingerprint"`
 
 	// ID A parked key.
-	//
-	// Examples: prk_686078cda14a55b94eccf1edac32de30
 	ID ParkedID `json:"id"`
 
 	// Key As text, or `base64:…` where it is none.
@@ -977,8 +965,6 @@ type ParkedReplay struct {
 	Applied int32 `json:"applied"`
 
 	// ID A parked key.
-	//
-	// Examples: prk_686078cda14a55b94eccf1edac32de30
 	ID     ParkedID `json:"id"`
 	Object string   `json:"object"`
 
@@ -1028,8 +1014,6 @@ type Payment struct {
 	Failure *Failure `json:"failure"`
 
 	// ID A payment.
-	//
-	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
 	ID     PaymentID    `json:"id"`
 	Object string       `json:"object"`
 	Order  PaymentOrder `json:"order"`
@@ -1072,8 +1056,6 @@ type PaymentOrder struct {
 }
 
 // PaymentID A payment.
-//
-// Examples: pay_01m8702cvkfn8aqyvxe63m804e
 type PaymentID = string
 
 // PaymentList defines model for PaymentList.
@@ -1257,8 +1239,6 @@ type Refund struct {
 	Object string   `json:"object"`
 
 	// Payment A payment.
-	//
-	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
 	Payment   PaymentID    `json:"payment"`
 	Reason    string       `json:"reason"`
 	Status    RefundStatus `json:"status"`
@@ -1408,8 +1388,6 @@ type Saga struct {
 	Epoch      int64          `json:"epoch"`
 
 	// ID A saga.
-	//
-	// Examples: sag_01m8702cvkfn8aqyvxe63m804e
 	ID SagaID `json:"id"`
 
 	// Merchant A merchant.
@@ -1519,8 +1497,6 @@ type SagaVerdict struct {
 type SagaDefinition string
 
 // SagaID A saga.
-//
-// Examples: sag_01m8702cvkfn8aqyvxe63m804e
 type SagaID = string
 
 // SagaList defines model for SagaList.
@@ -1634,8 +1610,6 @@ type WebhookDelivery struct {
 	CreatedAt time.Time        `json:"created_at"`
 
 	// Endpoint A webhook endpoint.
-	//
-	// Examples: whe_01m8702cvkfn8aqyvxe63m804e
 	Endpoint WebhookEndpointID `json:"endpoint"`
 
 	// EventID An event.
@@ -1647,15 +1621,11 @@ type WebhookDelivery struct {
 	EventType EventType `json:"event_type"`
 
 	// ID A webhook delivery.
-	//
-	// Examples: whd_01m8702cvkfn8aqyvxe63m804e
 	ID            WebhookDeliveryID `json:"id"`
 	NextAttemptAt time.Time         `json:"next_attempt_at"`
 	Object        string            `json:"object"`
 
 	// Payment A payment.
-	//
-	// Examples: pay_01m8702cvkfn8aqyvxe63m804e
 	Payment   PaymentID             `json:"payment"`
 	SettledAt time.Time             `json:"settled_at"`
 	Status    WebhookDeliveryStatus `json:"status"`
@@ -1680,8 +1650,6 @@ type WebhookAttempt struct {
 type WebhookDeliveryStatus string
 
 // WebhookDeliveryID A webhook delivery.
-//
-// Examples: whd_01m8702cvkfn8aqyvxe63m804e
 type WebhookDeliveryID = string
 
 // WebhookDeliveryList defines model for WebhookDeliveryList.
@@ -1707,8 +1675,6 @@ type WebhookEndpoint struct {
 	FailingSince time.Time `json:"failing_since"`
 
 	// ID A webhook endpoint.
-	//
-	// Examples: whe_01m8702cvkfn8aqyvxe63m804e
 	ID WebhookEndpointID `json:"id"`
 
 	// Merchant A merchant.
@@ -1731,8 +1697,6 @@ type WebhookEndpoint struct {
 type WebhookEndpointStatus string
 
 // WebhookEndpointID A webhook endpoint.
-//
-// Examples: whe_01m8702cvkfn8aqyvxe63m804e
 type WebhookEndpointID = string
 
 // WebhookEndpointList defines model for WebhookEndpointList.
@@ -2683,7 +2647,8 @@ func requestListPayments(params *ListPaymentsParams) request {
 // ListPayments: List payments, newest first.
 //
 // An operator sees every merchant's. A cursor holds for the filters it was given with. **Export:** `Accept: text/csv` gives all that the filters let
-// through as one CSV, without `limit` and `cursor`.
+// through as one CSV, without `limit` and `cursor`. Where this page sends it: untick the given `accept` and `limit`, and add a header
+// `Accept` with `text/csv`.
 func (c *Client) ListPayments(ctx context.Context, params *ListPaymentsParams) (*Answer[PaymentList], error) {
 	return call[PaymentList](ctx, c, requestListPayments(params))
 }
@@ -2820,6 +2785,8 @@ func requestListRefunds(id PaymentID, params *ListRefundsParams) request {
 }
 
 // ListRefunds: List the refunds of a payment.
+//
+// **Export:** `Accept: text/csv` gives all of them as one CSV, without `limit` and `cursor`, as it does of the payments.
 func (c *Client) ListRefunds(ctx context.Context, id PaymentID, params *ListRefundsParams) (*Answer[RefundList], error) {
 	return call[RefundList](ctx, c, requestListRefunds(id, params))
 }
@@ -2985,7 +2952,8 @@ func requestListStock(params *ListStockParams) request {
 
 // ListStock: Read the stock.
 //
-// A merchant reads its own; an operator reads all, or one merchant's.
+// A merchant reads its own; an operator reads all, or one merchant's. **Export:** `Accept: text/csv` gives all of it as one CSV, without
+// `limit` and `cursor`, as it does of the payments.
 func (c *Client) ListStock(ctx context.Context, params *ListStockParams) (*Answer[StockList], error) {
 	return call[StockList](ctx, c, requestListStock(params))
 }
