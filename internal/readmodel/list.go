@@ -87,7 +87,7 @@ func (s *statement) list(scope access.Scope, f Filter, limit int) string {
 	most := " LIMIT " + s.arg(limit)
 	end = s.conditions(f) + end
 	branch := func(merchant, status string) string {
-		return selectPayment + "WHERE " + merchant + status + end + " ORDER BY " + order + most
+		return "WHERE " + merchant + status + end + " ORDER BY " + order + most
 	}
 	statuses := []string{""}
 	if len(f.Statuses) > 0 {
@@ -100,19 +100,26 @@ func (s *statement) list(scope access.Scope, f Filter, limit int) string {
 	if all {
 		merchant = "v.merchant_id = m.id"
 	}
-	if !all && len(statuses) == 1 {
-		return branch(merchant, statuses[0])
+	columns := selectPayment
+	switch {
+	case all && f.Sort.ByAmount:
+		columns = "SELECT v.merchant_id, v.payment_id, v.amount FROM payment_view v "
+	case all:
+		columns = "SELECT v.merchant_id, v.payment_id FROM payment_view v "
+	case len(statuses) == 1:
+		return columns + branch(merchant, statuses[0])
 	}
 	union := ""
 	for i, status := range statuses {
 		if i > 0 {
 			union += " UNION ALL "
 		}
-		union += "(" + branch(merchant, status) + ")"
+		union += "(" + columns + branch(merchant, status) + ")"
 	}
 	if all {
-		union = everyMerchant + "SELECT l.* FROM m CROSS JOIN LATERAL (" + union + ") l WHERE m.id IS NOT NULL"
-		return union + " ORDER BY " + merged + most
+		// A page of keys from each merchant's index, and then the payments of one page.
+		return everyMerchant + "SELECT l.* FROM (SELECT k.* FROM m CROSS JOIN LATERAL (" + union + ") k WHERE m.id IS NOT NULL ORDER BY " + merged + most +
+			") k CROSS JOIN LATERAL (" + selectPayment + "WHERE v.merchant_id = k.merchant_id AND v.payment_id = k.payment_id OFFSET 0) l ORDER BY " + merged
 	}
 	return "SELECT * FROM (" + union + ") l ORDER BY " + merged + most
 }
