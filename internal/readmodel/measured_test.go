@@ -97,7 +97,7 @@ func TestQueriesMeasured(t *testing.T) {
 			t.Fatal(err)
 		}
 		names = append(names, strconv.Itoa(int(n)))
-		samples[i] = sample(t, pool, 1000)
+		samples[i] = sample(t, pool, 3000)
 	}
 	t.Logf("payments: %s; p50 and p99 in milliseconds", strings.Join(names, " and "))
 	for _, a := range slices.Concat(questions(), joinedQuestions()) {
@@ -128,7 +128,7 @@ func took(t *testing.T, pool *pgxpool.Pool, a asked, payments []Payment) (half, 
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatalf("%s: %v", a.name, err)
 		}
-		if i >= len(payments)/2 || time.Since(begun) > 30*time.Second { // what is slow needs no thousand
+		if i >= len(payments)/2 || time.Since(begun) > 30*time.Second { // what is slow needs no thousands
 			all = append(all, time.Since(since))
 		}
 		if time.Since(begun) > time.Minute {

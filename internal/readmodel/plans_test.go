@@ -84,7 +84,7 @@ func seeded(tb testing.TB, payments int) *pgxpool.Pool {
 func sample(tb testing.TB, pool *pgxpool.Pool, n int) []Payment {
 	tb.Helper()
 	rows, err := pool.Query(tb.Context(), selectPayment+`JOIN (
-		SELECT payment_id FROM payment_view TABLESAMPLE SYSTEM (1) ORDER BY random() LIMIT $1) s USING (payment_id)`, n)
+		SELECT payment_id FROM payment_view TABLESAMPLE SYSTEM (5) ORDER BY random() LIMIT $1) s USING (payment_id)`, n)
 	if err != nil {
 		tb.Fatal(err)
 	}
