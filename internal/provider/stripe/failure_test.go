@@ -112,6 +112,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		"generic decline":       {auth, 402, errorBody(card, "card_declined", `,"decline_code":"generic_decline"`), rejected, "card_declined", false},
 		"insufficient funds":    {auth, 402, errorBody(card, "card_declined", `,"decline_code":"insufficient_funds"`), rejected, "insufficient_funds", false},
 		"stolen card":           {auth, 402, errorBody(card, "card_declined", `,"decline_code":"stolen_card"`), rejected, "card_declined", false},
+		"a decline of no code":  {auth, 402, errorBody(card, "", ""), rejected, "card_declined", false},
 		"suspected fraud":       {auth, 402, errorBody(card, "card_declined", `,"decline_code":"fraudulent"`), rejected, "card_declined", false},
 		"expired card":          {auth, 402, errorBody(card, "expired_card", ""), rejected, "expired_card", false},
 		"authentication":        {auth, 402, errorBody(card, "authentication_required", ""), rejected, "authentication_required", false},

@@ -1,6 +1,7 @@
 package stripe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -117,18 +118,19 @@ func declined(id string, e *stripe.Error) provider.Result {
 }
 
 // declineCode tells of lost and stolen cards and suspected fraud no more than
-// that the card was declined, as https://docs.stripe.com/declines/codes asks for.
+// that the card was declined, as https://docs.stripe.com/declines/codes asks for. So
+// does a decline that names no code.
 func declineCode(e *stripe.Error) string {
-	if e.Code != stripe.ErrorCodeCardDeclined {
-		return provider.Printable(string(e.Code), 64)
+	code := string(e.Code)
+	if e.Code == stripe.ErrorCodeCardDeclined {
+		code = string(e.DeclineCode)
 	}
-	switch e.DeclineCode {
-	case "", stripe.DeclineCodeGenericDecline, stripe.DeclineCodeFraudulent, stripe.DeclineCodeLostCard,
+	switch e.DeclineCode { //nolint:exhaustive // the others may be told
+	case stripe.DeclineCodeGenericDecline, stripe.DeclineCodeFraudulent, stripe.DeclineCodeLostCard,
 		stripe.DeclineCodeStolenCard, stripe.DeclineCodeMerchantBlacklist:
-		return string(stripe.ErrorCodeCardDeclined)
-	default:
-		return provider.Printable(string(e.DeclineCode), 64)
+		code = ""
 	}
+	return cmp.Or(provider.Printable(code, 64), string(stripe.ErrorCodeCardDeclined))
 }
 
 // cause keeps Stripe's own words short; stripe.Error prints a whole document.
