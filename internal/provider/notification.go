@@ -19,10 +19,11 @@ var ErrNotification = errors.New("the notification cannot be read")
 // something may have happened: what did is for Lookup to say.
 type Notification struct {
 	Provider    string
-	ID          string // the provider's, the same on every delivery
-	Type        string // the provider's word for what happened
-	Reference   string // ours, pay_…; empty if it is about none of ours
-	Key         string // of the operation, where the provider tells it
+	ID          string    // the provider's, the same on every delivery
+	Made        time.Time // the same on every delivery; zero where the id tells it, or nothing does
+	Type        string    // the provider's word for what happened
+	Reference   string    // ours, pay_…; empty if it is about none of ours
+	Key         string    // of the operation, where the provider tells it
 	Operation   OperationType
 	OperationID string // the provider's, where it tells it
 	Declined    bool   // the provider says that nothing was done: no reason to look for what was

@@ -67,7 +67,7 @@ func (r *Receiver) Receive(ctx context.Context, name string, h http.Header, body
 	}
 	var fresh bool
 	err = postgres.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
-		if fresh, err = inbox.Once(ctx, tx, "provider."+name, n.ID); err != nil || !fresh {
+		if fresh, err = inbox.Once(ctx, tx, "provider."+name, n.ID, n.Made); err != nil || !fresh {
 			return err
 		}
 		return r.handle(ctx, tx, n)

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
+	"payments/internal/provider/stripe"
 	"payments/internal/provider/webhook"
 )
 
@@ -30,11 +33,14 @@ func TestMain(m *testing.M) { devtest.Main(m, devtest.WithMigrations(postgres.Mi
 const secret = "whsec_of-the-test"
 
 func notification(id string) (http.Header, []byte) {
-	body := fmt.Sprintf(`{"id":%q,"type":"operation.succeeded","data":{"reference":"pay_1"}}`, id)
+	return signed("Provider-Signature", fmt.Sprintf(`{"id":%q,"type":"operation.succeeded","data":{"reference":"pay_1"}}`, id))
+}
+
+func signed(header, body string) (http.Header, []byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	t := time.Now().Unix()
 	fmt.Fprintf(mac, "%d.%s", t, body)
-	return http.Header{"Provider-Signature": {fmt.Sprintf("t=%d,v1=%s", t, hex.EncodeToString(mac.Sum(nil)))}}, []byte(body)
+	return http.Header{header: {fmt.Sprintf("t=%d,v1=%s", t, hex.EncodeToString(mac.Sum(nil)))}}, []byte(body)
 }
 
 // newReceiver makes each notification a row of a table, and then may fail.
@@ -104,6 +110,49 @@ payments_provider_notifications_total{provider="simulator",result="unreadable"} 
 payments_provider_notifications_total{provider="simulator",result="unsigned"} 0
 `)); err != nil {
 		t.Error(err)
+	}
+}
+
+// An id of Stripe's tells no day. Were it kept for good, the table would grow for good.
+func TestAnEventOfStripesIsKeptByItsDay(t *testing.T) {
+	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	reader, err := stripe.Webhooks([]string{secret}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	r, err := webhook.NewReceiver(pool, func(context.Context, pgx.Tx, provider.Notification) error { count++; return nil }, prometheus.NewRegistry(), reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := time.Date(2026, 11, 29, 23, 59, 59, 0, time.UTC)
+	for _, body := range []string{
+		fmt.Sprintf(`{"id":"evt_1","created":%d,"type":"charge.succeeded"}`, made.Unix()),
+		fmt.Sprintf(`{"id":"evt_1","created":%d,"type":"charge.succeeded"}`, made.Unix()),
+		`{"id":"evt_2","type":"charge.succeeded"}`,
+		fmt.Sprintf(`{"id":"evt_3","created":%d,"type":"charge.succeeded"}`, int64(math.MaxInt64)),
+		`{"id":"evt_4","created":-1,"type":"charge.succeeded"}`,
+	} {
+		h, b := signed("Stripe-Signature", body)
+		if err := r.Receive(t.Context(), "stripe", h, b); err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+	}
+	rows, err := pool.Query(t.Context(), `SELECT message_id || ' ' || to_char(made_on, 'YYYY-MM-DD') FROM inbox_messages ORDER BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const never = " 0001-01-01"
+	if want := []string{"evt_1 2026-11-29", "evt_2" + never, "evt_3" + never, "evt_4" + never}; count != 4 || !slices.Equal(kept, want) {
+		t.Errorf("%d effects, kept %q, want %q", count, kept, want)
 	}
 }
 
