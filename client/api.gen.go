@@ -1980,7 +1980,7 @@ type CreatePaymentParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there.
+	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 
@@ -2003,14 +2003,14 @@ type GetPaymentParamsExpand string
 // CancelPaymentParams defines parameters for CancelPayment.
 type CancelPaymentParams struct {
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there.
+	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 
 // CapturePaymentParams defines parameters for CapturePayment.
 type CapturePaymentParams struct {
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there.
+	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 

@@ -20,6 +20,7 @@ type metrics struct {
 	seconds    *prometheus.HistogramVec
 	limited    *prometheus.CounterVec
 	deprecated *prometheus.CounterVec
+	unwaited   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (metrics, error) {
@@ -37,8 +38,11 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		deprecated: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_http_deprecated_requests_total", Help: "Requests that were answered with Deprecation, by version of the API, method, and pattern of the route.",
 		}, []string{"version", "method", "route"}),
+		unwaited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_http_waits_refused_total", Help: "Answers without the wait that was preferred, by whose bound was reached: key or process.",
+		}, []string{"bound"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited, m.deprecated} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited, m.deprecated, m.unwaited} {
 		if err := reg.Register(c); err != nil {
 			return metrics{}, fmt.Errorf("register metric: %w", err)
 		}

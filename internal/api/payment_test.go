@@ -1,14 +1,19 @@
 package api
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"payments/internal/access"
 	"payments/internal/idempotency"
 	"payments/internal/payment"
+	"payments/internal/readmodel"
 )
 
 func key(value string) []string { return []string{"Idempotency-Key", value} }
@@ -195,6 +200,59 @@ func TestPreferWait(t *testing.T) {
 	}
 	if a := <-second; a.status != 200 || a.at(t, "status") != "failed" || a.header.Get("Idempotent-Replayed") != "" {
 		t.Errorf("held first call: %d %s", a.status, a.body)
+	}
+}
+
+// held are payments whose outcome does not come; it tells who waits for it, and lets go.
+type held struct {
+	Payments
+	waiting chan string
+	release chan bool
+}
+
+func (h held) WaitFor(_ context.Context, _ access.Scope, id string, _ func(payment.Status) bool) (readmodel.Payment, bool, error) {
+	h.waiting <- id
+	<-h.release
+	return readmodel.Payment{}, false, nil
+}
+
+// A preference may be left aside (RFC 7240): what waits is bounded, and nobody is refused for it.
+func TestAWaitTooManyIsNotGranted(t *testing.T) {
+	w := newWorld(t)
+	h := held{w.api.Payments, make(chan string), make(chan bool)}
+	registry := prometheus.NewRegistry()
+	w.api.Payments, w.api.WaitsOfKey, w.api.Registerer = h, 1, registry
+	w.server = w.serve(w.api)
+	post := func(key, name string) answer {
+		return w.post(key, strings.ReplaceAll(good, "A-1001", name), "Idempotency-Key", name, "Prefer", "wait=30")
+	}
+	answers := make(chan answer)
+	waits := func(key, name string) {
+		go func() { answers <- post(key, name) }()
+		<-h.waiting
+	}
+	granted := func() {
+		t.Helper()
+		h.release <- true
+		if a := <-answers; a.status != 202 || a.header.Get("Preference-Applied") != "wait=30" {
+			t.Errorf("granted: %d %v %s", a.status, a.header, a.body)
+		}
+	}
+	waits(w.merchant, "A-1")
+	if a := post(w.merchant, "A-2"); a.status != 202 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "processing" {
+		t.Errorf("one too many of a key: %d %v %s", a.status, a.header, a.body)
+	}
+	waits(w.other, "A-1")
+	granted()
+	granted()
+	waits(w.merchant, "A-3")
+	granted()
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP payments_http_waits_refused_total Answers without the wait that was preferred, by whose bound was reached: key or process.
+# TYPE payments_http_waits_refused_total counter
+payments_http_waits_refused_total{bound="key"} 1
+`), "payments_http_waits_refused_total"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -130,7 +131,10 @@ type Config struct {
 	RateLimits       RateLimits        // the zero value: none
 	Tracer           trace.Tracer
 	Log              *slog.Logger
-	Registerer       prometheus.Registerer
+	// Waits of this process for outcomes at once (Prefer: wait), and of one API key in it.
+	// Default 1000 and 200.
+	Waits, WaitsOfKey int
+	Registerer        prometheus.Registerer
 }
 
 type server struct {
@@ -138,6 +142,7 @@ type server struct {
 	metrics      metrics
 	limits       limits
 	deprecations []deprecations // by the number of the version
+	waits        places
 }
 
 // New makes the handler of the public address.
@@ -159,7 +164,10 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{c, m, l, d}
+	if c.Waits < 0 || c.WaitsOfKey < 0 {
+		return nil, errors.New("api: no number of waits can be negative")
+	}
+	s := &server{c, m, l, d, places{most: cmp.Or(c.Waits, 1000), mostOfKey: cmp.Or(c.WaitsOfKey, 200)}}
 	if err := check(s.routes()); err != nil {
 		return nil, err
 	}

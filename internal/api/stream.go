@@ -60,9 +60,10 @@ type Streams struct {
 	ended   *prometheus.CounterVec
 	refused *prometheus.CounterVec
 
+	places places
+
 	mu       sync.Mutex
 	open     map[*stream]bool
-	ofKey    map[string]int
 	draining bool
 
 	// Of Turn alone.
@@ -88,7 +89,7 @@ func NewStreams(c StreamsConfig) (*Streams, error) {
 	c.Most, c.MostOfKey = cmp.Or(c.Most, 1000), cmp.Or(c.MostOfKey, 20)
 	c.Heartbeat, c.WriteTimeout = cmp.Or(c.Heartbeat, 15*time.Second), cmp.Or(c.WriteTimeout, 10*time.Second)
 	s := &Streams{
-		StreamsConfig: c, open: map[*stream]bool{}, ofKey: map[string]int{}, pause: firstLook,
+		StreamsConfig: c, places: places{most: c.Most, mostOfKey: c.MostOfKey}, open: map[*stream]bool{}, pause: firstLook,
 		opened: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_http_streams_open", Help: "Event streams that are open, by pattern of the route.",
 		}, []string{"route"}),
@@ -113,20 +114,22 @@ func NewStreams(c StreamsConfig) (*Streams, error) {
 func (s *Streams) begin(ctx context.Context, keyID, route string) (_ context.Context, end func(error), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.draining:
+	if s.draining {
 		return nil, nil, errUnavailable
-	case s.ofKey[keyID] >= s.MostOfKey:
-		s.refused.WithLabelValues("key").Inc()
+	}
+	giveBack, bound := s.places.take(keyID)
+	if bound != "" {
+		s.refused.WithLabelValues(bound).Inc()
+	}
+	switch bound {
+	case boundKey:
 		return nil, nil, payment.Errorf(codeTooManyStreams, "This API key has as many event streams open as it may have. Close one, or follow the merchant's feed.")
-	case len(s.open) >= s.Most:
-		s.refused.WithLabelValues("process").Inc()
+	case boundProcess:
 		return nil, nil, errUnavailable
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	st := &stream{keyID, cancel}
 	s.open[st] = true
-	s.ofKey[keyID]++
 	s.opened.WithLabelValues(route).Inc()
 	return ctx, func(err error) {
 		cause := context.Cause(ctx)
@@ -134,9 +137,7 @@ func (s *Streams) begin(ctx context.Context, keyID, route string) (_ context.Con
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.open, st)
-		if s.ofKey[keyID]--; s.ofKey[keyID] == 0 {
-			delete(s.ofKey, keyID)
-		}
+		giveBack()
 		s.opened.WithLabelValues(route).Dec()
 		s.ended.WithLabelValues(why(cause, err)).Inc()
 	}, nil
@@ -178,7 +179,7 @@ func (s *Streams) drained() error {
 // Turn looks for events and at the streams' keys, each when it is time to, and at
 // nothing while no stream is open.
 func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
-	now, keys := s.Now(), s.keyIDs()
+	now, keys := s.Now(), s.places.keys()
 	if len(keys) == 0 {
 		s.checked = now
 		return false, nil
@@ -201,16 +202,6 @@ func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
 		s.nextLook = now
 	}
 	return more, errors.Join(err, lookErr)
-}
-
-func (s *Streams) keyIDs() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := make([]string, 0, len(s.ofKey))
-	for id := range s.ofKey {
-		ids = append(ids, id)
-	}
-	return ids
 }
 
 // checkKeys ends the streams of keys that are no longer live.

@@ -34,6 +34,8 @@ type Config struct {
 	StrangerBurst      int
 	Streams            int           // event streams open at once
 	StreamsPerKey      int           // of them, of one API key
+	Waits              int           // requests that wait for an outcome at once
+	WaitsPerKey        int           // of them, of one API key
 	FeedKeep           time.Duration // how long a merchant's feed can be resumed
 	DatabaseURL        string
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
@@ -86,6 +88,8 @@ func Load(lookup Lookup) (Config, error) {
 		StrangerBurst:        r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
 		Streams:              r.integer("PAYMENTS_STREAMS", 1000, 1, 100_000),
 		StreamsPerKey:        r.integer("PAYMENTS_STREAMS_PER_KEY", 20, 1, 100_000),
+		Waits:                r.integer("PAYMENTS_WAITS", 1000, 1, 100_000),
+		WaitsPerKey:          r.integer("PAYMENTS_WAITS_PER_KEY", 200, 1, 100_000),
 		FeedKeep:             r.duration("PAYMENTS_FEED_KEEP", 7*24*time.Hour, time.Hour, 10*365*24*time.Hour),
 		DatabaseURL:          r.databaseURL("PAYMENTS_DATABASE_URL", required),
 		MigrateDatabaseURL:   r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),

@@ -56,7 +56,7 @@ func TestDefaults(t *testing.T) {
 		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
-		Streams: 1000, StreamsPerKey: 20, FeedKeep: 168 * time.Hour,
+		Streams: 1000, StreamsPerKey: 20, Waits: 1000, WaitsPerKey: 200, FeedKeep: 168 * time.Hour,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Traces: Traces{Ratio: 1}, Log: Log{slog.LevelInfo, "json"},
 	}
@@ -71,7 +71,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
 		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.", "PAYMENTS_KAFKA_FENCING": "on",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
-		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_KEY": "6", "PAYMENTS_FEED_KEEP": "2h",
+		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_KEY": "6", "PAYMENTS_WAITS": "8", "PAYMENTS_WAITS_PER_KEY": "9", "PAYMENTS_FEED_KEEP": "2h",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
 		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_TRACES_ENDPOINT": "http://c:4318/v1/traces", "PAYMENTS_TRACES_RATIO": "0.25", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
@@ -87,7 +87,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || !c.Kafka.Fencing || c.SagaConcurrency != 1 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
-		c.Streams != 5 || c.StreamsPerKey != 6 || c.FeedKeep != 2*time.Hour ||
+		c.Streams != 5 || c.StreamsPerKey != 6 || c.Waits != 8 || c.WaitsPerKey != 9 || c.FeedKeep != 2*time.Hour ||
 		c.RateLimit != 0 || c.RateBurst != 1 || c.StrangerLimit != 3 || c.StrangerBurst != 4 ||
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
