@@ -108,23 +108,24 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 
 // outcome waits, as long as was preferred, until the payment's status is what is
 // waited for. What was asked is committed by now: whatever goes wrong here, the
-// answer without an outcome is still true. So is one that does not wait because too
-// many do already, which a preference allows (RFC 7240, section 2): each of them reads
-// four times a second.
+// answer without an outcome is still true. So is one that does not wait, but looks
+// once, because too many wait already, which a preference allows (RFC 7240, section
+// 2): each of them reads four times a second.
 func (s *server) outcome(ctx context.Context, c *call, paymentID string, done func(payment.Status) bool) (paymentResource, bool) {
 	if c.wait == 0 {
 		return paymentResource{}, false
 	}
-	giveBack, bound := s.waits.take(c.principal.KeyID)
-	if bound != "" {
+	wait := c.wait
+	if giveBack, bound := s.waits.take(c.principal.KeyID); bound != "" {
 		s.metrics.unwaited.WithLabelValues(bound).Inc()
-		return paymentResource{}, false
+		wait = 0
+	} else {
+		defer giveBack()
+		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
 	}
-	defer giveBack()
-	c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
 	waiting, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, done)
+	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, wait, done)
 	if err == nil && settled {
 		var r paymentResource
 		if r, err = s.viewResource(c, p); err == nil {

@@ -210,7 +210,10 @@ type held struct {
 	release chan bool
 }
 
-func (h held) WaitFor(_ context.Context, _ access.Scope, id string, _ func(payment.Status) bool) (readmodel.Payment, bool, error) {
+func (h held) WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (readmodel.Payment, bool, error) {
+	if wait == 0 {
+		return h.Payments.WaitFor(ctx, scope, id, 0, done)
+	}
 	h.waiting <- id
 	<-h.release
 	return readmodel.Payment{}, false, nil
@@ -242,6 +245,11 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	if a := post(w.merchant, "A-2"); a.status != 202 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "processing" {
 		t.Errorf("one too many of a key: %d %v %s", a.status, a.header, a.body)
 	}
+	settled := w.post(w.merchant, strings.ReplaceAll(good, "A-1001", "A-4"), key("A-4")...)
+	w.project(w.declined(settled))
+	if a := post(w.merchant, "A-4"); a.status != 200 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "failed" {
+		t.Errorf("one too many, whose outcome is there: %d %v %s", a.status, a.header, a.body)
+	}
 	waits(w.other, "A-1")
 	granted()
 	granted()
@@ -250,7 +258,7 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
 # HELP payments_http_waits_refused_total Answers without the wait that was preferred, by whose bound was reached: key or process.
 # TYPE payments_http_waits_refused_total counter
-payments_http_waits_refused_total{bound="key"} 1
+payments_http_waits_refused_total{bound="key"} 2
 `), "payments_http_waits_refused_total"); err != nil {
 		t.Error(err)
 	}

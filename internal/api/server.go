@@ -54,7 +54,7 @@ type Payments interface {
 	Get(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, error)
 	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
-	WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (readmodel.Payment, bool, error)
+	WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (readmodel.Payment, bool, error)
 	// Refunds are those behind an id, at most limit.
 	Refunds(ctx context.Context, scope access.Scope, paymentID, after string, limit int) ([]readmodel.Refund, error)
 	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)

@@ -93,7 +93,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 }
 
 func TestADeadReadModelDoesNotTakeAPaymentBack(t *testing.T) {
-	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler)}}
+	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler)}, waits: places{most: 1, mostOfKey: 1}}
 	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "pay_1", payment.Status.Settled); ok {
 		t.Error("an outcome out of nothing")
 	}
@@ -101,7 +101,7 @@ func TestADeadReadModelDoesNotTakeAPaymentBack(t *testing.T) {
 
 type failing struct{ Payments }
 
-func (failing) WaitFor(context.Context, access.Scope, string, func(payment.Status) bool) (readmodel.Payment, bool, error) {
+func (failing) WaitFor(context.Context, access.Scope, string, time.Duration, func(payment.Status) bool) (readmodel.Payment, bool, error) {
 	return readmodel.Payment{}, false, errors.New("gone")
 }
 

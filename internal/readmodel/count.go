@@ -29,16 +29,17 @@ const (
 // Count asks the planner first, and counts only what it takes for little; past
 // exactRows it stops counting.
 func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Count, error) {
-	var s statement
-	sql := s.matching(scope, f)
-	rows, cost, err := q.estimate(ctx, sql, s.args)
+	guess := statement{estimated: true}
+	rows, cost, err := q.estimate(ctx, guess.matching(scope, f), &guess)
 	if err != nil {
 		return Count{}, err
 	}
 	if rows > exactRows || cost > exactCost {
 		return Count{Value: int64(rows)}, nil
 	}
-	counted, err := postgres.QueryPlanned(ctx, q.pool, "SELECT count(*) FROM ("+sql+" LIMIT "+s.arg(exactRows+1)+") l", s.args...)
+	var s statement
+	sql := "SELECT count(*) FROM (" + s.matching(scope, f) + " LIMIT " + s.arg(exactRows+1) + ") l"
+	counted, err := postgres.QueryPlanned(ctx, q.pool, sql, s.args...)
 	if err != nil {
 		return Count{}, fmt.Errorf("count payments: %w", err)
 	}
@@ -49,8 +50,8 @@ func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Coun
 	return Count{Value: n, Exact: n <= exactRows}, nil
 }
 
-func (q *Queries) estimate(ctx context.Context, sql string, args []any) (rows, cost float64, err error) {
-	explained, err := postgres.QueryPlanned(ctx, q.pool, "EXPLAIN (FORMAT JSON) "+sql, args...)
+func (q *Queries) estimate(ctx context.Context, sql string, s *statement) (rows, cost float64, err error) {
+	explained, err := postgres.QueryPlanned(ctx, q.pool, "EXPLAIN (FORMAT JSON) "+sql, s.args...)
 	if err != nil {
 		return 0, 0, fmt.Errorf("estimate payments: %w", err)
 	}

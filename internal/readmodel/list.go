@@ -52,7 +52,11 @@ func (q *Queries) List(ctx context.Context, scope access.Scope, f Filter) (Page,
 }
 
 // statement collects arguments. Its text is the code's own.
-type statement struct{ args []any }
+type statement struct {
+	args []any
+	// estimated: it is not to be run, and the planner is to guess its rows.
+	estimated bool
+}
 
 func (s *statement) arg(v any) string {
 	s.args = append(s.args, v)
@@ -181,20 +185,32 @@ func (s *statement) conditions(f Filter) (sql string) {
 	and("amount = ", exact && f.AmountMin > 0, f.AmountMin)
 	and("amount >= ", !exact && f.AmountMin > 0, f.AmountMin)
 	and("amount <= ", !exact && f.AmountMax > 0, f.AmountMax)
-	span := ""
+	return sql + s.span(f)
+}
+
+// span of time, as one of ids, and of created_at within that.
+func (s *statement) span(f Filter) (sql string) {
+	slack, exact := idSlack, ""
+	if s.estimated {
+		slack = 0
+	}
 	if !f.CreatedFrom.IsZero() {
-		and("payment_id >= ", true, idAt(f.CreatedFrom.Add(-idSlack)))
-		span = " AND v.created_at >= " + s.arg(f.CreatedFrom)
+		sql += " AND v.payment_id >= " + s.arg(idAt(f.CreatedFrom.Add(-slack)))
+		exact += " AND v.created_at >= " + s.arg(f.CreatedFrom)
 	}
 	if !f.CreatedTo.IsZero() {
-		and("payment_id < ", true, idAt(f.CreatedTo.Add(idSlack)))
-		span += " AND v.created_at < " + s.arg(f.CreatedTo)
+		sql += " AND v.payment_id < " + s.arg(idAt(f.CreatedTo.Add(slack)))
+		exact += " AND v.created_at < " + s.arg(f.CreatedTo)
 	}
-	if span != "" {
+	switch {
+	case exact == "":
+	case f.Sort.ByAmount && !s.estimated:
+		sql += exact
+	default:
 		// The planner does not know that the ids say it already, and would take it for a
 		// fraction of theirs: so few that all can be read and sorted. An expression that is
 		// not null it takes for nearly all (DEFAULT_NOT_UNK_SEL, selfuncs.h).
-		sql += " AND CASE WHEN true" + span + " THEN 1 END IS NOT NULL"
+		sql += " AND CASE WHEN true" + exact + " THEN 1 END IS NOT NULL"
 	}
 	return sql
 }

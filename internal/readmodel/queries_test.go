@@ -137,13 +137,13 @@ func TestWaitForGivesTheOutcomeOrWhatIsKnown(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	p, settled, err := w.queries.WaitFor(short(), scope, o.ids.PaymentID, payment.Status.Settled)
+	p, settled, err := w.queries.WaitFor(short(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
 	if settled || err != nil || p.ID != "" {
 		t.Errorf("not projected: %+v, %t, %v", p, settled, err)
 	}
 	events := o.succeeded()
 	w.apply(events[:2]...)
-	p, settled, err = w.queries.WaitFor(short(), scope, o.ids.PaymentID, payment.Status.Settled)
+	p, settled, err = w.queries.WaitFor(short(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
 	if settled || err != nil || p.Sequence != 2 {
 		t.Errorf("processing: %+v, %t, %v", p, settled, err)
 	}
@@ -154,7 +154,7 @@ func TestWaitForGivesTheOutcomeOrWhatIsKnown(t *testing.T) {
 			rest = rest[1:]
 		}
 	})
-	p, settled, err = q.WaitFor(t.Context(), scope, o.ids.PaymentID, payment.Status.Settled)
+	p, settled, err = q.WaitFor(t.Context(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
 	if !settled || err != nil || p.Status != payment.StatusSucceeded {
 		t.Errorf("succeeded: %+v, %t, %v", p, settled, err)
 	}
@@ -172,7 +172,7 @@ func TestADatabaseThatIsAwayIsNotANotFound(t *testing.T) {
 	if _, err := q.Get(t.Context(), operator(t), id); !postgres.Unavailable(err) {
 		t.Errorf("Get = %v", err)
 	}
-	if _, _, err := q.WaitFor(t.Context(), operator(t), id, payment.Status.Settled); !postgres.Unavailable(err) {
+	if _, _, err := q.WaitFor(t.Context(), operator(t), id, maxWait, payment.Status.Settled); !postgres.Unavailable(err) {
 		t.Errorf("WaitSettled = %v", err)
 	}
 }

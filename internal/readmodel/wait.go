@@ -39,10 +39,11 @@ func (q *Queries) Get(ctx context.Context, scope access.Scope, id string) (Payme
 }
 
 // WaitFor waits until the payment's status is what is waited for, until ctx ends,
-// or thirty seconds. If it is not by then it answers false and what is known: the
-// row, or a zero Payment when none is projected yet.
-func (q *Queries) WaitFor(ctx context.Context, scope access.Scope, id string, done func(payment.Status) bool) (Payment, bool, error) {
-	p, found, err := q.poll(ctx, scope, id, maxWait, func(p Payment) bool { return done(p.Status) })
+// or the time is over, of which thirty seconds count at most; without any it looks
+// once. If it is not by then it answers false and what is known: the row, or a zero
+// Payment when none is projected yet.
+func (q *Queries) WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (Payment, bool, error) {
+	p, found, err := q.poll(ctx, scope, id, min(wait, maxWait), func(p Payment) bool { return done(p.Status) })
 	if err != nil && ctx.Err() == nil {
 		return Payment{}, false, err
 	}

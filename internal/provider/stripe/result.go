@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/stripe/stripe-go/v85"
@@ -117,17 +118,19 @@ func declined(id string, e *stripe.Error) provider.Result {
 	return rejected(id, declineCode(e), provider.Printable(e.Msg, 256))
 }
 
+var untold = []stripe.DeclineCode{
+	stripe.DeclineCodeFraudulent, stripe.DeclineCodeLostCard, stripe.DeclineCodeStolenCard, stripe.DeclineCodeMerchantBlacklist,
+}
+
 // declineCode tells of lost and stolen cards and suspected fraud no more than
 // that the card was declined, as https://docs.stripe.com/declines/codes asks for. So
 // does a decline that names no code.
 func declineCode(e *stripe.Error) string {
 	code := string(e.Code)
-	if e.Code == stripe.ErrorCodeCardDeclined {
+	if code == "" || e.Code == stripe.ErrorCodeCardDeclined {
 		code = string(e.DeclineCode)
 	}
-	switch e.DeclineCode { //nolint:exhaustive // the others may be told
-	case stripe.DeclineCodeGenericDecline, stripe.DeclineCodeFraudulent, stripe.DeclineCodeLostCard,
-		stripe.DeclineCodeStolenCard, stripe.DeclineCodeMerchantBlacklist:
+	if code == string(stripe.DeclineCodeGenericDecline) || slices.Contains(untold, e.DeclineCode) {
 		code = ""
 	}
 	return cmp.Or(provider.Printable(code, 64), string(stripe.ErrorCodeCardDeclined))

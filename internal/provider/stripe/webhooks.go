@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"payments/internal/provider"
@@ -16,11 +17,29 @@ func Webhooks(secrets []string, now func() time.Time) (*provider.Webhooks, error
 // latest is 3000-01-01: no time of an event, and one that a date can hold.
 const latest = 32_503_680_000
 
+// made is zero for what is neither a Unix time in seconds nor RFC 3339, as in the
+// events of API v2: no event is refused for it.
+func made(created json.RawMessage) time.Time {
+	var text string
+	if json.Unmarshal(created, &text) == nil {
+		t, err := time.Parse(time.RFC3339, text)
+		if err != nil || t.Unix() <= 0 || t.Unix() >= latest {
+			return time.Time{}
+		}
+		return t
+	}
+	seconds, err := strconv.ParseInt(string(created), 10, 64)
+	if err != nil || seconds <= 0 || seconds >= latest {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}
+
 func parseEvent(body []byte) (provider.Notification, error) {
 	var e struct {
-		ID      string `json:"id"`
-		Type    string `json:"type"`
-		Created int64  `json:"created"` // in seconds
+		ID      string          `json:"id"`
+		Type    string          `json:"type"`
+		Created json.RawMessage `json:"created"`
 		Data    struct {
 			Object struct {
 				ID       string            `json:"id"`
@@ -36,9 +55,7 @@ func parseEvent(body []byte) (provider.Notification, error) {
 		ID: e.ID, Type: provider.Printable(e.Type, 64), Reference: m[metaReference], Key: m[metaKey],
 		Operation: provider.OperationType(m[metaType]), OperationID: e.Data.Object.ID,
 	}
-	if e.Created > 0 && e.Created < latest {
-		n.Made = time.Unix(e.Created, 0)
-	}
+	n.Made = made(e.Created)
 	// A PaymentIntent's metadata name its authorization; its state tells what was done to it.
 	switch e.Type {
 	case "payment_intent.succeeded":

@@ -136,6 +136,10 @@ func TestAnEventOfStripesIsKeptByItsDay(t *testing.T) {
 		`{"id":"evt_2","type":"charge.succeeded"}`,
 		fmt.Sprintf(`{"id":"evt_3","created":%d,"type":"charge.succeeded"}`, int64(math.MaxInt64)),
 		`{"id":"evt_4","created":-1,"type":"charge.succeeded"}`,
+		`{"id":"evt_5","created":"2026-11-29T23:59:59.123-01:00","type":"v2.core.account.updated"}`,
+		`{"id":"evt_6","created":"soon","type":"charge.succeeded"}`,
+		`{"id":"evt_7","created":{},"type":"charge.succeeded"}`,
+		`{"id":"evt_8","created":null,"type":"charge.succeeded"}`,
 	} {
 		h, b := signed("Stripe-Signature", body)
 		if err := r.Receive(t.Context(), "stripe", h, b); err != nil {
@@ -151,7 +155,7 @@ func TestAnEventOfStripesIsKeptByItsDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	const never = " 0001-01-01"
-	if want := []string{"evt_1 2026-11-29", "evt_2" + never, "evt_3" + never, "evt_4" + never}; count != 4 || !slices.Equal(kept, want) {
+	if want := []string{"evt_1 2026-11-29", "evt_2" + never, "evt_3" + never, "evt_4" + never, "evt_5 2026-11-30", "evt_6" + never, "evt_7" + never, "evt_8" + never}; count != 8 || !slices.Equal(kept, want) {
 		t.Errorf("%d effects, kept %q, want %q", count, kept, want)
 	}
 }

@@ -89,7 +89,8 @@ func Run(t *testing.T, e Experiment) {
 // measured is t for each of the three that a round measures.
 type measured struct{ control, subject, same float64 }
 
-// own is what the subject shows and the same guesses do not, of variance 1 again.
+// own is what the subject shows and the same guesses do not, scaled so that chance
+// makes as much of it as of either: a leak has to be √2 times as clear in one round.
 func (m measured) own() float64 { return (m.subject - m.same) / math.Sqrt2 }
 
 // evidence is what rounds say together: the sum of n values of variance 1, over its
