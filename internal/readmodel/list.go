@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -113,13 +114,11 @@ func (s *statement) list(scope access.Scope, f Filter, limit int) string {
 	case len(statuses) == 1:
 		return columns + branch(merchant, statuses[0])
 	}
-	union := ""
+	walks := make([]string, len(statuses))
 	for i, status := range statuses {
-		if i > 0 {
-			union += " UNION ALL "
-		}
-		union += "(" + columns + branch(merchant, status) + ")"
+		walks[i] = "(" + columns + branch(merchant, status) + ")"
 	}
+	union := strings.Join(walks, " UNION ALL ")
 	if all {
 		// A page of keys from each merchant's index, and then the payments of one page.
 		return everyMerchant + "SELECT l.* FROM (SELECT k.* FROM m CROSS JOIN LATERAL (" + union + ") k WHERE m.id IS NOT NULL ORDER BY " + merged + most +
