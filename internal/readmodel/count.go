@@ -29,8 +29,7 @@ const (
 // Count asks the planner first, and counts only what it takes for little; past
 // exactRows it stops counting.
 func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Count, error) {
-	guess := statement{estimated: true}
-	rows, cost, err := q.estimate(ctx, guess.matching(scope, f), &guess)
+	rows, cost, err := q.estimate(ctx, scope, f)
 	if err != nil {
 		return Count{}, err
 	}
@@ -50,7 +49,9 @@ func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Coun
 	return Count{Value: n, Exact: n <= exactRows}, nil
 }
 
-func (q *Queries) estimate(ctx context.Context, sql string, s *statement) (rows, cost float64, err error) {
+func (q *Queries) estimate(ctx context.Context, scope access.Scope, f Filter) (rows, cost float64, err error) {
+	s := statement{estimated: true}
+	sql := s.matching(scope, f)
 	explained, err := postgres.QueryPlanned(ctx, q.pool, "EXPLAIN (FORMAT JSON) "+sql, s.args...)
 	if err != nil {
 		return 0, 0, fmt.Errorf("estimate payments: %w", err)

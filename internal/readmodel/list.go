@@ -121,19 +121,25 @@ func (s *statement) list(scope access.Scope, f Filter, limit int) string {
 	union := strings.Join(walks, " UNION ALL ")
 	if all {
 		// A page of keys from each merchant's index, and then the payments of one page.
-		return everyMerchant + "SELECT l.* FROM (SELECT k.* FROM m CROSS JOIN LATERAL (" + union + ") k WHERE m.id IS NOT NULL ORDER BY " + merged + most +
-			") k CROSS JOIN LATERAL (" + selectPayment + "WHERE v.merchant_id = k.merchant_id AND v.payment_id = k.payment_id OFFSET 0) l ORDER BY " + merged
+		return "SELECT l.* FROM (" + ofEveryMerchant(union) + " ORDER BY " + merged + most + ") k" + paymentOfKey + " OFFSET 0) l ORDER BY " + merged
 	}
 	return "SELECT * FROM (" + union + ") l ORDER BY " + merged + most
 }
 
-// everyMerchant skips from merchant to merchant through the primary key.
-const everyMerchant = `
+// paymentOfKey is what is read of each row of k, by the primary key; OFFSET 0 behind
+// it keeps each lookup one.
+const paymentOfKey = " CROSS JOIN LATERAL (" + selectPayment + "WHERE v.merchant_id = k.merchant_id AND v.payment_id = k.payment_id"
+
+// ofEveryMerchant is the walk of each merchant m. It skips from merchant to merchant
+// through the primary key.
+func ofEveryMerchant(walk string) string {
+	return `
 	WITH RECURSIVE m (id) AS (
 		(SELECT merchant_id FROM payment_view ORDER BY merchant_id LIMIT 1)
 		UNION ALL
 		SELECT (SELECT v.merchant_id FROM payment_view v WHERE v.merchant_id > m.id ORDER BY v.merchant_id LIMIT 1) FROM m WHERE m.id IS NOT NULL)
-	`
+	SELECT w.* FROM m CROSS JOIN LATERAL (` + walk + `) w WHERE m.id IS NOT NULL`
+}
 
 // narrows counts the filters beside statuses and span.
 func (f Filter) narrows() (n int) {

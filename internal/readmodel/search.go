@@ -82,13 +82,12 @@ func (s *statement) hits(scope access.Scope, f Filter, most int) string {
 	}
 	merged := " ORDER BY term, payment_id DESC LIMIT " + s.arg(most)
 	if all {
-		return everyMerchant + "SELECT l.* FROM m CROSS JOIN LATERAL (" + union + ") l WHERE m.id IS NOT NULL" + merged
+		return ofEveryMerchant(union) + merged
 	}
 	return "SELECT * FROM (" + union + ") l" + merged
 }
 
-// hitPayments are those that the filters let through, by the primary key: OFFSET 0
-// keeps each lookup one.
+// hitPayments are those that the filters let through.
 func (q *Queries) hitPayments(ctx context.Context, f Filter, hits []hit) (map[string]Payment, error) {
 	if len(hits) == 0 {
 		return nil, nil
@@ -119,8 +118,7 @@ func (s *statement) named(f Filter, hits []hit) string {
 			merchants, ids = append(merchants, h.MerchantID), append(ids, h.PaymentID)
 		}
 	}
-	from := "SELECT l.* FROM unnest(" + s.arg(merchants) + "::text[], " + s.arg(ids) + "::text[]) AS h (merchant_id, payment_id) CROSS JOIN LATERAL (" +
-		selectPayment + "WHERE v.merchant_id = h.merchant_id AND v.payment_id = h.payment_id"
+	from := "SELECT l.* FROM unnest(" + s.arg(merchants) + "::text[], " + s.arg(ids) + "::text[]) AS k (merchant_id, payment_id)" + paymentOfKey
 	if len(f.Statuses) > 0 {
 		from += " AND v.status = ANY (" + s.arg(statusTexts(f.Statuses)) + "::text[])"
 	}

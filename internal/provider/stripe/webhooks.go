@@ -19,20 +19,17 @@ const latest = 32_503_680_000
 
 // made is zero for what is neither a Unix time in seconds nor RFC 3339, as in the
 // events of API v2: no event is refused for it.
-func made(created json.RawMessage) time.Time {
+func made(created json.RawMessage) (t time.Time) {
 	var text string
-	if json.Unmarshal(created, &text) == nil {
-		t, err := time.Parse(time.RFC3339, text)
-		if err != nil || t.Unix() <= 0 || t.Unix() >= latest {
-			return time.Time{}
-		}
-		return t
+	if seconds, err := strconv.ParseInt(string(created), 10, 64); err == nil {
+		t = time.Unix(seconds, 0)
+	} else if json.Unmarshal(created, &text) == nil {
+		t, _ = time.Parse(time.RFC3339, text) // zero, as what cannot be told
 	}
-	seconds, err := strconv.ParseInt(string(created), 10, 64)
-	if err != nil || seconds <= 0 || seconds >= latest {
+	if t.Unix() <= 0 || t.Unix() >= latest {
 		return time.Time{}
 	}
-	return time.Unix(seconds, 0)
+	return t
 }
 
 func parseEvent(body []byte) (provider.Notification, error) {
