@@ -214,8 +214,15 @@ func (h held) WaitFor(ctx context.Context, scope access.Scope, id string, wait t
 	if wait == 0 {
 		return h.Payments.WaitFor(ctx, scope, id, 0, done)
 	}
-	h.waiting <- id
-	<-h.release
+	select {
+	case h.waiting <- id:
+	case <-ctx.Done(): // nobody expects it to wait
+		return readmodel.Payment{}, false, nil
+	}
+	select {
+	case <-h.release:
+	case <-ctx.Done():
+	}
 	return readmodel.Payment{}, false, nil
 }
 
@@ -243,12 +250,12 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	}
 	waits(w.merchant, "A-1")
 	if a := post(w.merchant, "A-2"); a.status != 202 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "processing" {
-		t.Errorf("one too many of a key: %d %v %s", a.status, a.header, a.body)
+		t.Fatalf("one too many of a key: %d %v %s", a.status, a.header, a.body)
 	}
 	settled := w.post(w.merchant, strings.ReplaceAll(good, "A-1001", "A-4"), key("A-4")...)
 	w.project(w.declined(settled))
 	if a := post(w.merchant, "A-4"); a.status != 200 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "failed" {
-		t.Errorf("one too many, whose outcome is there: %d %v %s", a.status, a.header, a.body)
+		t.Fatalf("one too many, whose outcome is there: %d %v %s", a.status, a.header, a.body)
 	}
 	waits(w.other, "A-1")
 	granted()
