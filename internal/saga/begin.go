@@ -22,23 +22,33 @@ type Begin struct {
 // was written.
 var ErrBegun = errors.New("this saga has begun already")
 
-// Begin writes a new saga on the caller's transaction. Error: ErrBegun.
+// Begin writes a new saga on the caller's transaction. It refuses a definition whose
+// version is registered with other steps. Errors: ErrBegun, ErrChanged.
 func (d Definition) Begin(ctx context.Context, tx pgx.Tx, b Begin) error {
-	first := position{State: Running, Step: d.Steps[0].Do.Name}
+	first, hash := position{State: Running, Step: d.Steps[0].Do.Name}, d.Hash()
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, data, traceparent, due_at, abortable, awaiting, deadline)
-		VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, nullif($8, ''), now() + $9::interval, $10, $11,
-			CASE WHEN $12::interval > '0' THEN now() + $12::interval END)
+		SELECT $1, $2, $3, $4::int, $5, 'running', $6, $7::jsonb, nullif($8, ''), now() + $9::interval, $10, $11,
+			CASE WHEN $12::interval > '0' THEN now() + $12::interval END
+		WHERE NOT EXISTS (SELECT FROM saga_definitions WHERE name = $3 AND version = $4 AND hash <> $13)
 		ON CONFLICT (merchant_id, definition, subject) DO NOTHING`,
 		b.MerchantID, b.ID, d.Name, d.Version, b.Subject, first.Step, b.Data, b.Trace, b.After,
-		d.abortable(first), d.Steps[0].Do.Await != nil, d.Deadline)
+		d.abortable(first), d.Steps[0].Do.Await != nil, d.Deadline, hash[:])
 	if err != nil {
 		return fmt.Errorf("begin saga: %w", err)
 	}
-	if tag.RowsAffected() == 0 {
-		return ErrBegun
+	if tag.RowsAffected() > 0 {
+		return nil
 	}
-	return nil
+	var changed bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM saga_definitions WHERE name = $1 AND version = $2 AND hash <> $3)`,
+		d.Name, d.Version, hash[:]).Scan(&changed); err != nil {
+		return fmt.Errorf("begin saga: %w", err)
+	}
+	if changed {
+		return d.changed()
+	}
+	return ErrBegun
 }
 
 // What can be asked of a saga that is on its way.

@@ -2,9 +2,7 @@ package saga
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,28 +67,6 @@ func (w *Worker) ended(i *Instance) {
 	if !i.live() {
 		w.metrics.finished.WithLabelValues(i.definition, string(i.State)).Inc()
 	}
-}
-
-// heldFor is how long a version counts as held after a worker has last said so.
-const heldFor = 30 * time.Second
-
-// Register says which versions this worker holds. A version that was known with
-// another shape is refused: its running sagas would be driven by other steps.
-func (w *Worker) Register(ctx context.Context) error {
-	for _, d := range w.Definitions {
-		var known []byte
-		hash := d.Hash()
-		err := w.pool.QueryRow(ctx, `
-			INSERT INTO saga_definitions (name, version, hash) VALUES ($1, $2, $3)
-			ON CONFLICT (name, version) DO UPDATE SET held_at = now() RETURNING hash`, d.Name, d.Version, hash[:]).Scan(&known)
-		if err != nil {
-			return fmt.Errorf("register saga %s: %w", d.Name, err)
-		}
-		if [sha256.Size]byte(known) != hash {
-			return fmt.Errorf("saga %s version %d was known with other steps: a changed definition needs a new version", d.Name, d.Version)
-		}
-	}
-	return nil
 }
 
 // Measure counts the live and parked sagas of every process, from the table.

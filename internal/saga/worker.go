@@ -67,7 +67,9 @@ type Worker struct {
 	limit    *limit
 	inHand   sync.WaitGroup
 	dead     atomic.Bool // Crash said so
-	metrics  metrics
+	// registered: the database knows the definitions with the steps that this worker has.
+	registered atomic.Bool
+	metrics    metrics
 }
 
 // NewWorker checks the definitions and the times.
@@ -123,8 +125,14 @@ func (w *Worker) Wake() {
 func (w *Worker) Woken() <-chan struct{} { return w.wake }
 
 // Turn claims as many due sagas as there are free slots and drives them in the
-// background; again is true when there may be more and a slot for them.
+// background; again is true when there may be more and a slot for them. It claims
+// nothing before its definitions are registered. Error: ErrChanged.
 func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
+	if !w.registered.Load() {
+		if err := w.Register(ctx); err != nil {
+			return false, err
+		}
+	}
 	free := min(cap(w.slots)-len(w.slots), w.limit.room())
 	if free <= 0 || w.dead.Load() {
 		return false, nil
