@@ -4,10 +4,14 @@ import (
 	"context"
 	"maps"
 	"net"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"payments/internal/devstack/devtest"
 )
 
 // Whatever is wrong with the surroundings stops the start with one sentence that
@@ -64,6 +68,56 @@ func TestAWrongStartSaysWhatIsWrong(t *testing.T) {
 	w.fails("", "provider's ledger", nobody, "audit")
 	for _, args := range [][]string{{"serve", "now"}, {"audit", "-settled", "now"}, {"demo", "now"}, {"healthcheck"}, {"pay"}, {}} {
 		w.fails("", "", w.vars, args...)
+	}
+}
+
+// What is checked at the start is checked as well when Postgres was away at the start: the
+// process ends once Postgres is back and does not fit, and has written nothing to an old schema.
+func TestAWrongDatabaseThatWasAwayAtTheStartEndsTheService(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ harm, variable, want string }{
+		"a changed saga": {
+			`INSERT INTO saga_definitions (name, version, hash) SELECT 'order', n, sha256('other steps') FROM generate_series(1, 99) AS n`, "PAYMENTS_DATABASE_URL", "a changed definition needs a new version",
+		},
+		"an old schema":         {`DELETE FROM goose_db_version WHERE version_id > 1`, "PAYMENTS_DATABASE_URL", "run `payments migrate`"},
+		"an old schema to read": {`DELETE FROM goose_db_version WHERE version_id > 1`, "PAYMENTS_READ_DATABASE_URL", "run `payments migrate`"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := devtest.Database(t)
+			w := newWorld(t, parts{database: database})
+			direct, err := url.Parse(database.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.variable == "PAYMENTS_READ_DATABASE_URL" { // the write model is another, and fits
+				w.vars["PAYMENTS_DATABASE_URL"] = devtest.Database(t).URL
+			}
+			server := direct.Host
+			wire := newWire(t, w.address()) // where nothing listens yet
+			direct.Host = wire.addr()
+			if tag, err := w.db.Exec(t.Context(), c.harm); err != nil || tag.RowsAffected() == 0 {
+				t.Fatal(tag, err)
+			}
+			vars := maps.Clone(w.vars)
+			vars["PAYMENTS_ADDR"], vars["PAYMENTS_ADMIN_ADDR"], vars[c.variable] = w.address(), w.address(), direct.String()
+			w.elsewhere.Store(vars["PAYMENTS_ADMIN_ADDR"], true)
+			s := &service{w: w, name: "serve-away", vars: vars}
+			s.start()
+			await(t, readyWithin, func() string { return w.answers("http://" + vars["PAYMENTS_ADMIN_ADDR"] + "/healthz") })
+			before := w.rows()
+			wire.lead(server)
+			if code := s.code(); code != 1 {
+				t.Errorf("exit code %d", code)
+			}
+			log, err := os.ReadFile(s.log)
+			if err != nil || !strings.Contains(string(log), c.want) {
+				t.Errorf("%v; the log does not say %q:\n%s", err, c.want, log)
+			}
+			if after := w.rows(); strings.HasPrefix(name, "an old schema") && !maps.Equal(before, after) {
+				t.Errorf("rows before %v, after %v", before, after)
+			}
+		})
 	}
 }
 

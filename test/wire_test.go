@@ -10,10 +10,10 @@ import (
 // nothing is refused, and nothing arrives.
 type wire struct {
 	listener net.Listener
-	to       string
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
+	to    string
 	held  chan struct{} // closed when the wire carries again; nil while it does
 	conns []net.Conn
 }
@@ -47,13 +47,23 @@ func (w *wire) release() {
 	}
 }
 
+// lead carries connections made from now on to another address.
+func (w *wire) lead(to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.to = to
+}
+
 func (w *wire) accept() {
 	for {
 		in, err := w.listener.Accept()
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", w.to)
+		w.mu.Lock()
+		to := w.to
+		w.mu.Unlock()
+		out, err := net.Dial("tcp", to)
 		if err != nil {
 			in.Close()
 			continue

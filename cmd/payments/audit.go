@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"payments/internal/audit"
-	"payments/internal/postgres"
 )
 
 func runAudit(ctx context.Context, e environment) error {
@@ -36,8 +35,8 @@ func runAudit(ctx context.Context, e environment) error {
 	defer write.Close()
 	read := write
 	if other := e.value("PAYMENTS_READ_DATABASE_URL"); other != "" && other != url {
-		if read, err = postgres.Open(ctx, other); err != nil {
-			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
+		if read, err = openMigrated(ctx, "PAYMENTS_READ_DATABASE_URL", other); err != nil {
+			return err
 		}
 		defer read.Close()
 	}

@@ -50,11 +50,11 @@ func openOwner(ctx context.Context, c config.Owner) (write, read *pgxpool.Pool, 
 
 // openMigrated refuses a database that cannot be reached, or whose schema is too old.
 func openMigrated(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
-	pool, err := postgres.Open(ctx, url)
+	pool, err := postgres.OpenMigrated(ctx, url)
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", variable, err)
 	}
-	if err := postgres.Migrated(ctx, pool); err != nil {
+	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}

@@ -33,9 +33,9 @@ func seedDatabase(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	pool, err := postgres.Open(ctx, url)
+	pool, err := openMigrated(ctx, "PAYMENTS_DATABASE_URL", url)
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+		return err
 	}
 	defer pool.Close()
 	for _, s := range []struct{ name, merchant string }{

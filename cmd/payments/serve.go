@@ -89,16 +89,16 @@ func serve(ctx context.Context, e environment) error {
 	return s.run(ctx)
 }
 
-// connect opens what the roles need. Nothing has to be up yet, but a schema that
-// is reachable and too old stops the start.
+// connect opens what the roles need. Nothing has to be up yet. A database that answers and
+// does not fit this program stops the start (checkDatabases).
 func (s *service) connect(ctx context.Context) (err error) {
-	if s.write, err = open(ctx, "PAYMENTS_DATABASE_URL", s.DatabaseURL); err != nil {
-		return err
+	if s.write, err = postgres.OpenMigrated(ctx, s.DatabaseURL); err != nil {
+		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
 	}
 	s.read = s.write
 	if s.ReadDatabaseURL != s.DatabaseURL {
-		if s.read, err = open(ctx, "PAYMENTS_READ_DATABASE_URL", s.ReadDatabaseURL); err != nil {
-			return err
+		if s.read, err = postgres.OpenMigrated(ctx, s.ReadDatabaseURL); err != nil {
+			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
 		}
 	}
 	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
@@ -132,7 +132,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.worker.Register(ctx); err != nil && !postgres.Unavailable(err) {
+	if err := s.checkDatabases(ctx); err != nil && !postgres.Unavailable(err) {
 		return err
 	}
 	return nil
@@ -150,17 +150,6 @@ func newBroker(brokers []string, prefix string, k config.Kafka, tracer trace.Tra
 		return nil, fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
 	}
 	return c, nil
-}
-
-func open(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
-	pool, err := postgres.Open(ctx, url)
-	if err != nil {
-		return nil, fmt.Errorf("%s %w", variable, err)
-	}
-	if err := postgres.Migrated(ctx, pool); err != nil && !postgres.Unavailable(err) {
-		return nil, fmt.Errorf("%s: %w", variable, err)
-	}
-	return pool, nil
 }
 
 // owner names this process in leases, for people, and tells it from all others.
@@ -224,6 +213,7 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	if err := s.serveAdmin(working); err != nil {
 		return err
 	}
+	s.group.Go(func() error { return s.awaitDatabases(working) })
 	if err := s.keepOutbox(working); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -72,13 +73,30 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 
 const pgerrUndefinedTable = "42P01"
 
-// Migrated says what is wrong when the schema is missing or older than this
-// program's migrations.
-func Migrated(ctx context.Context, pool *pgxpool.Pool) error {
+// ErrSchema means that the schema is missing or older than this program's migrations.
+var ErrSchema = errors.New("run `payments migrate`")
+
+// OpenMigrated is Open of a pool that gives no connection before it has seen that the
+// schema is as new as this program's migrations, whenever the database first answers.
+// Until then Acquire and all that uses it fail with ErrSchema. It does not connect yet.
+func OpenMigrated(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	var checked atomic.Bool
+	return open(ctx, url, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		if !checked.Load() {
+			if err := migrated(ctx, conn); err != nil {
+				return false, err
+			}
+			checked.Store(true)
+		}
+		return prepare(ctx, conn)
+	})
+}
+
+func migrated(ctx context.Context, conn *pgx.Conn) error {
 	var have int64
-	err := pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&have)
+	err := conn.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&have)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == pgerrUndefinedTable {
-		err = nil // nobody has migrated yet
+		err = nil // the database has not been migrated yet
 	}
 	if err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
@@ -88,7 +106,7 @@ func Migrated(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	if have < need {
-		return fmt.Errorf("the schema is at version %d and this program needs %d: run `payments migrate`", have, need)
+		return fmt.Errorf("the schema is at version %d and this program needs %d: %w", have, need, ErrSchema)
 	}
 	return nil
 }

@@ -25,7 +25,9 @@ const (
 // for a lock or a lost client instead of hanging. They see every tenant unless the
 // context says otherwise (ForTenant). It does not connect yet: the
 // service starts, and answers 503, while the database is away.
-func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
+func Open(ctx context.Context, url string) (*pgxpool.Pool, error) { return open(ctx, url, prepare) }
+
+func open(ctx context.Context, url string, prepare func(context.Context, *pgx.Conn) (bool, error)) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("is not a Postgres connection URL") // the parser's own error repeats the password

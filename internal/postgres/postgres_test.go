@@ -84,21 +84,50 @@ func TestTheServiceCannotRewriteWhatHasHappened(t *testing.T) {
 	}
 }
 
-func TestMigratedNamesWhatToDo(t *testing.T) {
+// A pool of an old schema gives nobody a connection, in whatever way one is asked for,
+// until the schema is migrated.
+func TestAnOldSchemaIsNotUsed(t *testing.T) {
 	db := devtest.Database(t)
 	owner, err := postgres.Open(t.Context(), db.OwnerURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer owner.Close()
-	if err := postgres.Migrated(t.Context(), owner); err != nil {
+	var newest int64
+	if err := owner.QueryRow(t.Context(), `
+		DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version) RETURNING version_id`).Scan(&newest); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := owner.Exec(t.Context(), `
-		DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`); err != nil {
+	pool, err := postgres.OpenMigrated(t.Context(), db.URL)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := postgres.Migrated(t.Context(), owner); err == nil || postgres.Unavailable(err) {
-		t.Fatalf("%v", err)
+	defer pool.Close()
+	uses := map[string]func() error{
+		"ping": func() error { return pool.Ping(t.Context()) },
+		"exec": func() error { _, err := pool.Exec(t.Context(), `SELECT 1`); return err },
+		"transaction of a tenant": func() error {
+			return postgres.InTx(postgres.ForTenant(t.Context(), "mer_1"), pool, func(pgx.Tx) error { return nil })
+		},
+		"query of a tenant": func() error {
+			rows, err := postgres.Query(postgres.ForTenant(t.Context(), "mer_1"), pool, `SELECT 1`)
+			if err == nil {
+				rows.Close()
+			}
+			return err
+		},
+	}
+	for name, use := range uses {
+		if err := use(); !errors.Is(err, postgres.ErrSchema) || postgres.Unavailable(err) {
+			t.Errorf("%s of an old schema: %v", name, err)
+		}
+	}
+	if _, err := owner.Exec(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, true)`, newest); err != nil {
+		t.Fatal(err)
+	}
+	for name, use := range uses {
+		if err := use(); err != nil {
+			t.Errorf("%s of a migrated schema: %v", name, err)
+		}
 	}
 }
