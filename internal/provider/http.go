@@ -25,10 +25,11 @@ const maxAnswer = 256 << 10
 
 // HTTPConfig of an HTTP provider. Each zero value has a default.
 type HTTPConfig struct {
-	Name     string        // "simulator"; the value of the metrics' provider label
-	Timeout  time.Duration // 2 s: of a whole call, from dial to the answer's last byte
-	MaxConns int           // 64: connections to the provider; further calls wait inside their Timeout
-	TLS      *tls.Config   // for an https base URL
+	Name     string           // "simulator"; the value of the metrics' provider label
+	Timeout  time.Duration    // 2 s: of a whole call, from dial to the answer's last byte
+	MaxConns int              // 64: connections to the provider; further calls wait inside their Timeout
+	TLS      *tls.Config      // for an https base URL
+	Now      func() time.Time // time.Now
 }
 
 // HTTP speaks the API of provider/simulator.
@@ -37,6 +38,7 @@ type HTTP struct {
 	name   string
 	client *http.Client
 	limit  time.Duration
+	now    func() time.Time
 }
 
 var _ Provider = (*HTTP)(nil)
@@ -66,6 +68,9 @@ func NewHTTP(baseURL string, cfg HTTPConfig) (*HTTP, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 64
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	transport := &http.Transport{
 		DialContext:            (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:        cfg.TLS,
@@ -80,6 +85,7 @@ func NewHTTP(baseURL string, cfg HTTPConfig) (*HTTP, error) {
 		base:  base,
 		name:  cfg.Name,
 		limit: cfg.Timeout,
+		now:   cfg.Now,
 		client: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -205,6 +211,11 @@ type answer struct {
 // call counts connections and not written requests: a write is reported only
 // after some of its bytes may have arrived.
 func (h *HTTP) call(ctx context.Context, method, path string, query url.Values, key string, body []byte) (answer, error) {
+	return h.callUpTo(ctx, maxAnswer, method, path, query, key, body)
+}
+
+// callUpTo refuses an answer of more than most bytes.
+func (h *HTTP) callUpTo(ctx context.Context, most int64, method, path string, query url.Values, key string, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.limit)
 	defer cancel()
 	var connections atomic.Int64
@@ -232,9 +243,9 @@ func (h *HTTP) call(ctx context.Context, method, path string, query url.Values, 
 	if a.status < http.StatusOK { // behind 101 the connection is another protocol's, and no deadline ends the reading
 		return a, a.failure()
 	}
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err == nil && len(a.body) > maxAnswer {
-		err = fmt.Errorf("the provider's answer is larger than %d bytes", maxAnswer)
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if err == nil && int64(len(a.body)) > most {
+		err = fmt.Errorf("the provider's answer is larger than %d bytes", most)
 	}
 	if err != nil {
 		return a, fmt.Errorf("read the provider's answer: %w", err)

@@ -14,6 +14,7 @@ import (
 )
 
 type fixed struct {
+	provider.Inspector
 	name   string
 	result provider.Result
 }
@@ -29,8 +30,8 @@ func (f fixed) Lookup(context.Context, provider.Operation) provider.Result {
 func TestInstrumentCountsByOutcome(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	lost := provider.Result{Outcome: provider.Unknown, InFlight: true, Err: errors.New("no answer")}
-	one := provider.Instrument(fixed{"one", lost}, noop.NewTracerProvider().Tracer(""), reg)
-	two := provider.Instrument(fixed{"two", provider.Result{Outcome: provider.Succeeded}}, noop.NewTracerProvider().Tracer(""), reg)
+	one := provider.Instrument(fixed{name: "one", result: lost}, noop.NewTracerProvider().Tracer(""), reg)
+	two := provider.Instrument(fixed{name: "two", result: provider.Result{Outcome: provider.Succeeded}}, noop.NewTracerProvider().Tracer(""), reg)
 	if one.Name() != "one" {
 		t.Errorf("name is %q", one.Name())
 	}

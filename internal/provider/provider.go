@@ -87,6 +87,8 @@ type Provider interface {
 	// Lookup asks by our own reference, type and key. NotFound proves nothing
 	// while a request of an earlier Execute may still be in flight.
 	Lookup(ctx context.Context, op Operation) Result
+
+	Inspector
 }
 
 func unknown(inFlight bool, format string, args ...any) Result {

@@ -50,6 +50,17 @@ func Run(t *testing.T, newSubject func(t *testing.T) Subject) {
 	}
 }
 
+// RunInspector runs the contract of provider.Inspector.
+func RunInspector(t *testing.T, newSubject func(t *testing.T) Subject) {
+	t.Helper()
+	for name, test := range map[string]func(*account){
+		"all that was done is read again": inspected,
+		"an unknown id proves nothing":    notInspected,
+	} {
+		t.Run(name, func(t *testing.T) { test(&account{Subject: newSubject(t), t: t}) })
+	}
+}
+
 // account is a subject with one payment.
 type account struct {
 	Subject

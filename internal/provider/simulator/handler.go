@@ -22,8 +22,17 @@ func (s *Simulator) routes() http.Handler {
 		"/v1/voids":          {http.MethodPost: s.operate(void)},
 		"/v1/refunds":        {http.MethodPost: s.operate(refund)},
 		"/v1/operations":     {http.MethodGet: s.listOperations},
-		"/v1/faults":         {http.MethodPost: s.addFault, http.MethodGet: s.listFaults, http.MethodDelete: s.clearFaults},
-		"/healthz":           {http.MethodGet: s.health},
+		"/v1/payments":       {http.MethodGet: s.listPayments},
+
+		// What persons do at the bank's dashboard, and what the bank does by itself. Captures,
+		// voids and refunds made there are made above, under any key.
+		"/v1/refund_failures":  {http.MethodPost: s.act(refundFailure)},
+		"/v1/expiries":         {http.MethodPost: s.act(expiry)},
+		"/v1/disputes":         {http.MethodPost: s.act(dispute)},
+		"/v1/dispute_closures": {http.MethodPost: s.act(disputeClosure)},
+
+		"/v1/faults": {http.MethodPost: s.addFault, http.MethodGet: s.listFaults, http.MethodDelete: s.clearFaults},
+		"/healthz":   {http.MethodGet: s.health},
 	} {
 		mux.Handle(path, s.route(byMethod))
 	}

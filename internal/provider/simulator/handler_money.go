@@ -41,6 +41,26 @@ func (s *Simulator) operate(operationType string) func(http.ResponseWriter, *htt
 	}
 }
 
+// act writes down what happens at the bank without a request of the service. No
+// fault strikes it.
+func (s *Simulator) act(operationType string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		key, err := idempotencyKey(r)
+		if err != nil {
+			return err
+		}
+		req, err := readRequest(w, r, operationType)
+		if err != nil {
+			return err
+		}
+		v, err := s.submit(key, req, false)
+		if err != nil {
+			return err
+		}
+		return answer(w, v)
+	}
+}
+
 // strikeAtOnce does what needs not even read the request.
 func (s *Simulator) strikeAtOnce(w http.ResponseWriter, operationType string, struck strike) error {
 	switch struck.kind {

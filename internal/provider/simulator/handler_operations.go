@@ -93,7 +93,7 @@ func readFilter(rawQuery string) (filter, error) {
 		}
 		*into = values[0]
 	}
-	types := []string{authorization, capture, void, refund}
+	types := []string{authorization, capture, void, refund, refundFailure, expiry, dispute, disputeClosure}
 	if f.operationType != "" && !slices.Contains(types, f.operationType) {
 		return bad("The query parameter type must be one of %q.", types)
 	}

@@ -124,9 +124,24 @@ func (l *ledger) decide(tx *bbolt.Tx, key string, r request, byMethod bool) (ver
 	}
 	if v.strike.kind == "" {
 		v.operation = newOperation(l.newID(tx), key, l.clock.Now(), l.lifetime, r, on)
-		err = l.appendEntry(tx, key, entry{v.operation, r})
+		if err = l.appendEntry(tx, key, entry{v.operation, r}); err == nil && v.operation.Status == succeeded {
+			err = changeParent(tx, on.parent, v.operation)
+		}
 	}
 	return v, err
+}
+
+// changeParent rewrites what act has changed, in the transaction of act.
+func changeParent(tx *bbolt.Tx, parent entry, act operation) error {
+	changed := parent.Operation.after(act)
+	if changed == parent.Operation {
+		return nil
+	}
+	value, err := json.Marshal(entry{changed, parent.Request})
+	if err != nil {
+		return fmt.Errorf("encode an operation: %w", err)
+	}
+	return tx.Bucket(entryBucket).Put(tx.Bucket(idBucket).Get([]byte(changed.ID)), value)
 }
 
 // nextStrike counts the strikes of a key on disk, so that a restart does not

@@ -90,7 +90,7 @@ func TestListIsOldestFirstAndFiltered(t *testing.T) {
 	for client := range 20 {
 		wg.Go(func() {
 			for i := range n / 20 {
-				r := request{authorization, fmt.Sprint("pay_", (client*n/20+i)%3), "", 1, "EUR", "pm_card_visa"}
+				r := request{Type: authorization, Reference: fmt.Sprint("pay_", (client*n/20+i)%3), Amount: 1, Currency: "EUR", PaymentMethod: "pm_card_visa"}
 				if _, err := b.sim.submit(fmt.Sprint("k", client, "-", i), r, true); err != nil {
 					t.Error(err)
 				}

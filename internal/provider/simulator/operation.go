@@ -11,6 +11,12 @@ const (
 	void          = "void"
 	refund        = "refund"
 
+	// What happens at the bank without a request of the service.
+	refundFailure  = "refund_failure"  // of a refund that had succeeded
+	expiry         = "expiry"          // of an authorization
+	dispute        = "dispute"         // of a capture
+	disputeClosure = "dispute_closure" // of a dispute: it is won or lost
+
 	succeeded = "succeeded"
 	declined  = "declined"
 )
@@ -28,7 +34,9 @@ type operation struct {
 	Code           string `json:"code,omitzero"`
 	Message        string `json:"message,omitzero"`
 	Parent         string `json:"parent,omitzero"`
-	Expires        string `json:"expires,omitzero"` // authorization only: no capture from then on
+	Expires        string `json:"expires,omitzero"`    // authorization only: no capture from then on
+	Reason         string `json:"reason,omitzero"`     // of a dispute; of its closure won or lost
+	RespondBy      string `json:"respond_by,omitzero"` // of a dispute
 	IdempotencyKey string `json:"idempotency_key"`
 }
 
@@ -45,6 +53,7 @@ type request struct {
 	Amount        int64  `json:"amount,omitzero"` // void: none
 	Currency      string `json:"currency,omitzero"`
 	PaymentMethod string `json:"payment_method,omitzero"` // authorization only
+	Reason        string `json:"reason,omitzero"`         // dispute, and its closure
 }
 
 // entry is an operation with the request that made it, as the ledger keeps it.
@@ -69,6 +78,11 @@ var (
 	alreadyCaptured    = decline{"already_captured", "The authorization was captured already."}
 	amountTooLarge     = decline{"amount_too_large", "The amount is larger than the authorization."}
 	otherCurrency      = decline{"currency_mismatch", "The currency is not that of the original operation."}
+	noRefund           = decline{"no_such_refund", "There is no such succeeded refund."}
+	noDispute          = decline{"no_such_dispute", "There is no such open dispute."}
+	alreadyDisputed    = decline{"already_disputed", "The capture is disputed already."}
+	disputed           = decline{"payment_disputed", "The customer disputes the payment: it cannot be refunded."}
+	refundFailed       = decline{"refund_failed", "The customer's bank did not take the refund."}
 	refundExceedsTaken = decline{"refund_exceeds_capture", "The refunds would exceed the capture."}
 )
 
@@ -88,9 +102,33 @@ func judge(r request, on related, now time.Time) decline {
 		return judgeCapture(r, on, now)
 	case void:
 		return judgeVoid(on)
-	default:
+	case refund:
 		return judgeRefund(r, on)
+	default:
+		return judgeAct(r, on)
 	}
+}
+
+// judgeAct is of what happens at the bank by itself.
+func judgeAct(r request, on related) decline {
+	parent := on.parent.Operation
+	switch is := func(t string) bool { return parent.Type == t && parent.Status == succeeded }; {
+	case r.Type == refundFailure && !is(refund):
+		return noRefund
+	case r.Type == expiry && (!is(authorization) || on.has(capture) || on.has(void)):
+		return noAuthorization
+	case r.Type == dispute && !is(capture):
+		return noCapture
+	case r.Type == dispute && on.has(dispute):
+		return alreadyDisputed
+	case r.Type == dispute && r.Currency != parent.Currency:
+		return otherCurrency
+	case r.Type == dispute && r.Amount > parent.Amount:
+		return amountTooLarge
+	case r.Type == disputeClosure && (!is(dispute) || on.has(disputeClosure)):
+		return noDispute
+	}
+	return decline{}
 }
 
 // Every other payment method is spelt out in methodStrikes.
@@ -149,9 +187,13 @@ func judgeRefund(r request, on related) decline {
 	captured := on.parent.Operation
 	left := captured.Amount
 	for _, o := range on.children {
-		left -= o.Amount
+		if o.Type == refund {
+			left -= o.Amount
+		}
 	}
 	switch {
+	case on.has(dispute):
+		return disputed
 	case captured.Type != capture || captured.Status != succeeded:
 		return noCapture
 	case r.Currency != captured.Currency:
@@ -172,7 +214,7 @@ func (on related) has(operationType string) bool {
 }
 
 // newOperation is the line of the ledger for r. A void has its authorization's
-// amount; without one the currency is XXX, ISO 4217's "no currency". lifetime is
+// amount, as other operations without one of their own; without any the currency is XXX, ISO 4217's "no currency". lifetime is
 // that of an authorization.
 func newOperation(id, key string, now time.Time, lifetime time.Duration, r request, on related) operation {
 	o := operation{
@@ -186,13 +228,39 @@ func newOperation(id, key string, now time.Time, lifetime time.Duration, r reque
 		Parent:         r.Parent,
 		IdempotencyKey: key,
 	}
-	if r.Type == void {
+	if amountless(r.Type) {
 		o.Amount, o.Currency = on.parent.Operation.Amount, cmp.Or(on.parent.Operation.Currency, "XXX")
 	}
+	o.Reason = r.Reason
 	if d := judge(r, on, now); d != (decline{}) {
 		o.Status, o.Code, o.Message = declined, d.code, d.message
-	} else if r.Type == authorization {
+		return o
+	}
+	switch r.Type {
+	case authorization:
 		o.Expires = timestamp(now.Add(lifetime))
+	case dispute:
+		o.RespondBy = timestamp(now.Add(respondWithin))
+	}
+	return o
+}
+
+// respondWithin is how long a merchant has to answer a dispute.
+const respondWithin = 10 * 24 * time.Hour
+
+// amountless operations have the amount of what they act on.
+func amountless(operationType string) bool {
+	return operationType == void || operationType == refundFailure || operationType == expiry || operationType == disputeClosure
+}
+
+// after is the operation once another that acts on it has succeeded: a refund that
+// failed is declined from then on, and an expired authorization has expired.
+func (o operation) after(act operation) operation {
+	switch act.Type {
+	case refundFailure:
+		o.Status, o.Code, o.Message = declined, refundFailed.code, refundFailed.message
+	case expiry:
+		o.Expires = act.Created
 	}
 	return o
 }

@@ -128,6 +128,38 @@ func readRequest(w http.ResponseWriter, r *http.Request, operationType string) (
 		}
 		err = readBody(w, r, &b)
 		out.Reference, out.Parent, out.Amount, out.Currency = b.Reference, b.Capture, b.Amount, b.Currency
+	case refundFailure:
+		var b struct {
+			Reference string `json:"reference"`
+			Refund    string `json:"refund"`
+		}
+		err = readBody(w, r, &b)
+		out.Reference, out.Parent = b.Reference, b.Refund
+	case expiry:
+		var b struct {
+			Reference     string `json:"reference"`
+			Authorization string `json:"authorization"`
+		}
+		err = readBody(w, r, &b)
+		out.Reference, out.Parent = b.Reference, b.Authorization
+	case dispute:
+		var b struct {
+			Reference string `json:"reference"`
+			Capture   string `json:"capture"`
+			Amount    int64  `json:"amount"`
+			Currency  string `json:"currency"`
+			Reason    string `json:"reason"`
+		}
+		err = readBody(w, r, &b)
+		out.Reference, out.Parent, out.Amount, out.Currency, out.Reason = b.Reference, b.Capture, b.Amount, b.Currency, b.Reason
+	case disputeClosure:
+		var b struct {
+			Reference string `json:"reference"`
+			Dispute   string `json:"dispute"`
+			Outcome   string `json:"outcome"`
+		}
+		err = readBody(w, r, &b)
+		out.Reference, out.Parent, out.Reason = b.Reference, b.Dispute, b.Outcome
 	}
 	if err == nil {
 		err = out.check()
@@ -136,15 +168,22 @@ func readRequest(w http.ResponseWriter, r *http.Request, operationType string) (
 }
 
 func (r request) check() error {
-	parent := map[string]string{capture: "/authorization", void: "/authorization", refund: "/capture"}[r.Type]
+	parent := map[string]string{
+		capture: "/authorization", void: "/authorization", refund: "/capture",
+		refundFailure: "/refund", expiry: "/authorization", dispute: "/capture", disputeClosure: "/dispute",
+	}[r.Type]
 	switch {
 	case !visible(r.Reference, maxText):
 		return invalid("/reference", "must have 1 to %d visible ASCII characters", maxText)
 	case parent != "" && !visible(r.Parent, maxText):
 		return invalid(parent, "must be the id of an operation")
-	case r.Type != void && (r.Amount < 1 || r.Amount > maxAmount):
+	case r.Type == dispute && !visible(r.Reason, maxText):
+		return invalid("/reason", "must have 1 to %d visible ASCII characters", maxText)
+	case r.Type == disputeClosure && r.Reason != "won" && r.Reason != "lost":
+		return invalid("/outcome", "must be won or lost")
+	case !amountless(r.Type) && (r.Amount < 1 || r.Amount > maxAmount):
 		return invalid("/amount", "must be from 1 to %d minor units", int64(maxAmount))
-	case r.Type != void && !currencyCode(r.Currency):
+	case !amountless(r.Type) && !currencyCode(r.Currency):
 		return invalid("/currency", "must be a code of three capital letters")
 	case r.Type == authorization && !visible(r.PaymentMethod, maxMethod):
 		return invalid("/payment_method", "must have 1 to %d visible ASCII characters", maxMethod)

@@ -31,3 +31,15 @@ func stripeAmount(op provider.Operation) (amount int64, refusal string) {
 	}
 	return op.Amount, ""
 }
+
+// minorUnits is the inverse of stripeAmount. An amount that Stripe has and ISO 4217
+// does not is rounded down; Stripe takes no such amounts.
+func minorUnits(amount int64, currency string) int64 {
+	switch currency {
+	case "ISK", "UGX":
+		return amount / 100
+	case "MGA":
+		return amount * 100
+	}
+	return amount
+}

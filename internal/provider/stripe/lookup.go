@@ -129,12 +129,16 @@ func search[T any](ctx context.Context, all results[T], object string, matches f
 			return result(item), nil
 		}
 	}
-	// An answer that is no list reads as an empty one.
+	return provider.Result{Outcome: provider.NotFound}, isA(all, object)
+}
+
+// isA refuses an answer that is no list: it reads as an empty one.
+func isA(answer interface{ LastResponse() *stripe.APIResponse }, object string) error {
 	var last struct{ Object string }
-	if r := all.LastResponse(); r == nil || json.Unmarshal(r.RawJSON, &last) != nil || last.Object != object {
-		return provider.Result{}, errors.New("the answer is not a " + object)
+	if r := answer.LastResponse(); r == nil || json.Unmarshal(r.RawJSON, &last) != nil || last.Object != object {
+		return errors.New("the answer is not a " + object)
 	}
-	return provider.Result{Outcome: provider.NotFound}, nil
+	return nil
 }
 
 // created is when the payment was made, which is before any request for it: a

@@ -49,7 +49,16 @@ func TestRequestsHaveTheShapeThatStripeDescribes(t *testing.T) {
 			t.Errorf("lookup of %s: %+v", o, r)
 		}
 	}
-	if len(refused) > 0 || requests != 8 {
+	if s, err := c.Inspect(t.Context(), provider.Payment{Reference: reference, Authorization: "pi_1"}); err == nil {
+		t.Errorf("another's PaymentIntent was believed: %+v", s)
+	}
+	_, _ = c.Inspect(t.Context(), provider.Payment{Reference: reference})
+	for _, cursor := range []string{"", listRefunds + ":", listDisputes + ":", listIntents + ":pi_1"} {
+		if _, err := c.List(t.Context(), time.Now().Add(-time.Hour), time.Now(), cursor); err != nil {
+			t.Errorf("list %q: %v", cursor, err)
+		}
+	}
+	if len(refused) > 0 || requests < 14 {
 		t.Errorf("%d requests, refused were %q", requests, refused)
 	}
 

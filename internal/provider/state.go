@@ -1,0 +1,116 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Payment names a payment to the provider: by our reference, and by the provider's
+// own id of its authorization once there is one.
+type Payment struct{ Reference, Authorization string }
+
+// ErrUnknownID means that the provider does not know an id that it gave us itself.
+// That proves nothing about the payment: the key, the account or the URL is wrong.
+var ErrUnknownID = errors.New("the provider does not know an id that it gave us: the key, the account or the URL is another one")
+
+// State is everything that the provider has of one payment, whoever caused it.
+// Each list is complete, oldest first.
+type State struct {
+	Reference      string // ours; empty where the provider has an operation of somebody else
+	Authorizations []AuthorizationState
+	Captures       []CaptureState
+	Refunds        []RefundState
+	Disputes       []DisputeState
+}
+
+// AuthorizationStatus is what became of an authorization.
+type AuthorizationStatus string
+
+// The states of an authorization.
+const (
+	AuthorizationPending  AuthorizationStatus = "pending" // not decided yet
+	AuthorizationDeclined AuthorizationStatus = "declined"
+	AuthorizationHeld     AuthorizationStatus = "held"
+	AuthorizationCaptured AuthorizationStatus = "captured"
+	AuthorizationVoided   AuthorizationStatus = "voided"
+	AuthorizationExpired  AuthorizationStatus = "expired"
+)
+
+// AuthorizationState is one authorization. Amounts here and below are in minor
+// units; Key is our idempotency key, or empty if the operation was not ours.
+type AuthorizationState struct {
+	ID, Key   string
+	Status    AuthorizationStatus
+	Amount    int64
+	Currency  string
+	Created   time.Time
+	ExpiresAt time.Time // zero: the provider does not say
+}
+
+// CaptureState is one capture that took money.
+type CaptureState struct {
+	ID, Key, Authorization string
+	Amount                 int64
+	Currency               string
+}
+
+// RefundState is one refund.
+type RefundState struct {
+	ID, Key, Capture string
+	Status           RefundStatus
+	Amount           int64
+	Currency         string
+	Code             string // of one that failed
+	Created          time.Time
+}
+
+// RefundStatus is what became of a refund.
+type RefundStatus string
+
+// The states of a refund.
+const (
+	RefundPending   RefundStatus = "pending"
+	RefundSucceeded RefundStatus = "succeeded"
+	RefundFailed    RefundStatus = "failed"
+)
+
+// DisputeStatus is where a dispute stands.
+type DisputeStatus string
+
+// The states of a dispute. The provider may still change won to lost, and back.
+const (
+	DisputeOpen DisputeStatus = "open"
+	DisputeWon  DisputeStatus = "won"
+	DisputeLost DisputeStatus = "lost"
+)
+
+// DisputeState is one dispute of a capture.
+type DisputeState struct {
+	ID, Capture string
+	Status      DisputeStatus
+	Amount      int64
+	Currency    string
+	Reason      string
+	RespondBy   time.Time // zero: there is nothing to answer
+	Created     time.Time
+}
+
+// Page is a part of a list. Next is the cursor of the part after it, or empty.
+type Page struct {
+	States []State
+	Next   string
+}
+
+// Inspector reads what a provider has. It never changes anything.
+type Inspector interface {
+	// Inspect reads all that the provider has of one payment. An error means that
+	// nothing is known; ErrUnknownID is one of its causes. A payment without a known
+	// authorization may have none in the answer though it was given one just now.
+	Inspect(ctx context.Context, p Payment) (State, error)
+
+	// List reads the payments that something was done to from one time up to, but
+	// not including, another. A payment can be in several pages; what is done while the
+	// list is read may be missing. The cursor is empty at first.
+	List(ctx context.Context, from, to time.Time, cursor string) (Page, error)
+}
