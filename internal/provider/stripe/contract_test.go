@@ -1,13 +1,14 @@
 package stripe
 
 import (
-	"errors"
 	"net"
-	"regexp"
+	"net/http"
 	"testing"
 	"time"
 
+	"payments/internal/provider"
 	"payments/internal/provider/providertest"
+	"payments/internal/provider/stripe/stripetest"
 )
 
 const testKey = "sk_test_12345"
@@ -34,20 +35,24 @@ func nobody(t *testing.T) string {
 }
 
 func TestStripeKeepsTheContract(t *testing.T) {
-	upstream, err := start(t, regexp.MustCompile(`^(http://\S+)$`), "scripts/localstripe.sh")
-	if errors.Is(err, errUnavailable) {
-		t.Skipf("localstripe (PyPI): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	providertest.Run(t, func(t *testing.T) providertest.Subject {
 		t.Helper()
-		g, url := newGateway(t, upstream)
+		srv := stripetest.New(t)
+		srv.Account(testKey)
 		return providertest.Subject{
-			Patient: newClient(t, url, time.Minute), Hasty: newClient(t, url, 300*time.Millisecond), Dead: newClient(t, nobody(t), time.Minute),
+			Patient: newClient(t, srv.URL, time.Minute), Hasty: newClient(t, srv.URL, 300*time.Millisecond), Dead: newClient(t, nobody(t), time.Minute),
 			Good: "pm_card_visa", Declined: "pm_card_chargeCustomerFail", DeclineCode: "card_declined",
-			Strike: g.strike,
+			Strike: func(s providertest.Strike, o provider.OperationType) (undo func()) {
+				return srv.Break(stripetest.Fault{Method: http.MethodPost, Path: paths[o], Applied: s == providertest.Applied})
+			},
 		}
 	})
+}
+
+// paths of the requests of an operation.
+var paths = map[provider.OperationType]string{
+	provider.Authorization: "/v1/payment_intents",
+	provider.Capture:       "/v1/payment_intents/*/capture",
+	provider.Void:          "/v1/payment_intents/*/cancel",
+	provider.Refund:        "/v1/refunds",
 }

@@ -20,9 +20,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // startWithin is how long a stand-in may take, its installation or build included.
 const startWithin = 3 * time.Minute
 
-// errUnavailable is the exit code 3 of scripts/localstripe.sh.
-var errUnavailable = errors.New("it cannot be had here")
-
 // start runs a server from the root of the repository until the test's end, and
 // gives what address finds in its output. The server dies with this process too:
 // its shell kills it once the standard input ends.
@@ -74,10 +71,6 @@ func start(t *testing.T, address *regexp.Regexp, command ...string) (string, err
 		err = stop()
 	case <-ctx.Done():
 		err = errors.Join(ctx.Err(), stop())
-	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 3 {
-		return "", fmt.Errorf("%w: %s", errUnavailable, stderr.String())
 	}
 	return "", fmt.Errorf("%s did not start: %w: %s", command[0], err, stderr.String())
 }
