@@ -195,7 +195,7 @@ func (d *demonstration) keepRunning(ctx context.Context, name string) error {
 		child := exec.CommandContext(ctx, self, name)
 		child.Env, child.Stdout, child.Stderr = vars, out, out
 		child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
-		child.WaitDelay = 50 * time.Second
+		child.WaitDelay = 15 * time.Second
 		endWithUs(child)
 		err := child.Run()
 		if ctx.Err() != nil {

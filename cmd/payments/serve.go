@@ -59,7 +59,17 @@ type service struct {
 
 	group      *errgroup.Group
 	topicReady atomic.Bool
+	abandoned  bool // the drain ran out of time
 }
+
+const (
+	// drainWithin bounds a drain. After it the process ends, whatever still works: leases,
+	// locks and offsets end by themselves, as after a crash.
+	drainWithin = 9500 * time.Millisecond
+	// answerWithin is how long into the drain clients may wait for an outcome before they are
+	// answered with what is known.
+	answerWithin = 3 * time.Second
+)
 
 func serve(ctx context.Context, e environment) error {
 	if err := e.noArguments(); err != nil {
@@ -167,6 +177,9 @@ func retryPause(most time.Duration) func(try int) time.Duration {
 }
 
 func (s *service) disconnect() {
+	if s.abandoned { // closing a pool waits for its connections, and some are still in use
+		return
+	}
 	s.broker.Close()
 	s.write.Close()
 	if s.read != s.write {
@@ -174,9 +187,9 @@ func (s *service) disconnect() {
 	}
 }
 
-// run until ctx ends, and then drains: the API takes nothing more in and answers
-// what it has, waiting clients with their outcome, and only then the loops, which
-// work for them, finish what they have in hand. One part that fails ends all.
+// run until ctx ends, and then drains: the API accepts nothing more and answers the requests it
+// has, waiting clients with their outcome if it comes soon. Only then the loops, which work for
+// those requests, finish what they have in hand. One part that fails ends all.
 func (s *service) run(ctx context.Context) error {
 	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	s.group = group
@@ -190,12 +203,25 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		stop()
 	}
-	err = errors.Join(err, s.group.Wait())
-	s.worker.Drain()
-	if s.dispatcher != nil {
-		s.dispatcher.Drain()
+	ended := make(chan error, 1)
+	go func() {
+		err := s.group.Wait()
+		s.worker.Drain()
+		if s.dispatcher != nil {
+			s.dispatcher.Drain()
+		}
+		ended <- err
+	}()
+	tooLate := make(chan struct{})
+	context.AfterFunc(accepting, func() { time.AfterFunc(drainWithin, func() { close(tooLate) }) })
+	select {
+	case e := <-ended:
+		err = errors.Join(err, e)
+		s.log.InfoContext(ctx, "service stopped", "error", err)
+	case <-tooLate:
+		s.abandoned = true
+		s.log.WarnContext(ctx, "service stopped before all its work was done; its leases end by themselves", "waited", drainWithin.String())
 	}
-	s.log.InfoContext(ctx, "service stopped", "error", err)
 	return err
 }
 
@@ -274,12 +300,14 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	}
 	s.loop(working, "streams", 20*time.Millisecond, streams.Turn, nil)
 	context.AfterFunc(accepting, streams.Drain)
+	answer, answerNow := context.WithCancel(working)
+	context.AfterFunc(accepting, func() { time.AfterFunc(answerWithin, answerNow) })
 	handler, err := api.New(api.Config{
 		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
-		Waits: s.Waits, WaitsOfKey: s.WaitsPerKey,
+		Waits: s.Waits, WaitsOfKey: s.WaitsPerKey, Closing: answer,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},
@@ -302,7 +330,6 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 
 func (s *service) serveAdmin(ctx context.Context) error {
 	server := api.NewServer(api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log}), s.log)
-	server.WriteTimeout = 0 // a profile takes as long as was asked for
 	return s.listen(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, server, func() {})
 }
 
@@ -315,7 +342,7 @@ func (s *service) listen(ctx context.Context, variable, addr string, server *htt
 	s.log.InfoContext(ctx, "listening", "variable", variable, "addr", l.Addr().String())
 	s.group.Go(func() error {
 		defer done()
-		return serveUntil(ctx, server, l, nil)
+		return serveUntil(ctx, server, l, s.log, nil)
 	})
 	return nil
 }

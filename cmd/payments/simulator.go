@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -35,14 +36,23 @@ func runSimulator(ctx context.Context, e environment) error {
 	if err != nil {
 		return fmt.Errorf("PAYMENTS_SIMULATOR_DATA: %w", errors.Join(err, listener.Close()))
 	}
-	server := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	// The write timeout is longer than the longest delay that a fault can ask for, 10 minutes.
+	server := &http.Server{
+		Handler: sim.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 11 * time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 	log.InfoContext(ctx, "simulator serves", "addr", listener.Addr().String(), "ledger", c.Data)
 	// The held requests end when the simulator closes, so it goes first.
-	return serveUntil(ctx, server, listener, sim.Close)
+	return serveUntil(ctx, server, listener, log, sim.Close)
 }
 
-// serveUntil serves until ctx ends, runs before, and lets the requests in hand finish.
-func serveUntil(ctx context.Context, s *http.Server, l net.Listener, before func() error) error {
+// closeWithin bounds how long a server waits for requests in hand once it is told to stop. After
+// it, connections that have not finished are closed: their clients did not send or do not read.
+const closeWithin = 4 * time.Second
+
+// serveUntil serves until ctx ends, runs before, lets the requests in hand finish, and closes
+// what is then still open.
+func serveUntil(ctx context.Context, s *http.Server, l net.Listener, log *slog.Logger, before func() error) error {
 	failed := make(chan error, 1)
 	go func() {
 		if s.TLSConfig != nil {
@@ -59,7 +69,12 @@ func serveUntil(ctx context.Context, s *http.Server, l net.Listener, before func
 	if before != nil {
 		err = errors.Join(err, before())
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 40*time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
 	defer cancel()
-	return errors.Join(err, s.Shutdown(grace))
+	closed := s.Shutdown(grace)
+	if errors.Is(closed, context.DeadlineExceeded) {
+		log.WarnContext(grace, "connections that did not finish are closed", "addr", l.Addr().String(), "waited", closeWithin.String())
+		closed = s.Close()
+	}
+	return errors.Join(err, closed)
 }

@@ -125,6 +125,8 @@ func (s *server) outcome(ctx context.Context, c *call, paymentID string, done fu
 	}
 	waiting, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
+	waiting, open := s.untilClosing(waiting)
+	defer open()
 	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, wait, done)
 	if err == nil && settled {
 		var r paymentResource

@@ -33,7 +33,9 @@ func (s *server) readAfter(ctx context.Context, c *call) error {
 	if err != nil {
 		return payment.Errorf(payment.CodeReadAfterInvalid, "The Read-After header has to be one token, as an answer to a POST gave it.").Because(err)
 	}
-	return s.Payments.AwaitPosition(ctx, c.scope, at)
+	waiting, cancel := s.untilClosing(ctx)
+	defer cancel()
+	return s.Payments.AwaitPosition(waiting, c.scope, at)
 }
 
 // committed is the header's value for what a request of the merchant's has done.

@@ -161,10 +161,6 @@ func (s *server) serve(rt route) http.Handler {
 		defer func() { end(span, rec) }()
 		ctx, cancel := context.WithTimeout(whole, requestTimeout+c.wait)
 		defer cancel()
-		if r.Body != http.NoBody {
-			// Cleared once the body is read; until then it bounds the draining of a refused one, too.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
-		}
 		var err error
 		if !rt.signed && !rt.public {
 			err = s.permit(ctx, rt, c)

@@ -27,7 +27,10 @@ const (
 	headerTimeout  = 5 * time.Second
 	idleTimeout    = 2 * time.Minute
 	// writeTimeout is longer than any request: body, work, and the longest wait.
-	writeTimeout   = 90 * time.Second
+	writeTimeout = 90 * time.Second
+	// bodyTimeout bounds the reading of a body, whether a handler reads it or the server
+	// discards it after the answer.
+	bodyTimeout    = 10 * time.Second
 	maxHeaderBytes = 16 << 10
 )
 
@@ -134,7 +137,10 @@ type Config struct {
 	// Waits of this process for outcomes at once (Prefer: wait), and of one API key in it.
 	// Default 1000 and 200.
 	Waits, WaitsOfKey int
-	Registerer        prometheus.Registerer
+	// Closing ends when waiting requests have to be answered with what is known, since the
+	// process stops. Default: never.
+	Closing    context.Context //nolint:containedctx // of the process, not of a request
+	Registerer prometheus.Registerer
 }
 
 type server struct {
@@ -167,6 +173,9 @@ func New(c Config) (http.Handler, error) {
 	if c.Waits < 0 || c.WaitsOfKey < 0 {
 		return nil, errors.New("api: no number of waits can be negative")
 	}
+	if c.Closing == nil {
+		c.Closing = context.Background()
+	}
 	s := &server{c, m, l, d, places{most: cmp.Or(c.Waits, 1000), mostOfKey: cmp.Or(c.WaitsOfKey, 200)}}
 	if err := check(s.routes()); err != nil {
 		return nil, err
@@ -174,15 +183,38 @@ func New(c Config) (http.Handler, error) {
 	return compressed(s.router())
 }
 
-// NewServer bounds what a client can hold open. ReadTimeout stays unset: it would
-// cancel a request that waits; the handler bounds the reading of the body itself.
+// NewServer bounds what a client can hold open, whatever the route: the time to send a header
+// and a body, to read an answer, and to do nothing. ReadTimeout stays unset: it would cancel a
+// request that waits for its outcome.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           boundBody(h),
 		ReadHeaderTimeout: headerTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+// boundBody gives each request with a body a read deadline. A handler that reads the body to its
+// end clears the deadline, since it would otherwise cancel the request's context. A body that no
+// handler reads keeps the deadline: the server discards the rest of it after the answer.
+func boundBody(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// untilClosing is ctx, ended early when waiting requests have to be answered.
+func (s *server) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.Closing, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
 	}
 }

@@ -93,7 +93,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 }
 
 func TestADeadReadModelDoesNotTakeAPaymentBack(t *testing.T) {
-	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler)}, waits: places{most: 1, mostOfKey: 1}}
+	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler), Closing: t.Context()}, waits: places{most: 1, mostOfKey: 1}}
 	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "pay_1", payment.Status.Settled); ok {
 		t.Error("an outcome out of nothing")
 	}
