@@ -41,6 +41,7 @@ type fault struct {
 // effects, parked messages and the offset. exhausted, when set, parks the
 // batch's only message untried.
 func (in *Inbox) commit(ctx context.Context, p *position, batch []Message, exhausted error) (out outcome, err error) {
+	complete := false // all but the commit
 	err = postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error {
 		s := &sieve{in: in, tx: tx, batch: batch, attempts: p.progress.attemptsOf, exhausted: exhausted, taken: len(batch)}
 		if err := s.enter(ctx, p); err != nil {
@@ -61,7 +62,12 @@ func (in *Inbox) commit(ctx context.Context, p *position, batch []Message, exhau
 			out.progress = p.progress.failedAt(batch[s.taken].Offset, out.progress)
 		}
 		g := out.progress
-		return fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.last, g.from, g.until, g.attempts, p.progress.next))
+		err := fenced(tx.Exec(ctx, saveProgress, in.consumer, p.topic, p.partition, p.generation, g.next, g.last, g.from, g.until, g.attempts, p.progress.next))
+		complete = err == nil
+		return err
 	})
+	if complete && err != nil {
+		err = &commitError{err}
+	}
 	return out, err
 }

@@ -2,11 +2,16 @@ package inbox
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"regexp"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"payments/internal/postgres"
 )
@@ -37,9 +42,46 @@ func permanent(err error) bool {
 }
 
 // abandoned: the attempt ended for a reason that lies in no message. A statement
-// that takes too long may well be the message's own.
+// that takes too long may well be the message's own (Inbox.well).
 func abandoned(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || postgres.Unavailable(err) && !postgres.TimedOut(err)
+}
+
+// commitError is an error of the commit itself, after which it is open whether it took effect.
+type commitError struct{ error }
+
+func (e *commitError) Unwrap() error { return e.error }
+
+// refused reports whether the messages may be at fault for a transaction that failed
+// outside of the handler: a value was refused, or the handler's effects were, by a
+// check that is deferred to the commit. All else is the database's fault.
+func refused(err error) bool {
+	if postgres.DataError(err) {
+		return true
+	}
+	_, committing := errors.AsType[*commitError](err)
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	return committing && answered && !postgres.Unavailable(err) && pg.Code[:2] != "58" && pg.Code[:2] != "XX" && pg.Code[:2] != "25"
+}
+
+// probeTimeout is how long a database that is well takes to write one row, at most.
+const probeTimeout = time.Second
+
+// well reports whether the database commits a row promptly. It is asked when a
+// statement of the handler has timed out: if the database is slow for everybody, the
+// message is not at fault. The row is never visible.
+func (in *Inbox) well(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error {
+		id := "probe_" + rand.Text()
+		if _, err := Once(ctx, tx, in.consumer, id, time.Time{}); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM inbox_messages WHERE consumer = $1 AND made_on = $2 AND message_id = $3`, in.consumer, madeOn(id), id)
+		return err
+	})
+	return err == nil
 }
 
 const maxReason = 4000 // bytes: enough for a panic's own frames

@@ -20,8 +20,8 @@ const DefaultMaxAttempts = 5
 // of its key. After an error what it did is rolled back and parts of the batch
 // come again, until the message at fault is alone. Then an error that Permanent
 // made, a refusal of the values by the database, or a panic parks the message's
-// key; an unreachable database costs nothing; every other error counts as one of
-// the message's attempts.
+// key. A database that is unreachable or slow costs nothing. Every other error of
+// the handler counts as one of the message's attempts.
 type Handler func(ctx context.Context, tx pgx.Tx, batch []Message) error
 
 // Config needs a logger and a registerer.
@@ -144,13 +144,13 @@ func (in *Inbox) attempt(ctx context.Context, p *position, batch []Message) (tak
 		p.progress, p.failure = out.progress, out.stopped
 		return out.taken, out.stopped
 	case errors.Is(err, ErrFenced):
-	case abandoned(ctx, err):
-		// The attempt says nothing about the messages. Should the record not be put
+	case refused(err):
+		p.failure = err
+	default:
+		// The attempt says nothing about the messages. If the record cannot be put
 		// right, the next process takes them for suspects and applies them one by one.
 		p.progress = before
 		in.forgive(ctx, p)
-	default: // the commit was refused
-		p.failure = err
 	}
 	return 0, err
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"payments/internal/postgres"
 )
 
 // sieve takes one batch apart, inside its transaction.
@@ -268,7 +270,7 @@ func (s *sieve) try(ctx context.Context, run []int) (fault, err error) {
 			return nil, nil
 		}
 	}
-	if !permanent(fault) && abandoned(ctx, fault) {
+	if !permanent(fault) && (abandoned(ctx, fault) || postgres.TimedOut(fault) && !s.in.well(ctx)) {
 		return nil, fault
 	}
 	if err := savepoint.Rollback(ctx); err != nil {

@@ -111,15 +111,16 @@ func Locked(err error) bool {
 }
 
 // Unavailable reports whether the database could not be reached, was shutting
-// down or starting, had no connection or lock to give in time, or chose this
+// down or starting, is read-only (a standby, or the old primary after a failover), had an
+// error of its files, had no connection or lock to give in time, or chose this
 // transaction as a deadlock's victim: the same request may succeed later.
 func Unavailable(err error) bool {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code[:2] {
-		case "08", "53", "57": // connection, resources, operator intervention
+		case "08", "53", "57", "58": // connection, resources, operator intervention, files
 			return true
 		}
-		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" ||
+		return pg.Code == "25006" || pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" ||
 			pg.Code == "25P03" // the process stood still in the middle of a transaction
 	}
 	var connect *pgconn.ConnectError
