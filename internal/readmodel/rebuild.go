@@ -56,8 +56,8 @@ type RebuildConfig struct {
 	Accept bool
 	// Enter is told of each phase as it begins.
 	Enter func(Phase)
-	// HoldFor bounds one hold of the projector, whose own patience for a lock is 5 s.
-	// Default 3 s.
+	// HoldFor bounds one hold of the projector, whose own patience for a lock is 5 s, of
+	// which the wait for the hold takes up to 1.5 s. Default 3 s.
 	HoldFor time.Duration
 	Logger  *slog.Logger
 }
@@ -95,10 +95,14 @@ var (
 )
 
 const (
-	schemaNext      = "payment_view_next"
-	rebuildLock     = 0x72656275 // one rebuild a database
-	maxTries        = 20
-	lockPatience    = "200ms" // how long readers may queue behind a swap that has to wait
+	schemaNext  = "payment_view_next"
+	rebuildLock = 0x72656275 // one rebuild a database
+	maxTries    = 20
+	// How long the projector may queue for a hold that has to wait: longer than deadlock_timeout (1 s), after
+	// which an autovacuum gives way, and with HoldFor within the projector's own patience of 5 s.
+	holdPatience    = "1500ms"
+	swapPatience    = "200ms" // how long readers may queue behind a swap that has to wait
+	vacuumPause     = 500 * time.Millisecond
 	shownDifference = 100
 	cleanTimeout    = 10 * time.Second
 )
@@ -223,11 +227,47 @@ func (b *rebuild) run(ctx context.Context) error {
 		}
 		b.Logger.InfoContext(ctx, "swap tried and put off", "try", b.done.Tries, "error", err)
 		b.enter(PhaseCatchUp)
+		if err := b.awaitVacuum(ctx, f); err != nil {
+			return err
+		}
 		if err := f.toTheEnd(ctx); err != nil {
 			return err
 		}
 	}
 	return ErrNoHold
+}
+
+// awaitVacuum follows the log until no vacuum, ANALYZE or CREATE INDEX CONCURRENTLY runs on a
+// live table: it may take hours, ends by itself, and is no reason to throw the work away.
+func (b *rebuild) awaitVacuum(ctx context.Context, f *follower) error {
+	pause := time.NewTicker(vacuumPause)
+	defer pause.Stop()
+	for told := false; ; {
+		var who *string
+		// The lock of an autovacuum counts as well: it has not given way, so that it prevents a wraparound.
+		if err := b.conn.QueryRow(ctx, `
+			SELECT min(coalesce(a.query, 'process ' || l.pid)) FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+			WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+				AND l.relation = ANY ($1::text[]::regclass[])`, liveTables()).Scan(&who); err != nil {
+			return fmt.Errorf("look for a vacuum: %w", err)
+		}
+		if who == nil {
+			return nil
+		}
+		if !told {
+			told = true
+			b.Logger.WarnContext(ctx, "the swap waits for the end of maintenance on a live table", "statement", *who)
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := f.toTheEnd(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // errTryAgain: a lock was not to be had in time, or the log was not read in time.
@@ -259,11 +299,16 @@ func (b *rebuild) swap(ctx context.Context, f *follower) error {
 		return fmt.Errorf("commit the swap, which may have been made: %w", err)
 	}
 	b.done.Swapped = true
+	// After the commit, since there may be an id for each event of the log, and readers
+	// would wait for their deletion.
+	if err := forget(ctx, b.conn, b.consumer()); err != nil {
+		b.Logger.WarnContext(ctx, "swapped; leftovers of this rebuild stay until the next", "error", err)
+	}
 	return nil
 }
 
 func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
-	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '`+lockPatience+`'`); err != nil {
+	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '`+holdPatience+`'`); err != nil {
 		return fmt.Errorf("hold the projector: %w", err)
 	}
 	// EXCLUSIVE keeps out the projector and replays of parked keys, whose first
@@ -297,7 +342,7 @@ func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
 			return orTryAgain(fmt.Errorf("swap: %w", err))
 		}
 	}
-	return forget(ctx, tx, b.consumer())
+	return nil
 }
 
 // hold makes a hold that took too long one to be tried again.

@@ -119,6 +119,21 @@ func (b *rebuild) keepLines(ctx context.Context) error {
 		return fmt.Errorf("keep the timeline: %w", err)
 	}
 	b.done.Kept = tag.RowsAffected()
+	return b.leaveWaitingLines(ctx)
+}
+
+// leaveWaitingLines leaves out what the projector has not applied of keys that were parked
+// when the rebuild began: the lines come when a person has the key applied, each after the
+// one before it. A line that the outbox still has, of an event that waits, would stand after
+// a line that the outbox has no more, and a stream that was told it would pass the other by.
+func (b *rebuild) leaveWaitingLines(ctx context.Context) error {
+	if _, err := b.conn.Exec(ctx, `
+		DELETE FROM payment_view_next.payment_timeline t
+		USING payment_view_next.parked_before p JOIN payment_view_next.payment_view v ON v.order_id = p.order_id
+		WHERE t.merchant_id = v.merchant_id AND t.payment_id = v.payment_id AND NOT EXISTS (SELECT FROM public.payment_timeline l
+			WHERE l.merchant_id = t.merchant_id AND l.payment_id = t.payment_id AND l.sequence = t.sequence)`); err != nil {
+		return fmt.Errorf("leave the lines of parked keys out: %w", err)
+	}
 	return nil
 }
 

@@ -13,9 +13,19 @@ import (
 // migrations' word alone: the new ones are made in the image of the live ones.
 var viewTables = [...]string{"payment_view", "refund_view", "payment_timeline", "payment_term"} //nolint:gochecknoglobals // a constant, were arrays constants
 
+// liveTables are viewTables with their schema.
+func liveTables() []string {
+	var names []string
+	for _, t := range viewTables {
+		names = append(names, "public."+t)
+	}
+	return names
+}
+
 // swapStatements run in one transaction. The names of tables, indexes and
 // constraints are the same in both schemas, so that nothing is renamed.
 var swapStatements = [...]string{ //nolint:gochecknoglobals // a constant, were arrays constants
+	`SET LOCAL lock_timeout = '` + swapPatience + `'`,
 	`DROP TABLE public.payment_view, public.refund_view, public.payment_timeline, public.payment_term`,
 	`ALTER TABLE payment_view_next.payment_view SET SCHEMA public`,
 	`ALTER TABLE payment_view_next.refund_view SET SCHEMA public`,
@@ -81,7 +91,7 @@ func (b *rebuild) makeTables(ctx context.Context) error {
 			UNION SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = ANY ($1::text[]::regclass[])
 			UNION SELECT 'policy ' || polname FROM pg_policy
 				WHERE polrelid = ANY ($1::text[]::regclass[]) AND polname <> 'one_tenant') b (what)`,
-		[]string{"public.payment_view", "public.refund_view", "public.payment_timeline", "public.payment_term"}).Scan(&bound); err != nil {
+		liveTables()).Scan(&bound); err != nil {
 		return fmt.Errorf("look at the live tables: %w", err)
 	}
 	if len(bound) > 0 {
