@@ -1075,6 +1075,9 @@ type PaymentListCountKind string
 
 // PaymentCount With `count=estimated`.
 type PaymentCount struct {
+	// AtLeast True when counting stopped at the value: there are more. Left out otherwise.
+	AtLeast bool `json:"at_least,omitempty,omitzero"`
+
 	// Kind Whether they were counted.
 	Kind  PaymentListCountKind `json:"kind"`
 	Value int64                `json:"value"`

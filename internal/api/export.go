@@ -6,6 +6,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -123,11 +124,16 @@ func (s *server) cut(c *call, err error) {
 	panic(http.ErrAbortHandler)
 }
 
+// formula is the begin of what a spreadsheet may take for a formula: a sign, in full width too,
+// at the begin of a cell. Blanks and invisible characters before the sign do not count, and where
+// cells are separated by semicolons a new cell begins at each.
+var formula = regexp.MustCompile(`(^|;)([\s\p{Z}\p{Cf}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])`)
+
 // cell keeps a spreadsheet from taking a text for a formula (OWASP, CSV injection).
 // Numbers of ours are never negative.
 func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+	if s != "" && strings.ContainsRune("\t\r", rune(s[0])) {
 		return "'" + s
 	}
-	return s
+	return formula.ReplaceAllString(s, "$1'$2")
 }

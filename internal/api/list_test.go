@@ -180,6 +180,20 @@ func TestACountSaysWhatItIs(t *testing.T) {
 	}
 }
 
+func TestCell_IsNoFormula(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "A-1": "A-1", "a=b": "a=b", "1;2": "1;2",
+		"=1": "'=1", "+1": "'+1", "-1": "'-1", "@a": "'@a", "\ta": "'\ta", "\r=1": "'\r=1",
+		" =1": "' =1", "\u00a0=1": "'\u00a0=1", "\ufeff=1": "'\ufeff=1", "\u200b+1": "'\u200b+1", "\u3000-1": "'\u3000-1",
+		"\uff1d1": "'\uff1d1", "\uff0b1": "'\uff0b1", "\uff0d1": "'\uff0d1", "\uff201": "'\uff201",
+		"a;=1": "a;'=1", ";=1": ";'=1", "a; \uff1d1;@b": "a;' \uff1d1;'@b",
+	} {
+		if got := cell(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestAnExportIsTheListInSafeCells(t *testing.T) {
 	w := newWorld(t)
 	w.placedAs("=HYPERLINK(1)", "A-2", `-a \"b\", c`)

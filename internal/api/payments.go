@@ -70,7 +70,7 @@ func (s *server) listPayments(ctx context.Context, c *call) error {
 		if err != nil {
 			return err
 		}
-		l.Count = &countResource{n.Value, "estimated"}
+		l.Count = &countResource{n.Value, "estimated", n.AtLeast}
 		if n.Exact {
 			l.Count.Kind = "exact"
 		}

@@ -64,6 +64,8 @@ type list[T any] struct {
 type countResource struct {
 	Value int64  `json:"value"`
 	Kind  string `json:"kind"` // exact or estimated
+	// AtLeast says that there are more than Value.
+	AtLeast bool `json:"at_least,omitzero"`
 }
 
 func newList[T any](items []T) list[T] { return list[T]{Object: "list", Data: items} }

@@ -12,11 +12,12 @@ import (
 	"payments/internal/readmodel/term"
 )
 
-// Count is how many payments a list has: exact where counting them is cheap, else
-// what the planner takes from its statistics.
+// Count is how many payments a list has. At most one of Exact and AtLeast is set; with neither,
+// Value is the planner's estimate.
 type Count struct {
-	Value int64
-	Exact bool
+	Value   int64
+	Exact   bool
+	AtLeast bool // there are more than Value
 }
 
 const (
@@ -24,11 +25,19 @@ const (
 	exactRows = 1000
 	// exactCost in the planner's units, of what has to be read for them.
 	exactCost = 20_000
+	// ownRows bounds the exact count of a merchant's own payments.
+	ownRows = 10_000
 )
 
-// Count asks the planner first, and counts only what it takes for little; past
-// exactRows it stops counting.
+// Count never estimates for a merchant: the planner's statistics are of every merchant's rows,
+// whatever row-level security says, so an estimate would tell what others have. A merchant's own
+// payments are counted up to ownRows. For a caller who sees every merchant the planner is asked
+// first, and only what it takes for little is counted.
 func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Count, error) {
+	if _, all := scope.Merchant(); !all {
+		n, err := q.count(ctx, scope, f, ownRows)
+		return Count{Value: min(n, ownRows), Exact: n <= ownRows, AtLeast: n > ownRows}, err
+	}
 	rows, cost, err := q.estimate(ctx, scope, f)
 	if err != nil {
 		return Count{}, err
@@ -36,17 +45,23 @@ func (q *Queries) Count(ctx context.Context, scope access.Scope, f Filter) (Coun
 	if rows > exactRows || cost > exactCost {
 		return Count{Value: int64(rows)}, nil
 	}
+	n, err := q.count(ctx, scope, f, exactRows)
+	return Count{Value: n, Exact: n <= exactRows}, err
+}
+
+// count stops one past limit.
+func (q *Queries) count(ctx context.Context, scope access.Scope, f Filter, limit int64) (int64, error) {
 	var s statement
-	sql := "SELECT count(*) FROM (" + s.matching(scope, f) + " LIMIT " + s.arg(exactRows+1) + ") l"
+	sql := "SELECT count(*) FROM (" + s.matching(scope, f) + " LIMIT " + s.arg(limit+1) + ") l"
 	counted, err := postgres.QueryPlanned(ctx, q.pool, sql, s.args...)
 	if err != nil {
-		return Count{}, fmt.Errorf("count payments: %w", err)
+		return 0, fmt.Errorf("count payments: %w", err)
 	}
 	n, err := pgx.CollectOneRow(counted, pgx.RowTo[int64])
 	if err != nil {
-		return Count{}, fmt.Errorf("count payments: %w", err)
+		return 0, fmt.Errorf("count payments: %w", err)
 	}
-	return Count{Value: n, Exact: n <= exactRows}, nil
+	return n, nil
 }
 
 func (q *Queries) estimate(ctx context.Context, scope access.Scope, f Filter) (rows, cost float64, err error) {
