@@ -53,9 +53,17 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
 		$(BIN)/gotestsum --format testname -- -race -count=1 -parallel 2 -timeout 60m -run 'Killed|Stopped|Away' ./test/...
 
+.PHONY: bench-quick
+bench-quick: build ## Measure payments a second, latency, idling and what one payment costs, beside DBOS, in three minutes
+	cd bench && go build -o bench . && ./bench quick -fresh $(BENCHFLAGS)
+
 .PHONY: bench
-bench: ## Drain and latency of the outbox beside what others use, as a table: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
-	cd bench && go run . $(BENCHFLAGS)
+bench: build ## Measure every scenario in five rounds, for hours; goes on where it stopped: BENCHFLAGS="-only complete,latency"
+	cd bench && go build -o bench . && ./bench full $(BENCHFLAGS)
+
+.PHONY: bench-relays
+bench-relays: ## Drain and latency of the outbox beside what others use: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
+	cd bench && go build -o bench . && ./bench relays $(BENCHFLAGS)
 
 .PHONY: bench-queries
 bench-queries: ## Measure lists, search and reads at SIZES=100000,10000000 payments (the second takes half an hour and 50 GB)

@@ -1,4 +1,4 @@
-package main
+package relays
 
 import (
 	"bytes"
@@ -54,7 +54,7 @@ func lastLine(said []byte, err error) string {
 // connectLibs is the directory of the jars that debezium/pom.xml names, fetched
 // unless they are there.
 func connectLibs(ctx context.Context) (string, error) {
-	const pom = "debezium/pom.xml"
+	const pom = "relays/debezium/pom.xml"
 	libs, err := filepath.Abs("../.cache/debezium/libs")
 	if err != nil {
 		return "", err

@@ -1,0 +1,84 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"payments/bench/load"
+)
+
+// clients of a closed loop, and how many of their payments may be unfinished. More of either did not
+// raise the rate (docs/performance.md).
+const (
+	clients = 64
+	window  = 256
+)
+
+// completion is payments from POST to read model, as many a second as the service can do without a lag
+// that grows: a closed loop holds the number of unfinished payments at the window.
+func completion(s setup, pick func(merchants int) func() int) func(context.Context, *Runner) (Values, error) {
+	return func(ctx context.Context, r *Runner) (Values, error) {
+		t, err := r.open(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		v, err := t.complete(ctx, r, pick)
+		if err != nil {
+			return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
+		}
+		return v, t.finish(ctx)
+	}
+}
+
+func (t *trial) complete(ctx context.Context, r *Runner, pick func(merchants int) func() int) (Values, error) {
+	var tally load.Tally
+	closed := load.Closed{Client: t.client, Watcher: t.watcher, Clients: clients, Window: window}
+	if pick != nil {
+		closed.Pick = pick(len(t.Merchants))
+	}
+	loading, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	go func() { defer close(ended); closed.Run(loading, &tally) }()
+	if err := wait(ctx, r.short(2*time.Second, 15*time.Second)); err != nil {
+		return nil, err
+	}
+	lagBefore, err := t.lag.events(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := t.window(ctx, r.short(20*time.Second, 60*time.Second), tally.Completed.Load)
+	if err != nil {
+		return nil, err
+	}
+	stop()
+	<-ended
+	quantiles(v, "read_model", &tally.ReadModel)
+	quantiles(v, "answer", &tally.Answers)
+	v["shed"] = float64(tally.Shed.Load())
+	// A payment makes some five events, and each has two consumers.
+	if grown := v["lag_events"] - float64(lagBefore); grown > 10*max(v["done"]/10, window) {
+		return nil, fmt.Errorf("the consumers' lag grew by %.0f events during the window: the rate does not last", grown)
+	}
+	return v, healthy(&tally)
+}
+
+// capacity is the median rate of (b) so far, which other scenarios take parts and multiples of.
+func (r *Runner) capacity(ctx context.Context) (float64, error) {
+	rounds, err := r.results.rounds("complete", "ours", r.Rounds)
+	if err != nil {
+		return 0, err
+	}
+	if rate, _, _, ok := spread(rounds, "per_s"); ok {
+		return rate, nil
+	}
+	v, err := completion(setup{}, nil)(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	return v["per_s"], r.results.save(Result{
+		Scenario: "complete", Contender: "ours", Round: 1, StartedAt: time.Now().UTC(), LoadAverage: loadAverage(), Environment: r.environment, Values: v,
+	})
+}
