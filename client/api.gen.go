@@ -648,6 +648,11 @@ type Authorization struct {
 // AuthorizationDecision defines model for Authorization.Decision.
 type AuthorizationDecision string
 
+// BusinessKey The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
+//
+// Examples: A-1001
+type BusinessKey = string
+
 // CaptureMethod Whether the money is captured at once, or when the merchant says so.
 type CaptureMethod string
 
@@ -737,10 +742,10 @@ type EventData struct {
 	// Currency An active ISO 4217 code that a customer can pay in.
 	Currency Currency `json:"currency,omitempty,omitzero"`
 
-	// CustomerReference The merchant's own name for it, one line of text.
+	// CustomerReference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	CustomerReference Reference `json:"customer_reference,omitempty,omitzero"`
+	CustomerReference BusinessKey `json:"customer_reference,omitempty,omitzero"`
 
 	// EventID An event.
 	//
@@ -753,10 +758,10 @@ type EventData struct {
 	// Examples: ord_01m8702cvkfsptbb1vxcrddz73
 	OrderID OrderID `json:"order_id"`
 
-	// OrderReference The merchant's own name for it, one line of text.
+	// OrderReference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	OrderReference Reference `json:"order_reference,omitempty,omitzero"`
+	OrderReference BusinessKey `json:"order_reference,omitempty,omitzero"`
 
 	// PaymentID A payment.
 	PaymentID PaymentID    `json:"payment_id"`
@@ -855,9 +860,9 @@ type OrderID = string
 type OrderLine struct {
 	Quantity int64 `json:"quantity"`
 
-	// SKU An article of the merchant's.
+	// SKU An article of the merchant's, by any name. The rules of a reference hold for it.
 	//
-	// Examples: TSHIRT-M
+	// Examples: TSHIRT-M, LAT/78, AB 12
 	SKU SKU `json:"sku"`
 
 	// UnitAmount In minor units of the currency.
@@ -1035,10 +1040,10 @@ type PaymentCustomer struct {
 	// Email Null when the merchant gave none.
 	Email string `json:"email"`
 
-	// Reference The merchant's own name for it, one line of text.
+	// Reference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	Reference Reference `json:"reference"`
+	Reference BusinessKey `json:"reference"`
 }
 
 // PaymentOrder defines model for Payment.order.
@@ -1049,10 +1054,10 @@ type PaymentOrder struct {
 	ID    OrderID     `json:"id"`
 	Lines []OrderLine `json:"lines"`
 
-	// Reference The merchant's own name for it, one line of text.
+	// Reference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	Reference Reference `json:"reference"`
+	Reference BusinessKey `json:"reference"`
 }
 
 // PaymentID A payment.
@@ -1116,20 +1121,20 @@ type Customer struct {
 	// Examples: ada@example.com
 	Email string `json:"email,omitempty,omitzero"`
 
-	// Reference The merchant's own name for it, one line of text.
+	// Reference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	Reference Reference `json:"reference"`
+	Reference BusinessKey `json:"reference"`
 }
 
 // Order defines model for PaymentRequest.order.
 type Order struct {
 	Lines []OrderLine `json:"lines"`
 
-	// Reference The merchant's own name for it, one line of text.
+	// Reference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	Reference Reference `json:"reference"`
+	Reference BusinessKey `json:"reference"`
 }
 
 // PaymentStatus The state of a payment.
@@ -1369,9 +1374,9 @@ type RevenueRow struct {
 // Role What an API key may do.
 type Role string
 
-// SKU An article of the merchant's.
+// SKU An article of the merchant's, by any name. The rules of a reference hold for it.
 //
-// Examples: TSHIRT-M
+// Examples: TSHIRT-M, LAT/78, AB 12
 type SKU = string
 
 // Saga defines model for Saga.
@@ -1530,9 +1535,9 @@ type StockItem struct {
 	Merchant MerchantID `json:"merchant"`
 	OnHand   int64      `json:"on_hand"`
 
-	// SKU An article of the merchant's.
+	// SKU An article of the merchant's, by any name. The rules of a reference hold for it.
 	//
-	// Examples: TSHIRT-M
+	// Examples: TSHIRT-M, LAT/78, AB 12
 	SKU SKU `json:"sku"`
 }
 
@@ -1545,9 +1550,9 @@ type StockLevel struct {
 	OnHand   int64      `json:"on_hand"`
 	Reserved int64      `json:"reserved"`
 
-	// SKU An article of the merchant's.
+	// SKU An article of the merchant's, by any name. The rules of a reference hold for it.
 	//
-	// Examples: TSHIRT-M
+	// Examples: TSHIRT-M, LAT/78, AB 12
 	SKU  SKU   `json:"sku"`
 	Sold int64 `json:"sold"`
 }
@@ -1939,10 +1944,10 @@ type ListPaymentsParams struct {
 	Expand Expand `form:"expand,omitempty" json:"expand,omitempty,omitzero"`
 
 	// Customer Only of the customer with this reference.
-	Customer Reference `form:"customer,omitempty" json:"customer,omitempty,omitzero"`
+	Customer BusinessKey `form:"customer,omitempty" json:"customer,omitempty,omitzero"`
 
 	// Order Only of the order with this reference.
-	Order Reference `form:"order,omitempty" json:"order,omitempty,omitzero"`
+	Order BusinessKey `form:"order,omitempty" json:"order,omitempty,omitzero"`
 
 	// Currency Only in this currency.
 	Currency Currency `form:"currency,omitempty" json:"currency,omitempty,omitzero"`

@@ -20,7 +20,8 @@ func migrate(ctx context.Context, e environment) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	if err := postgres.Migrate(ctx, c.OwnerURL, c.AppURL); err != nil {
+	warn := func(message string) { _, _ = fmt.Fprintln(e.stderr, "payments: warning:", message) }
+	if err := postgres.MigrateWarning(ctx, c.OwnerURL, c.AppURL, warn); err != nil {
 		variable := "PAYMENTS_MIGRATE_DATABASE_URL"
 		if e.value(variable) == "" {
 			variable = "PAYMENTS_DATABASE_URL"

@@ -116,7 +116,7 @@ func members() []member {
 		{
 			of: pay, pointer: "/customer/reference", kept: []string{"orders.customer_reference"},
 			domain: draft(func(d *payment.Draft, v any) { d.CustomerReference = v.(string) }),
-			values: text(payment.MaxReference, "reference_length", "reference_no_control"),
+			values: references(), column: keyColumn,
 		},
 		{
 			of: pay, pointer: "/customer/email", kept: []string{"orders.customer_email_ciphertext"},
@@ -127,7 +127,7 @@ func members() []member {
 		{
 			of: pay, pointer: "/order/reference", kept: []string{"orders.reference"},
 			domain: draft(func(d *payment.Draft, v any) { d.OrderReference = v.(string) }),
-			values: text(payment.MaxReference, "reference_length", "reference_no_control"),
+			values: references(), column: keyColumn,
 		},
 		{
 			// How many there are; the index of the last one is kept.
@@ -148,7 +148,7 @@ func members() []member {
 		{
 			of: pay, pointer: "/order/lines/0/sku", kept: []string{"order_lines.sku"},
 			domain: draft(func(d *payment.Draft, v any) { d.Lines[0].SKU = v.(string) }),
-			values: skus(),
+			values: skus(), column: keyColumn,
 		},
 		{
 			of: pay, pointer: "/order/lines/0/quantity", kept: []string{"order_lines.quantity"},
@@ -198,7 +198,7 @@ func members() []member {
 				_, err := payment.NewStock("", w.merchantID, v.(string), 1)
 				return err
 			},
-			values: skus(),
+			values: skus(), column: keyColumn,
 		},
 		{
 			of: stock, pointer: "/on_hand", kept: []string{"stock.on_hand"},

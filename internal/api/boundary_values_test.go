@@ -105,12 +105,36 @@ func emails() [][]boundary {
 	}
 }
 
-func skus() [][]boundary {
+// keys are a merchant's own names, each with one stored form.
+func keys(tooLong, control, notAKey string) [][]boundary {
 	return [][]boundary{
-		valid("A", "0", "a._-", long(payment.MaxSKU)),
-		refused("sku_format", "", ".a", "-a", "_a", long(payment.MaxSKU+1), "ä", "a b", "a\n", "a/b", "a+"),
-		refused("", "a\x00"),
+		valid("x", "0", "a._-", "LAT/78", "AB 12", "=a", long(64), strings.Repeat("ü", 64), strings.Repeat("🎁", 64), "日本 🎁", "a\u00a0b", "a\u3000b", "Ａ", "ﬁ"),
+		// Another spelling of a key: what is kept is the key.
+		valid(" b", "c ", "\u00a0d\u2007", "\u202fe\u3000", "f\u1680\u2028", "u\u0308", "\u212b", "\u1112\u1161\u11ab"),
+		refused(tooLong, "", long(65), strings.Repeat("ü", 65)),
+		refused(control, "a\nb", "a\x01b", "a\x7fb", "a\u0085b", "\t", "a\n"),
+		unsaid(inDocument, "a pattern of JSON Schema knows no classes of Unicode", notAKey, " ", "\u00a0\u3000", "\u200b", "a\u200b", "a\u200cb", "a\u200d", "\u200ea", "a\u200fb",
+			"a\u202eb", "a\u2060b", "a\u2066b", "\ufeffa", "a\u00adb", "a\u180eb", "a\u034fb", "\u3164", "a\uffa0", "\u115f", "\u2800", "❤\ufe0f", "👩\u200d💻", "a\U000e0061",
+			"a\U000e0100", "a\u2028b", "\u06dd", "\ufff9a"),
+		unsaid(inDocument|inDatabase, "unassigned: the versions of Unicode differ", "", "a\u0378", "a\uffff", "a\U0010ffff"),
+		refused("", "a\x00b"),
 	}
+}
+
+// keyColumn is what is kept of a key.
+func keyColumn(v any) any {
+	if key, err := payment.BusinessKey(v.(string), payment.MaxReference); err == nil {
+		return key
+	}
+	return v
+}
+
+func skus() [][]boundary { return keys("sku_format", "sku_format", "sku_format") }
+
+func references() [][]boundary {
+	return append(keys("reference_length", "reference_no_control", "orders_business_keys"),
+		// Of 64 characters as they are given, and 65 in NFC.
+		unsaid(inDocument, "the length in NFC", "orders_business_keys", long(63)+"\u0958"))
 }
 
 // orNone is for a member that may be left out, and whose constructor would take the

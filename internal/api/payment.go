@@ -33,7 +33,9 @@ type lineRequest struct {
 	UnitAmount *int64  `json:"unit_amount"`
 }
 
-func (q paymentRequest) order() (payment.Order, error) {
+// order is a *payment.Error if the request is refused. before reports that an order with
+// these members was accepted before references were business keys.
+func (q paymentRequest) order() (o payment.Order, before bool, err error) {
 	var f fields
 	d := payment.Draft{
 		Amount: take(&f, q.Amount, "/amount"), Currency: take(&f, q.Currency, "/currency"),
@@ -71,11 +73,15 @@ func (q paymentRequest) order() (payment.Order, error) {
 			})
 		}
 	}
-	o, err := payment.NewOrder(d)
-	if err := f.merge(err); err != nil {
-		return payment.Order{}, err
+	o, err = payment.NewOrder(d)
+	if err != nil && len(f) == 0 {
+		_, was := payment.StoredOrder(d)
+		before = was == nil
 	}
-	return o, f.err()
+	if err := f.merge(err); err != nil {
+		return payment.Order{}, before, err
+	}
+	return o, before, f.err()
 }
 
 func (s *server) createPayment(ctx context.Context, c *call) error {
@@ -87,12 +93,19 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	if request.MerchantID == "" {
 		return payment.Errorf(payment.CodeForbidden, "This is done with a merchant's API key.")
 	}
-	o, err := q.order()
-	if err != nil {
-		return err
+	o, before, refusal := q.order()
+	if refusal != nil && !before {
+		return refusal
 	}
 	placing, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	if refusal != nil { // the same bytes replay what was accepted
+		resp, kept, err := s.Orders.Kept(placing, request)
+		if err != nil || !kept {
+			return refusal
+		}
+		return s.unseal(c, resp, true)
+	}
 	resp, replayed, err := s.Orders.Place(placing, request, o, func(p order.Placed) (idempotency.Response, error) {
 		return s.seal(p.PaymentID, "/v1/payments/"+p.PaymentID, committed(p.MerchantID, p.PaymentID, 1), placedResource(p))
 	})

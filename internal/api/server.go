@@ -40,6 +40,8 @@ type Orders interface {
 	// transaction. render makes the response to store.
 	Place(ctx context.Context, r idempotency.Request, o payment.Order,
 		render func(order.Placed) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
+	// Kept is the stored response of the request, if it was placed before.
+	Kept(ctx context.Context, r idempotency.Request) (resp idempotency.Response, kept bool, err error)
 	// Stock lists the merchant's stock, or everybody's when merchantID is empty, behind a level's merchant and sku.
 	Stock(ctx context.Context, merchantID string, after order.StockLevel, limit int) ([]order.StockLevel, error)
 	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)

@@ -146,7 +146,7 @@ func newStock(items []stockItem, pointer func(i int) string) ([]payment.Stock, e
 		if err := own.merge(err); err != nil {
 			return nil, err
 		}
-		if id := merchantID + " " + sku; len(own) == 0 && seen[id] {
+		if id := level.MerchantID() + " " + level.SKU(); len(own) == 0 && seen[id] {
 			own = append(own, payment.FieldError{Pointer: at, Code: "item_duplicate", Message: "must be the only item of this merchant and sku"})
 		} else {
 			seen[id] = true

@@ -30,9 +30,9 @@ var checks = []check{
 	},
 	{
 		1, "an order reference is never paid twice", `SELECT count(DISTINCT (merchant_id, reference)) FROM orders`, `
-		SELECT 'reference ' || reference || ' of ' || merchant_id || ' has ' || count(*) || ' live or won orders'
-		FROM orders WHERE status IN ('placed', 'confirmed') AND $1::bool IS NOT NULL
-		GROUP BY merchant_id, reference HAVING count(*) > 1`,
+		SELECT 'reference ' || reference_key(reference) || ' of ' || merchant_id || ' has ' || count(*) || ' live or won orders'
+		FROM orders WHERE status IN ('placed', 'confirmed') AND NOT reference_repeated AND $1::bool IS NOT NULL
+		GROUP BY merchant_id, reference_key(reference) HAVING count(*) > 1`,
 	},
 	{
 		1, "an order has its payment, saga and lines", `SELECT count(*) FROM orders`, `

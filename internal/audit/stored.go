@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,8 @@ var tables = []stored{
 	{"API key", `
 		SELECT 'API key ' || id, id, coalesce(merchant_id, ''), role, coalesce(holder, ''), to_char(api_version, 'YYYY-MM-DD'), networks::text[], coalesce(expires_at > created_at, true) FROM api_keys`, keyRow},
 	{"order", `
-		SELECT 'order ' || o.id, o.id, o.reference, o.customer_reference, o.currency, o.amount, p.payment_method, p.capture_method, l.skus, l.quantities, l.amounts
+		SELECT 'order ' || o.id, o.id, o.reference, o.customer_reference, o.currency, o.amount, p.payment_method, p.capture_method,
+			o.created_at < (SELECT min(tstamp) FROM goose_db_version WHERE version_id = 24 AND is_applied), l.skus, l.quantities, l.amounts
 		FROM orders o JOIN payments p ON p.merchant_id = o.merchant_id AND p.order_id = o.id,
 			LATERAL (SELECT array_agg(sku::text ORDER BY line) AS skus, array_agg(quantity ORDER BY line) AS quantities,
 				array_agg(unit_amount::bigint ORDER BY line) AS amounts
@@ -118,19 +120,29 @@ func keyRow() ([]any, func() error) {
 func orderRow() ([]any, func() error) {
 	var id string
 	var d payment.Draft
+	var before bool // there were business keys (migration 24): the references stay as they were written
 	var skus []string
 	var quantities, amounts []int64
 	columns := []any{
-		&id, &d.OrderReference, &d.CustomerReference, &d.Currency, &d.Amount, &d.PaymentMethod, &d.CaptureMethod, &skus, &quantities, &amounts,
+		&id, &d.OrderReference, &d.CustomerReference, &d.Currency, &d.Amount, &d.PaymentMethod, &d.CaptureMethod, &before, &skus, &quantities, &amounts,
 	}
 	return columns, func() error {
 		d.Lines = d.Lines[:0]
 		for n := range skus {
 			d.Lines = append(d.Lines, payment.DraftLine{SKU: skus[n], Quantity: quantities[n], UnitAmount: amounts[n]})
 		}
-		_, err := payment.NewOrder(d)
-		return all(identified(payment.PrefixOrder, id), err)
+		if before {
+			_, err := payment.StoredOrder(d)
+			return all(identified(payment.PrefixOrder, id), err)
+		}
+		o, err := payment.NewOrder(d)
+		return all(identified(payment.PrefixOrder, id), err,
+			unless(err != nil || o.Reference() == d.OrderReference && o.CustomerReference() == d.CustomerReference && sameSKUs(o.Lines(), skus), "a name is no business key"))
 	}
+}
+
+func sameSKUs(lines []payment.Line, skus []string) bool {
+	return slices.EqualFunc(lines, skus, func(l payment.Line, sku string) bool { return l.SKU() == sku })
 }
 
 func paymentRow() ([]any, func() error) {
@@ -178,8 +190,8 @@ func stockRow() ([]any, func() error) {
 	var merchantID, sku string
 	var onHand, most int64
 	return []any{&merchantID, &sku, &onHand, &most}, func() error {
-		_, err := payment.NewStock("", merchantID, sku, onHand)
-		return all(err, unless(most <= payment.MaxOnHand, "more is on hand and reserved than may be on hand"))
+		s, err := payment.NewStock("", merchantID, sku, onHand)
+		return all(err, unless(err != nil || s.SKU() == sku, "the sku is no business key"), unless(most <= payment.MaxOnHand, "more is on hand and reserved than may be on hand"))
 	}
 }
 

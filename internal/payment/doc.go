@@ -4,5 +4,6 @@
 // every writer (API, command line, seed, consumer) goes through them. The
 // database repeats each rule as a constraint (migrations/).
 //
-// It imports the standard library only.
+// It imports the standard library, and golang.org/x/text for Unicode's normalization
+// (docs/decisions/business-keys.md).
 package payment

@@ -72,8 +72,17 @@ func (l Line) UnitAmount() int64 { return l.unitAmount }
 
 // NewOrder checks each member alone and then the order as a whole. Its error is
 // an *Error with one FieldError for each violation, by JSON pointer into the
-// body of POST /v1/payments.
-func NewOrder(d Draft) (Order, error) {
+// body of POST /v1/payments. References and SKUs become business keys.
+func NewOrder(d Draft) (Order, error) { return newOrder(d, BusinessKey) }
+
+// StoredOrder checks an order that was accepted before: one of an event or of a stored
+// row. Its references are kept as they are, because those from before there were
+// business keys stay as they were written.
+func StoredOrder(d Draft) (Order, error) {
+	return newOrder(d, func(s string, limit int) (string, error) { return s, validText(s, limit) })
+}
+
+func newOrder(d Draft, key func(s string, limit int) (string, error)) (Order, error) {
 	var v violations
 	currency, err := ParseCurrency(d.Currency)
 	if err != nil {
@@ -89,16 +98,18 @@ func NewOrder(d Draft) (Order, error) {
 	if !ok {
 		v.add("/capture_method", "capture_method_invalid", "must be automatic or manual")
 	}
-	if err := validText(d.CustomerReference, MaxReference); err != nil {
+	customer, err := key(d.CustomerReference, MaxReference)
+	if err != nil {
 		v.add("/customer/reference", "text_invalid", "%v", err)
 	}
 	if err := validEmail(d.CustomerEmail); d.CustomerEmail != "" && err != nil {
 		v.add("/customer/email", "email_invalid", "%v", err)
 	}
-	if err := validText(d.OrderReference, MaxReference); err != nil {
+	reference, err := key(d.OrderReference, MaxReference)
+	if err != nil {
 		v.add("/order/reference", "text_invalid", "%v", err)
 	}
-	lines, sum := newLines(&v, d.Lines)
+	lines, sum := newLines(&v, d.Lines, key)
 	if len(v) == 0 && sum != d.Amount {
 		v.add("/amount", "amount_mismatch", "must equal the sum of the lines")
 	}
@@ -108,22 +119,23 @@ func NewOrder(d Draft) (Order, error) {
 	return Order{
 		total:             Money{d.Amount, currency},
 		paymentMethod:     d.PaymentMethod,
-		customerReference: d.CustomerReference,
+		customerReference: customer,
 		customerEmail:     d.CustomerEmail,
-		reference:         d.OrderReference,
+		reference:         reference,
 		captureMethod:     method,
 		lines:             lines,
 	}, nil
 }
 
-func newLines(v *violations, drafts []DraftLine) (lines []Line, sum int64) {
+func newLines(v *violations, drafts []DraftLine, key func(s string, limit int) (string, error)) (lines []Line, sum int64) {
 	if len(drafts) == 0 || len(drafts) > MaxLines {
 		v.add("/order/lines", "out_of_range", "must have 1 to %d lines", MaxLines)
 		return nil, 0
 	}
 	for i, d := range drafts {
 		at := fmt.Sprintf("/order/lines/%d", i)
-		if err := validToken(d.SKU, MaxSKU); err != nil {
+		sku, err := key(d.SKU, MaxSKU)
+		if err != nil {
 			v.add(at+"/sku", "sku_invalid", "%v", err)
 		}
 		if d.Quantity < 1 || d.Quantity > MaxQuantity {
@@ -139,7 +151,7 @@ func newLines(v *violations, drafts []DraftLine) (lines []Line, sum int64) {
 			v.add(at, "out_of_range", "the lines add up to more than %d minor units", MaxAmount)
 			return nil, 0
 		}
-		lines = append(lines, Line{d.SKU, d.Quantity, d.UnitAmount})
+		lines = append(lines, Line{sku, d.Quantity, d.UnitAmount})
 	}
 	return lines, sum
 }

@@ -38,7 +38,7 @@ func TestNewOrderNamesEveryRefusedMember(t *testing.T) {
 		"reference too long":     {func(d *Draft) { d.OrderReference = strings.Repeat("é", MaxReference+1) }, "/order/reference"},
 		"no lines":               {func(d *Draft) { d.Lines = nil }, "/order/lines"},
 		"too many lines":         {func(d *Draft) { d.Lines = make([]DraftLine, MaxLines+1) }, "/order/lines"},
-		"sku with a space":       {func(d *Draft) { d.Lines[0].SKU = "T SHIRT" }, "/order/lines/0/sku"},
+		"sku blank":              {func(d *Draft) { d.Lines[0].SKU = "\u00a0" }, "/order/lines/0/sku"},
 		"quantity zero":          {func(d *Draft) { d.Lines[0].Quantity = 0 }, "/order/lines/0/quantity"},
 		"quantity too large":     {func(d *Draft) { d.Lines[0].Quantity = math.MaxInt64 }, "/order/lines/0/quantity"},
 		"price negative":         {func(d *Draft) { d.Lines[0].UnitAmount = -1 }, "/order/lines/0/unit_amount"},

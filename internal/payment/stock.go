@@ -13,13 +13,15 @@ func (s Stock) OnHand() int64      { return s.onHand }
 // MaxOnHand bounds what can be on hand of one article.
 const MaxOnHand int64 = 1_000_000_000
 
-// NewStock names a refused member by pointer, which begins with at.
+// NewStock names a refused member by pointer, which begins with at. The SKU becomes a
+// business key.
 func NewStock(at, merchantID, sku string, onHand int64) (Stock, error) {
 	var v violations
 	if !ValidID(PrefixMerchant, merchantID) {
 		v.add(at+"/merchant", "id_invalid", "must be a merchant's id (mer_…)")
 	}
-	if err := validToken(sku, MaxSKU); err != nil {
+	sku, err := BusinessKey(sku, MaxSKU)
+	if err != nil {
 		v.add(at+"/sku", "sku_invalid", "%v", err)
 	}
 	if onHand < 0 || onHand > MaxOnHand {

@@ -22,6 +22,12 @@ import (
 // advisory lock), and then grants the role of appURL what the service needs.
 // Both URLs may name the same role.
 func Migrate(ctx context.Context, ownerURL, appURL string) error {
+	return MigrateWarning(ctx, ownerURL, appURL, func(string) {})
+}
+
+// MigrateWarning is Migrate that passes on what a migration warns of: rows from before
+// that a person has to look at.
+func MigrateWarning(ctx context.Context, ownerURL, appURL string, warn func(message string)) error {
 	owner, err := pgx.ParseConfig(ownerURL)
 	if err != nil {
 		return errors.New("the migration URL is not a Postgres connection URL")
@@ -32,6 +38,11 @@ func Migrate(ctx context.Context, ownerURL, appURL string) error {
 	}
 	owner.ConnectTimeout = connectTimeout
 	owner.RuntimeParams[tenantSetting] = everybody // a migration may move the rows of all
+	owner.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.SeverityUnlocalized == "WARNING" {
+			warn(n.Message)
+		}
+	}
 	db := stdlib.OpenDB(*owner)
 	defer db.Close()
 	locker, err := lock.NewPostgresSessionLocker()

@@ -55,6 +55,6 @@ func (e event) check() error {
 	for _, l := range p.Lines {
 		draft.Lines = append(draft.Lines, payment.DraftLine(l))
 	}
-	_, err := payment.NewOrder(draft)
+	_, err := payment.StoredOrder(draft)
 	return err
 }

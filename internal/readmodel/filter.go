@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"payments/internal/payment"
 	"payments/internal/readmodel/term"
@@ -27,8 +25,10 @@ const (
 type Filter struct {
 	Merchant string // beside the scope, which it can only narrow
 	Statuses []payment.Status
-	Customer string
-	Order    string
+	// Customer and Order are business keys. Rows from before there were any may have the
+	// form that the client gave, which stands second if it is another.
+	Customer []string
+	Order    []string
 	Currency string
 	// PaymentMethods are the fingerprints that rows may have of one: several while the
 	// pepper is being rotated. ParseFilter has no keys, and leaves the token here.
@@ -136,9 +136,9 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 			return "", ""
 		}
 	case "customer":
-		return setReference(&f.Customer)
+		return setKey(&f.Customer)
 	case "order":
-		return setReference(&f.Order)
+		return setKey(&f.Order)
 	case "payment_method":
 		return func(value string) (string, string) {
 			if err := payment.CheckPaymentMethod(value); err != nil {
@@ -148,7 +148,7 @@ func (f *Filter) setter(name string) func(value string) (code, message string) {
 			return "", ""
 		}
 	case "failure_code":
-		return setReference(&f.FailureCode)
+		return setText(&f.FailureCode)
 	case "amount_min":
 		return setAmount(&f.AmountMin)
 	case "amount_max":
@@ -196,7 +196,7 @@ func (f *Filter) setStatuses(value string) (string, string) {
 
 func (f *Filter) setSearch(value string) (code, message string) {
 	var text string
-	if code, message = setReference(&text)(value); code != "" {
+	if code, message = setText(&text)(value); code != "" {
 		return code, message
 	}
 	if f.Search = term.Fold(text); f.Search == "" {
@@ -239,20 +239,28 @@ func setAmount(to *int64) func(string) (string, string) {
 	}
 }
 
-// setReference refuses what no stored reference can be, NUL above all, which
-// Postgres would refuse with an error.
-func setReference(to *string) func(string) (string, string) {
+// setText refuses what no stored text can be, NUL above all, which Postgres would
+// refuse with an error.
+func setText(to *string) func(string) (string, string) {
 	return func(value string) (string, string) {
-		n := utf8.RuneCountInString(value)
-		for _, r := range value {
-			if unicode.IsControl(r) {
-				n = 0
-			}
-		}
-		if n < 1 || n > payment.MaxReference || !utf8.ValidString(value) {
-			return "text_invalid", fmt.Sprintf("must be 1 to %d characters of text", payment.MaxReference)
+		if err := payment.CheckText(value, payment.MaxReference); err != nil {
+			return "text_invalid", err.Error()
 		}
 		*to = value
+		return "", ""
+	}
+}
+
+// setKey takes a reference in any spelling that a payment may be posted with.
+func setKey(to *[]string) func(string) (string, string) {
+	return func(value string) (string, string) {
+		key, err := payment.BusinessKey(value, payment.MaxReference)
+		if err != nil {
+			return "text_invalid", err.Error()
+		}
+		if *to = []string{key}; key != value {
+			*to = append(*to, value)
+		}
 		return "", ""
 	}
 }

@@ -144,7 +144,7 @@ func ofEveryMerchant(walk string) string {
 // narrows counts the filters beside statuses and span.
 func (f Filter) narrows() (n int) {
 	for _, given := range []bool{
-		f.Customer != "", f.Order != "", f.Currency != "", len(f.PaymentMethods) > 0, f.FailureCode != "", f.AmountMin > 0, f.AmountMax > 0,
+		len(f.Customer) > 0, len(f.Order) > 0, f.Currency != "", len(f.PaymentMethods) > 0, f.FailureCode != "", f.AmountMin > 0, f.AmountMax > 0,
 	} {
 		if given {
 			n++
@@ -175,16 +175,18 @@ func (s *statement) conditions(f Filter) (sql string) {
 			sql += " AND v." + condition + s.arg(value)
 		}
 	}
-	and("customer_reference = ", f.Customer != "", f.Customer)
-	and("order_reference = ", f.Order != "", f.Order)
-	and("currency = ", f.Currency != "", f.Currency)
-	switch len(f.PaymentMethods) {
-	case 0:
-	case 1:
-		and("payment_method = ", true, f.PaymentMethods[0])
-	default: // several ranges of the index, and no longer in its order
-		sql += " AND v.payment_method = ANY (" + s.arg(f.PaymentMethods) + ")"
+	// Several values are several ranges of the index, and no longer in its order.
+	among := func(column string, values []string) {
+		if len(values) > 1 {
+			sql += " AND v." + column + " = ANY (" + s.arg(values) + ")"
+		} else if len(values) == 1 {
+			and(column+" = ", true, values[0])
+		}
 	}
+	among("customer_reference", f.Customer)
+	among("order_reference", f.Order)
+	and("currency = ", f.Currency != "", f.Currency)
+	among("payment_method", f.PaymentMethods)
 	and("failure_code = ", f.FailureCode != "", f.FailureCode)
 	exact := f.AmountMin == f.AmountMax // and then in the order of ids within the index
 	and("amount = ", exact && f.AmountMin > 0, f.AmountMin)

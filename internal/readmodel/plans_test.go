@@ -138,8 +138,8 @@ func questions() []asked {
 		listing("two statuses, deep", func(p Payment) Filter {
 			return Filter{Statuses: []payment.Status{payment.StatusFailed, payment.StatusCanceled}, After: at(p)}
 		}),
-		listing("customer", func(p Payment) Filter { return Filter{Customer: p.CustomerReference} }),
-		listing("order", func(p Payment) Filter { return Filter{Order: p.OrderReference} }),
+		listing("customer", func(p Payment) Filter { return Filter{Customer: []string{p.CustomerReference}} }),
+		listing("order", func(p Payment) Filter { return Filter{Order: []string{p.OrderReference}} }),
 		listing("currency, deep", func(p Payment) Filter { return Filter{Currency: p.Currency, After: at(p)} }),
 		listing("payment method, deep", func(p Payment) Filter { return Filter{PaymentMethods: []string{p.PaymentMethod}, After: at(p)} }),
 		listing("failure code, deep", func(p Payment) Filter { return Filter{FailureCode: "card_declined", After: at(p)} }),
@@ -174,7 +174,7 @@ func questions() []asked {
 		byEverybody(listing("first page", func(Payment) Filter { return Filter{} })),
 		byEverybody(listing("deep page", func(p Payment) Filter { return Filter{After: at(p)} })),
 		byEverybody(listing("status, deep", func(p Payment) Filter { return Filter{Statuses: failed, After: at(p)} })),
-		byEverybody(listing("order", func(p Payment) Filter { return Filter{Order: p.OrderReference} })),
+		byEverybody(listing("order", func(p Payment) Filter { return Filter{Order: []string{p.OrderReference}} })),
 		byEverybody(listing("search, whole word", func(p Payment) Filter { return Filter{Search: strings.ToLower(p.OrderReference)} })),
 	}
 }

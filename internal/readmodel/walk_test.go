@@ -64,7 +64,7 @@ func TestAWalkBesideAThousandPaymentsASecond(t *testing.T) {
 		return n - len(there)
 	}
 	lists := []Filter{
-		{Limit: 7}, {Limit: 7, Sort: Sort{Ascending: true}}, {Limit: 7, Sort: Sort{ByAmount: true}}, {Limit: 7, Customer: "cust-42"},
+		{Limit: 7}, {Limit: 7, Sort: Sort{Ascending: true}}, {Limit: 7, Sort: Sort{ByAmount: true}}, {Limit: 7, Customer: []string{"cust-42"}},
 		{Limit: 7, Statuses: []payment.Status{payment.StatusProcessing, payment.StatusFailed}}, {Limit: 7, Search: "cust"},
 	}
 	began := time.Now()
