@@ -10,6 +10,7 @@ import (
 	"payments/internal/idempotency"
 	"payments/internal/order"
 	"payments/internal/payment"
+	"payments/internal/readmodel"
 )
 
 func (s *server) cancelPayment(ctx context.Context, c *call) error {
@@ -20,34 +21,29 @@ func (s *server) capturePayment(ctx context.Context, c *call) error {
 	return s.change(ctx, c, s.Orders.Capture)
 }
 
-// change asks for something that the saga does: 202 with the payment as it is read
-// by now, or 200 with its outcome where that was waited for.
-func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) (int64, error)) error {
+// change asks for something that the saga does: 202 with the payment as the write model has
+// it, or 200 with its outcome where that was waited for.
+func (s *server) change(ctx context.Context, c *call, do func(ctx context.Context, merchantID, paymentID string) (order.Payment, error)) error {
 	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
 	merchantID, _ := c.scope.Merchant()
-	id := chi.URLParam(c.r, "id")
 	asking, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	sequence, err := do(asking, merchantID, id)
+	p, err := do(asking, merchantID, chi.URLParam(c.r, "id"))
 	if err != nil {
 		return err
 	}
-	c.w.Header().Set(headerReadAfter, committed(merchantID, id, sequence))
 	over := func(status payment.Status) bool { return status.Terminal() || status == payment.StatusRequiresReview }
-	if ended, ok := s.outcome(ctx, c, id, over); ok {
-		return s.ok(ctx, c, ended)
+	if ended, ok := s.outcome(ctx, c, p.MerchantID, p.ID, over); ok {
+		return s.ended(ctx, c, ended)
 	}
-	p, err := s.Payments.Get(ctx, c.scope, id)
+	r, err := s.viewResource(c, readmodel.Payment(p))
 	if err != nil {
 		return err
 	}
-	r, err := s.viewResource(c, p)
-	if err != nil {
-		return err
-	}
-	c.w.Header().Set("Location", "/v1/payments/"+id)
+	c.w.Header().Set(headerReadAfter, position(p).Token())
+	c.w.Header().Set("Location", "/v1/payments/"+p.ID)
 	s.write(ctx, c.w, http.StatusAccepted, "application/json", r)
 	return nil
 }
@@ -75,7 +71,7 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 	}
 	id := chi.URLParam(c.r, "id")
 	if _, all := c.scope.Merchant(); all {
-		p, err := s.Payments.Get(ctx, c.scope, id)
+		p, err := s.Orders.Payment(ctx, "", id)
 		if err != nil {
 			return err
 		}

@@ -119,3 +119,91 @@ func TestARefundIsAskedOnceAndReplayed(t *testing.T) {
 		t.Errorf("the rest: %d %s", rest.status, rest.body)
 	}
 }
+
+// While the projector lags, or Kafka is away and events wait in the outbox, a payment that
+// POST /v1/payments has answered 202 for is not in the read model. A command answers from
+// what it has done.
+func TestCommandsAnswerWhileTheReadModelLags(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("A-1", `"capture_method": "manual", `) // 202; nothing is projected
+	// As the worker leaves it after the authorization.
+	for _, sql := range []string{
+		`UPDATE payments SET status = 'requires_capture', authorization_reference = 'op_1'`,
+		`UPDATE sagas SET step = 'await_capture', awaiting = true, due_at = now() + interval '1 hour'`,
+	} {
+		if _, err := w.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func() (s string) {
+		t.Helper()
+		if err := w.pool.QueryRow(t.Context(), `SELECT 'signaled ' || signaled || ', abort ' || coalesce(abort->>'code', 'null') || ', due ' || (due_at <= now()) FROM sagas`).Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, c := range []struct{ action, told string }{
+		{"capture", "signaled true, abort null, due true"}, {"capture", "signaled true, abort null, due true"},
+		{"cancel", "signaled true, abort canceled, due true"}, {"cancel", "signaled true, abort canceled, due true"},
+	} {
+		for _, prefer := range []string{"", "wait=1"} {
+			a := w.do("POST", "/v1/payments/"+id+"/"+c.action, w.merchant, "", "Prefer", prefer)
+			if a.status != 202 || a.at(t, "id") != id || a.at(t, "status") != "requires_capture" || a.at(t, "customer.email") != "ada@example.com" ||
+				a.at(t, "payment_method") != "pm_card_visa" || a.header.Get("Location") != "/v1/payments/"+id ||
+				a.header.Get("Read-After") != committed(w.merchantID, id, 1) || (a.header.Get("Preference-Applied") != "") != (prefer != "") {
+				t.Errorf("%s %q: %d %v %s", c.action, prefer, a.status, a.header, a.body)
+			}
+		}
+		if got := told(); got != c.told {
+			t.Errorf("after the %s the saga is: %s, want %s", c.action, got, c.told)
+		}
+	}
+	w.refused("a read after the cancel", w.do("GET", "/v1/payments/"+id, w.merchant, "", "Read-After", committed(w.merchantID, id, 1)), 503, payment.CodeReadAfterTimeout)
+}
+
+// What waits for an outcome gets it from the write model, on the first call and on a replay,
+// and a token with which a read finds the same or is refused.
+func TestAnOutcomeIsToldWhileTheReadModelLags(t *testing.T) {
+	w := newWorld(t)
+	prefer := append(key("k-1"), "Prefer", "wait=2")
+	placed := w.post(w.merchant, good, key("k-1")...)
+	id := placed.at(t, "id").(string)
+	w.declined(placed) // and not projected
+	replay := w.post(w.merchant, good, prefer...)
+	if replay.status != 200 || replay.at(t, "status") != "failed" || replay.at(t, "failure.code") != "card_declined" ||
+		replay.header.Get("Idempotent-Replayed") != "true" || replay.header.Get("Read-After") != committed(w.merchantID, id, 2) {
+		t.Errorf("replay: %d %v %s", replay.status, replay.header, replay.body)
+	}
+	if again := w.post(w.merchant, good, key("k-1")...); again.status != 202 || again.body != placed.body || again.header.Get("Read-After") != committed(w.merchantID, id, 1) {
+		t.Errorf("replay without a preference: %d %v %s", again.status, again.header, again.body)
+	}
+
+	// Once the read model has it, a GET answers to the letter what the commands did.
+	next := w.placed("A-2", "")
+	canceled := w.do("POST", "/v1/payments/"+next+"/cancel", w.merchant, "")
+	w.project(w.declined(placed)) // the event anew, with another time
+	told := w.post(w.merchant, good, prefer...)
+	for of, c := range map[string]struct{ told, got answer }{
+		"outcome": {told, w.do("GET", "/v1/payments/"+id, w.merchant, "", "Read-After", told.header.Get("Read-After"))},
+		"cancel":  {canceled, w.do("GET", "/v1/payments/"+next, w.merchant, "", "Read-After", canceled.header.Get("Read-After"))},
+	} {
+		if c.got.status != 200 || c.got.body != c.told.body {
+			t.Errorf("%s: told %s\nread %d %s", of, c.told.body, c.got.status, c.got.body)
+		}
+	}
+}
+
+// An operator's refund names the payment alone: its merchant, too, comes from the write model.
+func TestAnOperatorsRefundIsTakenWhileTheReadModelLags(t *testing.T) {
+	w := newWorld(t)
+	id := w.placed("A-1", "") // nothing is projected
+	w.make(id, payment.StatusSucceeded)
+	path := "/v1/payments/" + id + "/refunds"
+	for range 2 { // the second is a replay
+		if a := w.do("POST", path, w.support, `{"amount": 1}`, key("r-1")...); a.status != 202 || a.at(t, "payment") != id {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	w.refused("a payment that is not there", w.do("POST", strings.Replace(path, id, w.ids.New(payment.PrefixPayment), 1), w.support, `{"amount": 1}`, key("r-2")...),
+		404, payment.CodeNotFound)
+}

@@ -388,10 +388,20 @@ func (w *world) handle(batch ...inbox.Message) error {
 // declined is the order's second event: all that the saga would tell, in one.
 func (w *world) declined(placed answer) inbox.Message {
 	w.t.Helper()
-	orderID := placed.at(w.t, "order.id").(string)
+	orderID, id, at := placed.at(w.t, "order.id").(string), placed.at(w.t, "id").(string), shown(time.Now())
+	failure := payment.Failure{Code: "card_declined", Step: "authorize_payment", Message: "The card was declined."}
+	err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+		var b pgx.Batch
+		b.Queue(`UPDATE orders SET status = 'failed', sequence = 2, updated_at = $2 WHERE id = $1`, orderID, at)
+		b.Queue(`UPDATE payments SET status = 'failed', failure_code = $2, failure_step = $3, failure_message = $4 WHERE id = $1`,
+			id, failure.Code, failure.Step, failure.Message)
+		return tx.SendBatch(w.t.Context(), &b).Close()
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	data, err := json.Marshal(payment.EventData{
-		MerchantID: w.merchantID, OrderID: orderID, PaymentID: placed.at(w.t, "id").(string), Status: payment.StatusFailed,
-		Failure:  &payment.Failure{Code: "card_declined", Step: "authorize_payment", Message: "The card was declined."},
+		MerchantID: w.merchantID, OrderID: orderID, PaymentID: id, Status: payment.StatusFailed, Failure: &failure,
 		Attempts: []payment.AttemptData{{Number: 1, Step: "authorize_payment", Call: "execute", Outcome: "rejected", Code: "card_declined"}},
 	})
 	if err != nil {
@@ -399,7 +409,7 @@ func (w *world) declined(placed answer) inbox.Message {
 	}
 	return inbox.Message{Topic: payment.Topic, Key: []byte(orderID), Value: data, Headers: map[string]string{
 		"ce_id": w.ids.New(payment.PrefixEvent), "ce_type": string(payment.EventOrderFailed), "ce_sequence": "2",
-		"ce_time": time.Now().UTC().Format(time.RFC3339Nano),
+		"ce_time": at.Format(time.RFC3339Nano),
 	}}
 }
 

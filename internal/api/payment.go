@@ -10,6 +10,7 @@ import (
 	"payments/internal/idempotency"
 	"payments/internal/order"
 	"payments/internal/payment"
+	"payments/internal/readmodel"
 )
 
 type paymentRequest struct {
@@ -112,21 +113,26 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if settled, ok := s.outcome(ctx, c, resp.ResourceID, payment.Status.Settled); ok {
+	if settled, ok := s.outcome(ctx, c, request.MerchantID, resp.ResourceID, payment.Status.Settled); ok {
 		tellReplay(c, resp, replayed)
-		return s.ok(ctx, c, settled)
+		return s.ended(ctx, c, settled)
 	}
 	return s.unseal(c, resp, replayed)
 }
 
-// outcome waits, as long as was preferred, until the payment's status is what is
-// waited for. What was asked is committed by now: whatever goes wrong here, the
+// readableWithin is how long an outcome is held back for the read model to show it too, so
+// that a client that reads next without a Read-After finds the same.
+const readableWithin = time.Second
+
+// outcome waits, as long as was preferred, until the payment's status in the write model is
+// what is waited for: neither a projector that lags nor a broker that is away hides it. What
+// was asked is committed by now: whatever goes wrong here, the
 // answer without an outcome is still true. So is one that does not wait, but looks
 // once, because too many wait already, which a preference allows (RFC 7240, section
 // 2): each of them reads four times a second.
-func (s *server) outcome(ctx context.Context, c *call, paymentID string, done func(payment.Status) bool) (paymentResource, bool) {
+func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID string, done func(payment.Status) bool) (order.Payment, bool) {
 	if c.wait == 0 {
-		return paymentResource{}, false
+		return order.Payment{}, false
 	}
 	wait := c.wait
 	if giveBack, bound := s.waits.take(c.principal.KeyID); bound != "" {
@@ -140,17 +146,29 @@ func (s *server) outcome(ctx context.Context, c *call, paymentID string, done fu
 	defer cancel()
 	waiting, open := s.untilClosing(waiting)
 	defer open()
-	p, settled, err := s.Payments.WaitFor(waiting, c.scope, paymentID, wait, done)
-	if err == nil && settled {
-		var r paymentResource
-		if r, err = s.viewResource(c, p); err == nil {
-			return r, true
-		}
-	}
+	p, ended, err := s.Orders.WaitFor(waiting, merchantID, paymentID, wait, done)
 	if err != nil {
 		s.Log.WarnContext(ctx, "no outcome to wait for", "request_id", c.w.requestID, "payment", paymentID, "error", err)
 	}
-	return paymentResource{}, false
+	if err != nil || !ended {
+		return order.Payment{}, false
+	}
+	if wait > 0 {
+		readable, cancel := context.WithTimeout(waiting, readableWithin)
+		defer cancel()
+		_ = s.Payments.AwaitPosition(readable, c.scope, position(p)) // the answer's Read-After does the same for longer
+	}
+	return p, true
+}
+
+// ended answers the outcome of a command.
+func (s *server) ended(ctx context.Context, c *call, p order.Payment) error {
+	r, err := s.viewResource(c, readmodel.Payment(p))
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set(headerReadAfter, position(p).Token())
+	return s.ok(ctx, c, r)
 }
 
 func (s *server) getTimeline(ctx context.Context, c *call) error {

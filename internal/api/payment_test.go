@@ -10,10 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"payments/internal/access"
 	"payments/internal/idempotency"
+	"payments/internal/order"
 	"payments/internal/payment"
-	"payments/internal/readmodel"
 )
 
 func key(value string) []string { return []string{"Idempotency-Key", value} }
@@ -205,33 +204,33 @@ func TestPreferWait(t *testing.T) {
 
 // held are payments whose outcome does not come; it tells who waits for it, and lets go.
 type held struct {
-	Payments
+	Orders
 	waiting chan string
 	release chan bool
 }
 
-func (h held) WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (readmodel.Payment, bool, error) {
+func (h held) WaitFor(ctx context.Context, merchantID, id string, wait time.Duration, done func(payment.Status) bool) (order.Payment, bool, error) {
 	if wait == 0 {
-		return h.Payments.WaitFor(ctx, scope, id, 0, done)
+		return h.Orders.WaitFor(ctx, merchantID, id, 0, done)
 	}
 	select {
 	case h.waiting <- id:
 	case <-ctx.Done(): // nobody expects it to wait
-		return readmodel.Payment{}, false, nil
+		return order.Payment{}, false, nil
 	}
 	select {
 	case <-h.release:
 	case <-ctx.Done():
 	}
-	return readmodel.Payment{}, false, nil
+	return order.Payment{}, false, nil
 }
 
 // A preference may be left aside (RFC 7240): what waits is bounded, and nobody is refused for it.
 func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	w := newWorld(t)
-	h := held{w.api.Payments, make(chan string), make(chan bool)}
+	h := held{w.api.Orders, make(chan string), make(chan bool)}
 	registry := prometheus.NewRegistry()
-	w.api.Payments, w.api.WaitsOfKey, w.api.Registerer = h, 1, registry
+	w.api.Orders, w.api.WaitsOfKey, w.api.Registerer = h, 1, registry
 	w.server = w.serve(w.api)
 	post := func(key, name string) answer {
 		return w.post(key, strings.ReplaceAll(good, "A-1001", name), "Idempotency-Key", name, "Prefer", "wait=30")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/readmodel"
 )
@@ -36,6 +37,11 @@ func (s *server) readAfter(ctx context.Context, c *call) error {
 	waiting, cancel := s.untilClosing(ctx)
 	defer cancel()
 	return s.Payments.AwaitPosition(waiting, c.scope, at)
+}
+
+// position is that of the newest event that the payment shows.
+func position(p order.Payment) readmodel.Position {
+	return readmodel.Position{MerchantID: p.MerchantID, PaymentID: p.ID, Sequence: p.Sequence}
 }
 
 // committed is the header's value for what a request of the merchant's has done.

@@ -45,9 +45,12 @@ type Orders interface {
 	// Stock lists the merchant's stock, or everybody's when merchantID is empty, behind a level's merchant and sku.
 	Stock(ctx context.Context, merchantID string, after order.StockLevel, limit int) ([]order.StockLevel, error)
 	SetStock(ctx context.Context, levels []payment.Stock) ([]order.StockLevel, error)
-	// The sequence of Cancel and Capture is what a read after it has to have seen.
-	Cancel(ctx context.Context, merchantID, paymentID string) (sequence int64, err error)
-	Capture(ctx context.Context, merchantID, paymentID string) (sequence int64, err error)
+	// Cancel and Capture answer the payment as they found it, which a read after them has to have seen.
+	Cancel(ctx context.Context, merchantID, paymentID string) (order.Payment, error)
+	Capture(ctx context.Context, merchantID, paymentID string) (order.Payment, error)
+	// Payment and WaitFor read the write model, for the answers of commands; merchantID is empty for any.
+	Payment(ctx context.Context, merchantID, paymentID string) (order.Payment, error)
+	WaitFor(ctx context.Context, merchantID, paymentID string, wait time.Duration, done func(payment.Status) bool) (order.Payment, bool, error)
 	// Refund is to refunds what Place is to payments.
 	Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
 		render func(order.Refunding) (idempotency.Response, error)) (resp idempotency.Response, replayed bool, err error)
@@ -59,7 +62,6 @@ type Payments interface {
 	Get(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, error)
 	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
-	WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (readmodel.Payment, bool, error)
 	// Refunds are those behind an id, at most limit.
 	Refunds(ctx context.Context, scope access.Scope, paymentID, after string, limit int) ([]readmodel.Refund, error)
 	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)

@@ -92,17 +92,17 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	}
 }
 
-func TestADeadReadModelDoesNotTakeAPaymentBack(t *testing.T) {
-	s := &server{Config: Config{Payments: failing{}, Log: slog.New(slog.DiscardHandler), Closing: t.Context()}, waits: places{most: 1, mostOfKey: 1}}
-	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "pay_1", payment.Status.Settled); ok {
+func TestAnOutcomeThatCannotBeReadDoesNotTakeAPaymentBack(t *testing.T) {
+	s := &server{Config: Config{Orders: failing{}, Log: slog.New(slog.DiscardHandler), Closing: t.Context()}, waits: places{most: 1, mostOfKey: 1}}
+	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "mer_1", "pay_1", payment.Status.Settled); ok {
 		t.Error("an outcome out of nothing")
 	}
 }
 
-type failing struct{ Payments }
+type failing struct{ Orders }
 
-func (failing) WaitFor(context.Context, access.Scope, string, time.Duration, func(payment.Status) bool) (readmodel.Payment, bool, error) {
-	return readmodel.Payment{}, false, errors.New("gone")
+func (failing) WaitFor(context.Context, string, string, time.Duration, func(payment.Status) bool) (order.Payment, bool, error) {
+	return order.Payment{}, false, errors.New("gone")
 }
 
 func TestMetrics(t *testing.T) {

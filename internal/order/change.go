@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,114 +13,127 @@ import (
 	"payments/internal/saga"
 )
 
-// standing is what decides whether a merchant may change a payment.
+// standing is what decides whether a merchant may change a payment: both were read while
+// the saga of the payment's order was locked.
 type standing struct {
-	orderID string
-	status  payment.Status
-	capture payment.CaptureMethod
-	// Of the order's newest event, which the decision rests on.
-	sequence int64
+	payment Payment
+	saga    saga.Standing // zero where there is no saga any more
 }
 
-func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s standing, err error) {
-	err = tx.QueryRow(ctx, `
-		SELECT p.order_id, p.status, p.capture_method, o.sequence
-		FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id
-		WHERE p.merchant_id = $1 AND p.id = $2`,
-		merchantID, paymentID).Scan(&s.orderID, &s.status, &s.capture, &s.sequence)
+// orderOf gives what a payment never changes: its order, and how it is captured.
+func orderOf(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (orderID string, capture payment.CaptureMethod, err error) {
+	err = tx.QueryRow(ctx, `SELECT order_id, capture_method FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).
+		Scan(&orderID, &capture)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return s, errNoPayment
+		return "", "", errNoPayment
 	}
 	if err != nil {
-		return s, fmt.Errorf("read payment: %w", err)
+		return "", "", fmt.Errorf("read payment: %w", err)
 	}
-	return s, nil
+	return orderID, capture, nil
 }
 
-var errNoPayment = payment.Errorf(payment.CodeNotFound, "There is no such payment.")
+// stand locks first and reads then. A status that is read before the wait for the lock may
+// be from before the commit that was waited for.
+func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s standing, err error) {
+	orderID, capture, err := orderOf(ctx, tx, merchantID, paymentID)
+	if err != nil {
+		return s, err
+	}
+	if s.saga, err = saga.Lock(ctx, tx, merchantID, sagaOf(capture), orderID); err != nil && !errors.Is(err, saga.ErrNoSaga) {
+		return s, err
+	}
+	s.payment, err = readPayment(ctx, tx, merchantID, paymentID)
+	return s, err
+}
 
-// Cancel asks for the order to turn back. It is heeded before the capture is sent
-// to the provider; asked again, or of a canceled payment, it does nothing. The
-// sequence is that of the order's newest event by then: the saga, not this call,
-// tells of the cancellation. Errors: CodeNotFound, CodeActionNotAllowed.
-func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) (sequence int64, err error) {
+// change lets do decide on a payment that stands still, and answers the payment as it is
+// then: the saga, not this call, moves it and tells of it.
+func (s *Service) change(ctx context.Context, merchantID, paymentID string, do func(pgx.Tx, standing) error) (p Payment, err error) {
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		p, err := stand(ctx, tx, merchantID, paymentID)
-		sequence = p.sequence
-		if err != nil || p.status == payment.StatusCanceled {
+		standing, err := stand(ctx, tx, merchantID, paymentID)
+		if err != nil {
 			return err
 		}
-		err = saga.Abort(ctx, tx, merchantID, sagaOf(p.capture), p.orderID, canceled())
+		p = standing.payment
+		return do(tx, standing)
+	})
+	if err != nil {
+		return Payment{}, err
+	}
+	s.Due()
+	return p, nil
+}
+
+// Cancel asks for the order to turn back. It is heeded before the capture is sent to the
+// provider; asked again, or of a canceled payment, it does nothing. Errors: CodeNotFound,
+// CodeActionNotAllowed.
+func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) (Payment, error) {
+	return s.change(ctx, merchantID, paymentID, func(tx pgx.Tx, at standing) error {
+		p := at.payment
+		if p.Status == payment.StatusCanceled {
+			return nil
+		}
+		err := saga.Abort(ctx, tx, merchantID, sagaOf(p.CaptureMethod), p.OrderID, canceled())
 		if refused(err) {
-			return notAllowed(p.status, "This payment can no longer be canceled.", "cancel", "capture").Because(err)
+			return at.refuse("This payment can no longer be canceled.").Because(err)
 		}
 		return err
 	})
-	if err == nil {
-		s.Due()
-	}
-	return sequence, err
 }
 
 func canceled() saga.Rejection {
 	return saga.Rejection{Code: codeCanceled, Detail: "The payment was canceled."}
 }
 
-// Capture lets a manual payment that is authorized go on. Asked again, it does
-// nothing. The sequence is as of Cancel. Errors: CodeNotFound, CodeActionNotAllowed.
-func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) (sequence int64, err error) {
-	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		p, err := stand(ctx, tx, merchantID, paymentID)
-		sequence = p.sequence
-		if err != nil || p.capture == payment.CaptureManual && p.status == payment.StatusSucceeded {
-			return err
+// Capture lets a manual payment that is authorized go on. Asked again, it does nothing.
+// Errors: CodeNotFound, CodeActionNotAllowed.
+func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) (Payment, error) {
+	return s.change(ctx, merchantID, paymentID, func(tx pgx.Tx, at standing) error {
+		p := at.payment
+		switch {
+		case at.capturedBefore():
+			return nil
+		case p.Status != payment.StatusRequiresCapture:
+			return at.refuse("This payment does not wait for its capture.")
+		case at.saga.Aborted:
+			return at.refuse("This payment is being canceled.", "cancel")
 		}
-		if p.status != payment.StatusRequiresCapture {
-			return notAllowed(p.status, "This payment does not wait for its capture.")
-		}
-		err = saga.Signal(ctx, tx, merchantID, sagaManual, p.orderID)
-		if errors.Is(err, saga.ErrNotAwaiting) {
-			return captureAskedBefore(ctx, tx, merchantID, p)
-		}
+		err := saga.Signal(ctx, tx, merchantID, sagaManual, p.OrderID)
 		if refused(err) {
-			return notAllowed(p.status, "This payment can no longer be captured.", "cancel", "capture").Because(err)
+			return at.refuse("This payment can no longer be captured.").Because(err)
 		}
 		return err
 	})
-	if err == nil {
-		s.Due()
-	}
-	return sequence, err
 }
 
-// captureAskedBefore tells a capture that is under way from a cancellation.
-func captureAskedBefore(ctx context.Context, tx pgx.Tx, merchantID string, p standing) error {
-	var capturing bool
-	if err := tx.QueryRow(ctx, `
-		SELECT step = $4 AND abort IS NULL FROM sagas WHERE merchant_id = $1 AND definition = $2 AND subject = $3`,
-		merchantID, sagaManual, p.orderID, stepCapture).Scan(&capturing); err != nil {
-		return fmt.Errorf("read saga: %w", err)
+// capturedBefore reports whether a manual payment is captured, or is being captured since
+// its merchant asked for it.
+func (s standing) capturedBefore() bool {
+	if s.payment.CaptureMethod != payment.CaptureManual {
+		return false
 	}
-	if capturing {
-		return nil
+	if s.payment.Status == payment.StatusSucceeded {
+		return true
 	}
-	return notAllowed(p.status, "This payment is being canceled.", "cancel", "capture")
+	return s.saga.State == saga.Running && (s.saga.Step == stepCapture && !s.saga.Aborted || s.saga.Step == stepConfirm)
 }
 
 func refused(err error) bool {
-	return errors.Is(err, saga.ErrPastPivot) || errors.Is(err, saga.ErrTurnedBack) || errors.Is(err, saga.ErrParked)
+	return errors.Is(err, saga.ErrPastPivot) || errors.Is(err, saga.ErrTurnedBack) || errors.Is(err, saga.ErrParked) ||
+		errors.Is(err, saga.ErrNotAwaiting) || errors.Is(err, saga.ErrNoSaga)
 }
 
-// notAllowed names what the status allows, less what has just been found not to be.
-func notAllowed(status payment.Status, message string, less ...string) *payment.Error {
+// refuse names the actions that would be accepted now, without the one that is under way.
+func (s standing) refuse(message string, underWay ...string) *payment.Error {
 	e := payment.Errorf(payment.CodeActionNotAllowed, "%s", message)
 	e.Allowed = []string{}
-	for _, action := range status.Actions() {
-		allowed := true
-		for _, l := range less {
-			allowed = allowed && action != l
-		}
-		if allowed {
+	running := s.saga.State == saga.Running
+	accepts := map[string]bool{
+		"cancel": running && s.saga.Abortable, "capture": running && s.saga.Awaiting && !s.saga.Aborted, "refund": true,
+	}
+	for _, action := range s.payment.Status.Actions() {
+		if accepts[action] && !slices.Contains(underWay, action) {
 			e.Allowed = append(e.Allowed, action)
 		}
 	}

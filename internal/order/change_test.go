@@ -28,8 +28,8 @@ func (w *world) change(do func() error) {
 	}
 }
 
-// second drops the sequence that Cancel and Capture answer with.
-func second(_ int64, err error) error { return err }
+// second drops what Cancel and Capture answer with.
+func second[T any](_ T, err error) error { return err }
 
 func (w *world) stockIs(onHand, reserved, sold int64) {
 	w.t.Helper()

@@ -25,7 +25,7 @@ func (w *world) whileBlocked(hold, free string, do func() error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- do() }()
-	for w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
+	for w.waiters() == 0 {
 		select {
 		case err := <-done:
 			w.t.Fatalf("it did not wait for %s: %v", hold, err)
@@ -40,6 +40,45 @@ func (w *world) whileBlocked(hold, free string, do func() error) {
 	}
 	if err := <-done; err != nil {
 		w.t.Error(err)
+	}
+}
+
+// waiters counts the sessions that wait for a lock.
+func (w *world) waiters() int {
+	w.t.Helper()
+	return w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+}
+
+// awaitWaiters returns once n sessions wait for locks.
+func (w *world) awaitWaiters(n int) {
+	w.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for w.waiters() < n {
+		select {
+		case <-tick.C:
+		case <-w.t.Context().Done():
+			w.t.Fatalf("fewer than %d sessions wait for a lock", n)
+		}
+	}
+}
+
+// hot begins a transaction that keeps the merchant's articles locked, as a commit of another
+// order with the same article does for a moment.
+func (w *world) hot() (free func()) {
+	w.t.Helper()
+	tx, err := w.pool.Begin(w.t.Context())
+	if err == nil {
+		_, err = tx.Exec(w.t.Context(), `SELECT 1 FROM stock WHERE merchant_id = $1 FOR NO KEY UPDATE`, w.merchant)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return func() {
+		w.t.Helper()
+		if err := tx.Rollback(w.t.Context()); err != nil {
+			w.t.Error(err)
+		}
 	}
 }
 

@@ -81,27 +81,23 @@ func (s *Service) age(key string) time.Duration {
 // instead of later, and one that has turned back is followed by a search for what
 // it could not find. A reference that is not ours is no error.
 func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
-	var d sagaData
-	var status payment.Status
 	if !payment.ValidID(payment.PrefixPayment, n.Reference) {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `
-		SELECT merchant_id, order_id, id, amount, currency, status FROM payments WHERE id = $1`, n.Reference)
+	var merchantID string
+	err := tx.QueryRow(ctx, `SELECT merchant_id FROM payments WHERE id = $1`, n.Reference).Scan(&merchantID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("read the notified payment: %w", err)
 	}
-	found := false
-	_, err = pgx.ForEachRow(rows, []any{&d.MerchantID, &d.OrderID, &d.PaymentID, &d.Amount, &d.Currency, &status}, func() error {
-		found = true
-		return nil
-	})
+	at, err := stand(ctx, tx, merchantID, n.Reference)
 	if err != nil {
-		return fmt.Errorf("read the notified payment: %w", err)
+		return err
 	}
-	if !found {
-		return nil
-	}
+	p := at.payment
+	d := sagaData{MerchantID: merchantID, OrderID: p.OrderID, PaymentID: p.ID, Amount: p.Amount, Currency: p.Currency}
 	if sagaID, step, named := saga.OfKey(n.Key); named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step) {
 		err = saga.Hurry(ctx, tx, d.MerchantID, sagaID, step)
 	} else {
@@ -110,7 +106,7 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	if err != nil {
 		return err
 	}
-	if n.Operation != provider.Authorization || n.Declined || status != payment.StatusFailed && status != payment.StatusCanceled {
+	if n.Operation != provider.Authorization || n.Declined || p.Status != payment.StatusFailed && p.Status != payment.StatusCanceled {
 		return nil
 	}
 	return s.suspect(ctx, tx, d)

@@ -43,25 +43,26 @@ func (s *Service) Refund(ctx context.Context, r idempotency.Request, paymentID s
 }
 
 func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, paymentID string, wanted payment.Refund) (Refunding, error) {
-	p, err := stand(ctx, tx, merchantID, paymentID)
+	at, err := stand(ctx, tx, merchantID, paymentID)
 	if err != nil {
 		return Refunding{}, err
 	}
-	if err := lockOrders(ctx, tx, merchantID, []string{p.orderID}); err != nil {
+	p := at.payment
+	if p.Status != payment.StatusSucceeded {
+		return Refunding{}, at.refuse("Only a succeeded payment can be refunded.")
+	}
+	if err := lockOrders(ctx, tx, merchantID, []string{p.OrderID}); err != nil {
 		return Refunding{}, err
 	}
 	asked := Refunding{ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason()}
-	d := sagaData{MerchantID: merchantID, OrderID: p.orderID, PaymentID: paymentID, RefundID: asked.ID}
+	d := sagaData{MerchantID: merchantID, OrderID: p.OrderID, PaymentID: paymentID, RefundID: asked.ID, Currency: p.Currency}
 	var left int64
 	// Read by a statement of its own, after the lock: what other refunds took is seen.
 	err = tx.QueryRow(ctx, `
-		SELECT status, currency, amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, '')
-		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&p.status, &d.Currency, &left, &d.Capture)
+		SELECT amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, '')
+		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&left, &d.Capture)
 	if err != nil {
 		return Refunding{}, fmt.Errorf("read payment: %w", err)
-	}
-	if p.status != payment.StatusSucceeded {
-		return Refunding{}, notAllowed(p.status, "Only a succeeded payment can be refunded.")
 	}
 	asked.Amount, asked.Currency = wanted.Amount(left), d.Currency
 	if asked.Amount < 1 || asked.Amount > left {

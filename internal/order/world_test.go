@@ -333,6 +333,7 @@ func (w *world) told() {
 func (w *world) audited() {
 	w.t.Helper()
 	w.told()
+	w.agree()
 	findings, err := audit.Audit{Write: w.pool, Read: w.pool, Ledger: w.bank + "/v1/operations", Client: client}.Run(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)

@@ -128,38 +128,6 @@ func TestGetWaitsForAFreshPaymentOnly(t *testing.T) {
 	}
 }
 
-func TestWaitForGivesTheOutcomeOrWhatIsKnown(t *testing.T) {
-	w := newWorld(t)
-	o := w.order(w.merchant())
-	scope := merchant(t, o.ids.MerchantID)
-	short := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	p, settled, err := w.queries.WaitFor(short(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
-	if settled || err != nil || p.ID != "" {
-		t.Errorf("not projected: %+v, %t, %v", p, settled, err)
-	}
-	events := o.succeeded()
-	w.apply(events[:2]...)
-	p, settled, err = w.queries.WaitFor(short(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
-	if settled || err != nil || p.Sequence != 2 {
-		t.Errorf("processing: %+v, %t, %v", p, settled, err)
-	}
-	rest := events[2:]
-	q := w.tracing(func() { // one event between each two reads
-		if len(rest) > 0 {
-			w.apply(rest[0])
-			rest = rest[1:]
-		}
-	})
-	p, settled, err = q.WaitFor(t.Context(), scope, o.ids.PaymentID, maxWait, payment.Status.Settled)
-	if !settled || err != nil || p.Status != payment.StatusSucceeded {
-		t.Errorf("succeeded: %+v, %t, %v", p, settled, err)
-	}
-}
-
 func TestADatabaseThatIsAwayIsNotANotFound(t *testing.T) {
 	w := newWorld(t)
 	id := w.order(w.merchant()).ids.PaymentID
@@ -171,9 +139,6 @@ func TestADatabaseThatIsAwayIsNotANotFound(t *testing.T) {
 	q := NewQueries(away)
 	if _, err := q.Get(t.Context(), operator(t), id); !postgres.Unavailable(err) {
 		t.Errorf("Get = %v", err)
-	}
-	if _, _, err := q.WaitFor(t.Context(), operator(t), id, maxWait, payment.Status.Settled); !postgres.Unavailable(err) {
-		t.Errorf("WaitSettled = %v", err)
 	}
 }
 

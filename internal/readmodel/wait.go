@@ -13,7 +13,6 @@ const (
 	freshFor   = 10 * time.Second
 	clockSkew  = time.Second // of the process that made the id
 	freshWait  = 2 * time.Second
-	maxWait    = 30 * time.Second
 	firstPause = 10 * time.Millisecond
 	maxPause   = 250 * time.Millisecond
 )
@@ -36,18 +35,6 @@ func (q *Queries) Get(ctx context.Context, scope access.Scope, id string) (Payme
 		return Payment{}, payment.Errorf(payment.CodeNotFound, "There is no such payment.")
 	}
 	return p, nil
-}
-
-// WaitFor waits until the payment's status is what is waited for, until ctx ends,
-// or the time is over, of which thirty seconds count at most; without any it looks
-// once. If it is not by then it answers false and what is known: the row, or a zero
-// Payment when none is projected yet.
-func (q *Queries) WaitFor(ctx context.Context, scope access.Scope, id string, wait time.Duration, done func(payment.Status) bool) (Payment, bool, error) {
-	p, found, err := q.poll(ctx, scope, id, min(wait, maxWait), func(p Payment) bool { return done(p.Status) })
-	if err != nil && ctx.Err() == nil {
-		return Payment{}, false, err
-	}
-	return p, found && done(p.Status), nil
 }
 
 // poll reads, with growing pauses, until the row is there and done, or the wait

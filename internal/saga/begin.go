@@ -60,20 +60,26 @@ var (
 	ErrParked      = errors.New("the saga waits for a person")
 )
 
-// standing is what an asker may know of a saga; its row is locked.
-type standing struct {
-	id                  string
-	state               State
-	abortable, awaiting bool
-	aborted             bool
-	turnedFor           string // the code of what it turned back for, or ""
+// Standing is where a saga stands while its row is locked.
+type Standing struct {
+	ID    string
+	State State
+	Step  string
+	// Abortable: it can still turn back. Awaiting: it waits for Signal. Aborted: it was
+	// asked to turn back and has not begun to.
+	Abortable, Awaiting, Aborted bool
+
+	turnedFor string // the code of what it turned back for, or ""
 }
 
-func lockSubject(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s standing, err error) {
+// Lock locks the saga of a subject until the caller's transaction ends: nothing that the
+// saga's steps write changes meanwhile. What decides is read after the lock, by a statement
+// of its own: a statement from before shows what was true before the wait. Error: ErrNoSaga.
+func Lock(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s Standing, err error) {
 	err = tx.QueryRow(ctx, `
-		SELECT id, state, abortable, awaiting, abort IS NOT NULL, coalesce(rejection->>'code', '') FROM sagas
+		SELECT id, state, step, abortable, awaiting, abort IS NOT NULL, coalesce(rejection->>'code', '') FROM sagas
 		WHERE merchant_id = $1 AND definition = $2 AND subject = $3 FOR NO KEY UPDATE`,
-		merchantID, definition, subject).Scan(&s.id, &s.state, &s.abortable, &s.awaiting, &s.aborted, &s.turnedFor)
+		merchantID, definition, subject).Scan(&s.ID, &s.State, &s.Step, &s.Abortable, &s.Awaiting, &s.Aborted, &s.turnedFor)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, ErrNoSaga
 	}
@@ -88,25 +94,25 @@ func lockSubject(ctx context.Context, tx pgx.Tx, merchantID, definition, subject
 // sent; what is under way is resolved first. Asked again, it does nothing.
 // Errors: ErrNoSaga, ErrPastPivot, ErrTurnedBack, ErrParked.
 func Abort(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string, why Rejection) error {
-	s, err := lockSubject(ctx, tx, merchantID, definition, subject)
+	s, err := Lock(ctx, tx, merchantID, definition, subject)
 	switch {
 	case err != nil:
 		return err
-	case s.state == Parked:
+	case s.State == Parked:
 		return ErrParked
-	case (s.state == Compensating || s.state == Compensated) && s.turnedFor == why.Code:
+	case (s.State == Compensating || s.State == Compensated) && s.turnedFor == why.Code:
 		return nil // asked before, and heeded
-	case s.state == Compensating || s.state == Compensated:
+	case s.State == Compensating || s.State == Compensated:
 		return ErrTurnedBack
-	case !s.abortable:
+	case !s.Abortable:
 		return ErrPastPivot
-	case s.aborted:
+	case s.Aborted:
 		return nil
 	}
 	// A saga that a worker holds keeps its lease: the worker reads this row again before it commits.
 	if _, err := tx.Exec(ctx, `
 		UPDATE sagas SET abort = $3, due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
-		WHERE merchant_id = $1 AND id = $2`, merchantID, s.id, why); err != nil {
+		WHERE merchant_id = $1 AND id = $2`, merchantID, s.ID, why); err != nil {
 		return fmt.Errorf("ask saga to turn back: %w", err)
 	}
 	return nil
@@ -116,20 +122,20 @@ func Abort(ctx context.Context, tx pgx.Tx, merchantID, definition, subject strin
 // the caller's transaction. Asked again, it does nothing. Errors: ErrNoSaga,
 // ErrNotAwaiting (also when it was asked to turn back), ErrTurnedBack, ErrParked.
 func Signal(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) error {
-	s, err := lockSubject(ctx, tx, merchantID, definition, subject)
+	s, err := Lock(ctx, tx, merchantID, definition, subject)
 	switch {
 	case err != nil:
 		return err
-	case s.state == Parked:
+	case s.State == Parked:
 		return ErrParked
-	case s.state == Compensating || s.state == Compensated:
+	case s.State == Compensating || s.State == Compensated:
 		return ErrTurnedBack
-	case !s.awaiting || s.aborted:
+	case !s.Awaiting || s.Aborted:
 		return ErrNotAwaiting
 	}
 	if _, err := tx.Exec(ctx, `
 		UPDATE sagas SET signaled = true, due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
-		WHERE merchant_id = $1 AND id = $2`, merchantID, s.id); err != nil {
+		WHERE merchant_id = $1 AND id = $2`, merchantID, s.ID); err != nil {
 		return fmt.Errorf("signal saga: %w", err)
 	}
 	return nil
