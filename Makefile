@@ -40,6 +40,7 @@ build: ## Build bin/payments
 test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/saga/... for some, TESTFLAGS for go test
 	cd tools && $(BIN)/gotestsum --format pkgname -- -count=1 ./...
 	cd client && $(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
+	cd bench && $(BIN)/gotestsum --format standard-verbose -- -count=1 ./counts
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
 
 .PHONY: test-kafka
@@ -52,6 +53,10 @@ test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of
 chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times and for OUTAGE=30s, and audit what is left
 	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
 		$(BIN)/gotestsum --format testname -- -race -count=1 -parallel 2 -timeout 60m -run 'Killed|Stopped|Away' ./test/...
+
+.PHONY: counts-baseline
+counts-baseline: ## Take what a payment costs now, in statements, rows, log and allocations, as the baseline of `make test`
+	cd bench && go test -count=1 -v -run TestAPaymentCosts ./counts -update
 
 .PHONY: bench-quick
 bench-quick: build ## Measure payments a second, latency, idling and what one payment costs, beside DBOS, in three minutes

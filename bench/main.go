@@ -23,6 +23,7 @@ import (
 	"payments/bench/relays"
 	"payments/bench/scenario"
 	"payments/bench/stack"
+	"payments/bench/textbook"
 )
 
 func main() {
@@ -46,6 +47,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return relays.Run(ctx, args[1:], out)
 	case stack.BrokerCommand:
 		return stack.RunBroker(ctx, args[1:])
+	case textbook.Command:
+		return textbook.RunCommand(ctx, args[1:])
 	}
 	return fmt.Errorf("%q is none of quick, full and relays", args[0])
 }
@@ -63,6 +66,7 @@ func measure(ctx context.Context, quick bool, args []string, out io.Writer) erro
 	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "rounds of each contender")
 	flags.StringVar(&only, "only", "", "scenarios, by a comma")
 	flags.StringVar(&settings, "settings", "", "Postgres settings to measure with, name=value by a comma")
+	flags.StringVar(&o.Brokers, "brokers", "", "a Kafka to measure with instead of the embedded broker, host:port")
 	flags.BoolVar(&o.Fresh, "fresh", false, "measure again what has results")
 	if err := flags.Parse(args); err != nil {
 		return err

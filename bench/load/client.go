@@ -21,18 +21,22 @@ type Client struct {
 	http      *http.Client
 	urls      []string
 	merchants []stack.Merchant
+	skus      int64  // how many articles are ordered in turn
 	run       string // tells the keys and references of this client from others'
 	next      atomic.Int64
 	bodies    sync.Pool
 }
 
-// NewClient spreads requests over the services of the installation.
-func NewClient(i *stack.Install) *Client {
+// NewClient spreads requests over the services of the installation. All payments order one article.
+func NewClient(i *stack.Install) *Client { return NewClientOf(i, 1) }
+
+// NewClientOf orders so many articles in turn, up to stack.SKUs.
+func NewClientOf(i *stack.Install, skus int64) *Client {
 	c := &Client{
 		http: &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{
 			MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Minute, DisableCompression: true,
 		}},
-		merchants: i.Merchants, run: rand.Text()[:8],
+		merchants: i.Merchants, skus: skus, run: rand.Text()[:8],
 	}
 	c.bodies.New = func() any { return new(bytes.Buffer) }
 	for _, s := range i.Services {
@@ -77,7 +81,7 @@ func (c *Client) PayAgain(ctx context.Context, m int, n int64, wait bool) (a Ans
 	defer c.bodies.Put(body)
 	body.Reset()
 	fmt.Fprintf(body, `{"amount":1800,"currency":"EUR","payment_method":"pm_card_visa","customer":{"reference":"cust-%d","email":"ada@example.com"},`+
-		`"order":{"reference":"B-%s-%d","lines":[{"sku":"%s","quantity":2,"unit_amount":900}]}}`, n%1000, c.run, n, stack.SKU)
+		`"order":{"reference":"B-%s-%d","lines":[{"sku":"%s-%d","quantity":2,"unit_amount":900}]}}`, n%1000, c.run, n, stack.SKU, n%c.skus)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.urls[int(n)%len(c.urls)]+"/v1/payments", bytes.NewReader(body.Bytes()))
 	if err != nil {
 		return a, err

@@ -117,6 +117,9 @@ func (t *Tally) finish(status string) {
 	}
 }
 
+// Ended counts a payment whose last status was seen; it is a callback of Watcher.Watch.
+func (t *Tally) Ended(_ time.Time, status string) { t.finish(status) }
+
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

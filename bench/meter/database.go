@@ -96,11 +96,14 @@ func (c Counts) Sub(before Counts) Counts {
 
 // Log is what the write-ahead log holds between two positions.
 type Log struct {
-	Commits int64 // of transactions that wrote, each of them durable when it is answered
-	Records int64 // bytes without the images of whole pages, whose number depends on checkpoints
+	Commits  int64 // of transactions that wrote, each of them durable when it is answered
+	Inserted int64 // rows, those of the toast tables included
+	Updated  int64
+	Deleted  int64
+	Records  int64 // bytes without the images of whole pages, whose number depends on checkpoints
 }
 
-// ReadLog reads the log between two values of Counts.LSN.
+// ReadLog reads the log between two positions, for instance two values of Counts.LSN.
 func (d *Database) ReadLog(ctx context.Context, from, to string) (l Log, err error) {
 	if from == to {
 		return l, nil
@@ -108,9 +111,13 @@ func (d *Database) ReadLog(ctx context.Context, from, to string) (l Log, err err
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	err = d.conn.QueryRow(ctx, `
-		SELECT coalesce(sum(count) FILTER (WHERE "resource_manager/record_type" LIKE 'Transaction/COMMIT%'), 0)::bigint,
+		SELECT coalesce(sum(count) FILTER (WHERE type LIKE 'Transaction/COMMIT%'), 0)::bigint,
+			coalesce(sum(count) FILTER (WHERE type LIKE 'Heap/INSERT%'), 0)::bigint,
+			coalesce(sum(count) FILTER (WHERE type LIKE 'Heap/UPDATE%' OR type LIKE 'Heap/HOT_UPDATE%'), 0)::bigint,
+			coalesce(sum(count) FILTER (WHERE type LIKE 'Heap/DELETE%'), 0)::bigint,
 			coalesce(sum(record_size), 0)::bigint
-		FROM pg_get_wal_stats($1::pg_lsn, $2::pg_lsn, true)`, from, to).Scan(&l.Commits, &l.Records)
+		FROM pg_get_wal_stats($1::pg_lsn, $2::pg_lsn, true) AS s (type, count, count_percentage, record_size)`, from, to).
+		Scan(&l.Commits, &l.Inserted, &l.Updated, &l.Deleted, &l.Records)
 	if err != nil {
 		return l, fmt.Errorf("read the write-ahead log from %s to %s: %w", from, to, err)
 	}

@@ -33,6 +33,10 @@ func completion(s setup, pick func(merchants int) func() int) func(context.Conte
 }
 
 func (t *trial) complete(ctx context.Context, r *Runner, pick func(merchants int) func() int) (Values, error) {
+	return t.completeWithin(ctx, pick, r.short(2*time.Second, 15*time.Second), r.short(20*time.Second, 60*time.Second))
+}
+
+func (t *trial) completeWithin(ctx context.Context, pick func(merchants int) func() int, warm, during time.Duration) (Values, error) {
 	var tally load.Tally
 	closed := load.Closed{Client: t.client, Watcher: t.watcher, Clients: clients, Window: window}
 	if pick != nil {
@@ -42,14 +46,14 @@ func (t *trial) complete(ctx context.Context, r *Runner, pick func(merchants int
 	defer stop()
 	ended := make(chan struct{})
 	go func() { defer close(ended); closed.Run(loading, &tally) }()
-	if err := wait(ctx, r.short(2*time.Second, 15*time.Second)); err != nil {
+	if err := wait(ctx, warm); err != nil {
 		return nil, err
 	}
-	lagBefore, err := t.lag.events(ctx)
+	lagBefore, _, err := t.broker.Lag(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	v, err := t.window(ctx, r.short(20*time.Second, 60*time.Second), tally.Completed.Load)
+	v, err := t.window(ctx, during, tally.Completed.Load)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +62,9 @@ func (t *trial) complete(ctx context.Context, r *Runner, pick func(merchants int
 	quantiles(v, "read_model", &tally.ReadModel)
 	quantiles(v, "answer", &tally.Answers)
 	v["shed"] = float64(tally.Shed.Load())
+	if v["done"] == 0 {
+		return nil, errors.Join(errors.New("no payment was completed in the measured time"), healthy(&tally))
+	}
 	// A payment makes some five events, and each has two consumers.
 	if grown := v["lag_events"] - float64(lagBefore); grown > 10*max(v["done"]/10, window) {
 		return nil, fmt.Errorf("the consumers' lag grew by %.0f events during the window: the rate does not last", grown)

@@ -41,7 +41,7 @@ func (t *trial) idle(ctx context.Context, r *Runner) (Values, error) {
 			took.Add(time.Since(began))
 		}
 	}
-	if err := t.lag.settle(ctx, settle); err != nil {
+	if err := t.consumed(ctx); err != nil {
 		return nil, err
 	}
 	if err := wait(ctx, 2*time.Second); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,7 +33,8 @@ type Result struct {
 type results struct{ dir string }
 
 func (r results) path(scenario, contender string, round int) string {
-	return filepath.Join(r.dir, fmt.Sprintf("%s.%s.%d.json", scenario, contender, round))
+	name := strings.NewReplacer(" %", "", " ", "-").Replace(contender)
+	return filepath.Join(r.dir, fmt.Sprintf("%s.%s.%d.json", scenario, name, round))
 }
 
 // load gives nil when the round has not been measured, or failed.

@@ -22,6 +22,7 @@ type Options struct {
 	Only    []string // scenarios; none: all
 	Fresh   bool     // results that are there are removed first
 	Out     io.Writer
+	Brokers string // of a Kafka that runs already; empty: the embedded broker
 	// Settings of Postgres on top of those of `payments demo`.
 	Settings []string
 }
@@ -135,7 +136,7 @@ func (r *Runner) stack(ctx context.Context) (*stack.Stack, error) {
 	if r.running != nil {
 		return r.running, nil
 	}
-	running, err := stack.Start(ctx, stack.Config{Program: r.Program, Settings: append(meter.Settings(), r.Settings...)})
+	running, err := stack.Start(ctx, stack.Config{Program: r.Program, Brokers: r.Brokers, Settings: append(meter.Settings(), r.Settings...)})
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ type trial struct {
 	client   *load.Client
 	watcher  *load.Watcher
 	database *meter.Database
-	lag      *lag
+	broker   *meter.Broker
 
 	watching *errgroup.Group
 	stop     context.CancelFunc
@@ -32,6 +32,7 @@ const settle = 3 * time.Minute
 type setup struct {
 	merchants int               // 1 unless set
 	services  int               // 1 unless set
+	skus      int64             // articles that are ordered in turn; 1 unless set
 	vars      map[string]string // of every service
 	poll      time.Duration     // of the watcher; 50 ms unless set
 	before    func(context.Context, *stack.Install) error
@@ -61,36 +62,59 @@ func (r *Runner) open(ctx context.Context, s setup) (t *trial, err error) {
 			return t, err
 		}
 	}
+	err = t.attach(ctx, base, s)
+	return t, err
+}
+
+// attach the meters and the load generator.
+func (t *trial) attach(ctx context.Context, base *stack.Stack, s setup) (err error) {
 	url := base.URL("postgres", t.Database)
 	if t.database, err = meter.OpenDatabase(ctx, url); err != nil {
-		return t, err
+		return err
 	}
 	if s.poll == 0 {
 		s.poll = 50 * time.Millisecond
 	}
 	if t.watcher, err = load.NewWatcher(ctx, url, s.poll); err != nil {
-		return t, err
+		return err
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t.watching, t.stop = new(errgroup.Group), stop
 	t.watching.Go(func() error { return t.watcher.Run(watching) })
-	if t.lag, err = newLag(base.Brokers, t.Topics()); err != nil {
-		return t, err
+	if t.broker, err = meter.OpenBroker(base.Brokers, t.Topics()); err != nil {
+		return err
 	}
-	t.client = load.NewClient(t.Install)
-	return t, nil
+	t.client = load.NewClientOf(t.Install, max(s.skus, 1))
+	return nil
 }
 
 // finish lets everything that was accepted end, audits, and stops. Without a clean audit there is no figure.
 func (t *trial) finish(ctx context.Context) error {
 	err := t.watcher.Settle(ctx, settle)
 	if err == nil {
-		err = t.lag.settle(ctx, settle)
+		err = t.consumed(ctx)
 	}
 	if err == nil {
 		err = t.Audit(ctx, "-settled")
 	}
 	return errors.Join(err, t.close(ctx))
+}
+
+// consumed waits until every consumer has had every event.
+func (t *trial) consumed(ctx context.Context) error {
+	deadline := time.Now().Add(settle)
+	for {
+		n, _, err := t.broker.Lag(ctx, "")
+		if err != nil || n == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("consumers are still %d events behind %s after the load ended", n, settle)
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 func (t *trial) close(ctx context.Context) error {
@@ -102,8 +126,8 @@ func (t *trial) close(ctx context.Context) error {
 		t.stop()
 		err = t.watching.Wait()
 	}
-	if t.lag != nil {
-		t.lag.close()
+	if t.broker != nil {
+		t.broker.Close()
 	}
 	if t.database != nil {
 		err = errors.Join(err, t.database.Close(ctx))
@@ -138,7 +162,7 @@ func (t *trial) count(ctx context.Context, s *snapshot) (err error) {
 	if s.counts, err = t.database.Counts(ctx); err != nil {
 		return err
 	}
-	s.lag, err = t.lag.events(ctx)
+	s.lag, _, err = t.broker.Lag(ctx, "")
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,9 +16,10 @@ import (
 	"payments/internal/devstack"
 )
 
-// SKU is the article that every payment of a run orders, and Stock how much there is of it.
+// Articles are SKU-0 to SKU-999, and each merchant has Stock of each.
 const (
 	SKU   = "BENCH"
+	SKUs  = 1000
 	Stock = 1_000_000_000
 )
 
@@ -116,7 +118,9 @@ func (i *Install) seed(ctx context.Context, merchants int) error {
 		if err != nil {
 			return err
 		}
-		if _, err := conn.Exec(ctx, `INSERT INTO stock (merchant_id, sku, received, on_hand) VALUES ($1, $2, $3, $3)`, m.ID, SKU, Stock); err != nil {
+		if _, err := conn.Exec(ctx, `
+			INSERT INTO stock (merchant_id, sku, received, on_hand)
+			SELECT $1, $2 || '-' || n, $3::bigint, $3::bigint FROM generate_series(0, $4::int - 1) n`, m.ID, SKU, Stock, SKUs); err != nil {
 			return fmt.Errorf("make stock: %w", err)
 		}
 		i.Merchants = append(i.Merchants, m)
@@ -156,6 +160,56 @@ func (i *Install) Serve(ctx context.Context, vars map[string]string) (*Process, 
 	p.URL, p.Admin = "http://"+own["PAYMENTS_ADDR"], "http://"+own["PAYMENTS_ADMIN_ADDR"]
 	err = p.ready(ctx, p.Admin+"/readyz")
 	return p, err
+}
+
+// Peer is an installation whose service is a subcommand of this program, with a simulator that notifies
+// nobody. What prepare gives are the subcommand's arguments.
+func (s *Stack) Peer(ctx context.Context, merchant Merchant, prepare func(ownerURL, simulatorURL, address, topic string) ([]string, error)) (*Install, error) {
+	name, err := s.Database(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := &Install{Database: name, Merchants: []Merchant{merchant}, stack: s, dir: s.dir}
+	simulator, err := address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addr, err := address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i.vars = map[string]string{
+		"PAYMENTS_SIMULATOR_ADDR": simulator, "PAYMENTS_SIMULATOR_DATA": filepath.Join(s.dir, name+"-simulator.db"),
+		"PAYMENTS_KAFKA_PREFIX": fmt.Sprintf("bench.%s.", strings.ReplaceAll(name, "_", "-")),
+	}
+	if i.Simulator, err = start(s.dir, name+"-simulator", s.Program, i.vars, "simulator"); err != nil {
+		return nil, err
+	}
+	args, err := prepare(s.URL(devstack.OwnerRole, name), "http://"+simulator, addr, i.Topics()+"events")
+	if err == nil {
+		err = i.Simulator.ready(ctx, "http://"+simulator+"/healthz")
+	}
+	if err == nil {
+		err = i.serveSelf(ctx, addr, args)
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.Stop())
+	}
+	return i, nil
+}
+
+func (i *Install) serveSelf(ctx context.Context, addr string, args []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p, err := start(i.dir, i.Database+"-"+args[0], self, map[string]string{}, args...)
+	if err != nil {
+		return err
+	}
+	p.URL = "http://" + addr
+	i.Services = append(i.Services, p)
+	return p.ready(ctx, p.URL+"/readyz")
 }
 
 // Run waits for a subcommand and gives its standard output.

@@ -17,7 +17,7 @@ import (
 // Config of a stack. Program is the built binary of the service.
 type Config struct {
 	Program string
-	// Settings of Postgres after devstack's own, each name=value.
+	// Settings of Postgres after those of `payments demo`, each name=value.
 	Settings []string
 	// Volatile turns fsync off. Times then mean nothing, but counts do.
 	Volatile bool
@@ -42,7 +42,7 @@ func Start(ctx context.Context, c Config) (*Stack, error) {
 	}
 	s := &Stack{Config: c, dir: dir}
 	if s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresConfig{
-		Dir: filepath.Join(dir, "postgres"), Durable: !c.Volatile, Settings: c.Settings, Log: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(dir, "postgres"), Durable: !c.Volatile, Settings: append(devstack.ServiceSettings(), c.Settings...), Log: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

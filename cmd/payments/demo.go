@@ -59,7 +59,9 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if err := d.keepSecrets(); err != nil {
 		return err
 	}
-	db, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{Dir: filepath.Join(d.dir, "postgres"), Durable: true, Log: d.log})
+	db, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{
+		Dir: filepath.Join(d.dir, "postgres"), Durable: true, Settings: devstack.ServiceSettings(), Log: d.log,
+	})
 	if err != nil {
 		return err
 	}
