@@ -13,19 +13,28 @@ import (
 	"payments/bench/stack"
 )
 
-// seeded puts payments of earlier years into both models before the service starts.
+// seeded puts payments of earlier years into both models before the service starts. A quick run takes a
+// hundredth of them.
 func seeded(payments int) func(context.Context, *Runner) (Values, error) {
-	return completion(setup{before: func(ctx context.Context, i *stack.Install) error {
+	return func(ctx context.Context, r *Runner) (Values, error) {
 		n := strconv.Itoa(payments)
-		_, err := i.Run(ctx, "seed", "-payments", n, "-timelines", n)
-		return err
-	}}, nil)
+		if r.Quick {
+			n = strconv.Itoa(payments / 100)
+		}
+		return completion(setup{before: func(ctx context.Context, i *stack.Install) error {
+			_, err := i.Run(ctx, "seed", "-payments", n, "-timelines", n)
+			return err
+		}}, nil)(ctx, r)
+	}
 }
 
 // waiting has 100,000 sagas that wait for their timers. A service without the saga role accepts their
 // payments, and their timers are then set to tomorrow.
 func waiting(ctx context.Context, r *Runner) (Values, error) {
-	const sagas = 100_000
+	sagas := int64(100_000)
+	if r.Quick {
+		sagas /= 100
+	}
 	t, err := r.open(ctx, setup{vars: map[string]string{"PAYMENTS_ROLES": "api,relay,projector,webhooks"}})
 	if err != nil {
 		return nil, err
@@ -93,7 +102,7 @@ func (t *trial) held(ctx context.Context, r *Runner) (v Values, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("hold a transaction open: %w", err)
 	}
-	loading, stop := context.WithTimeout(ctx, 10*time.Minute)
+	loading, stop := context.WithTimeout(ctx, r.short(10*time.Second, 10*time.Minute))
 	defer stop()
 	var tally load.Tally
 	load.Closed{Client: t.client, Watcher: t.watcher, Clients: clients, Window: window}.Run(loading, &tally)
@@ -113,15 +122,18 @@ func projection(ctx context.Context, r *Runner) (Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := t.projection(ctx)
+	payments := int64(5000)
+	if r.Quick {
+		payments /= 10
+	}
+	v, err := t.projection(ctx, payments)
 	if err != nil {
 		return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
 	}
 	return v, t.finish(ctx)
 }
 
-func (t *trial) projection(ctx context.Context) (Values, error) {
-	const payments = 5000
+func (t *trial) projection(ctx context.Context, payments int64) (Values, error) {
 	var tally load.Tally
 	for tally.Accepted.Load() < payments {
 		loading, stop := context.WithTimeout(ctx, 2*time.Second)

@@ -152,7 +152,7 @@ func replay(ctx context.Context, r *Runner) (Values, error) {
 }
 
 func (t *trial) replay(ctx context.Context, r *Runner) (Values, error) {
-	const keys = 500
+	const keys = 200
 	var made load.Tally
 	for n := range int64(keys) {
 		a, err := t.client.PayAgain(ctx, 0, n, false)
@@ -228,7 +228,7 @@ func reads(list bool) func(context.Context, *Runner) (Values, error) {
 func (t *trial) reads(ctx context.Context, r *Runner, list bool) (Values, error) {
 	var made load.Tally
 	var ids []string
-	for range 300 {
+	for range 200 {
 		a, err := t.client.Pay(ctx, 0, false)
 		if err != nil {
 			return nil, err
