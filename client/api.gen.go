@@ -230,6 +230,13 @@ const (
 	CurrencyZWG Currency = "ZWG"
 )
 
+// Defines values for DisputeStatus.
+const (
+	DisputeStatusLost DisputeStatus = "lost"
+	DisputeStatusOpen DisputeStatus = "open"
+	DisputeStatusWon  DisputeStatus = "won"
+)
+
 // Defines values for EventDataCaptureMethod.
 const (
 	EventDataCaptureMethodAutomatic EventDataCaptureMethod = "automatic"
@@ -245,6 +252,9 @@ const (
 
 // Defines values for EventType.
 const (
+	EventTypeDisputeClosed         EventType = "dispute.closed"
+	EventTypeDisputeOpened         EventType = "dispute.opened"
+	EventTypeDisputeUpdated        EventType = "dispute.updated"
 	EventTypeOrderCanceled         EventType = "order.canceled"
 	EventTypeOrderConfirmed        EventType = "order.confirmed"
 	EventTypeOrderFailed           EventType = "order.failed"
@@ -316,6 +326,31 @@ const (
 	ProblemCodeWebhookLimit            ProblemCode = "webhook_limit"
 )
 
+// Defines values for ProviderChangeKind.
+const (
+	ProviderChangeKindAuthorizationExpired ProviderChangeKind = "authorization_expired"
+	ProviderChangeKindAuthorizedTwice      ProviderChangeKind = "authorized_twice"
+	ProviderChangeKindCaptureMissing       ProviderChangeKind = "capture_missing"
+	ProviderChangeKindCaptureOutside       ProviderChangeKind = "capture_outside"
+	ProviderChangeKindCaptureUnfit         ProviderChangeKind = "capture_unfit"
+	ProviderChangeKindDisputed             ProviderChangeKind = "disputed"
+	ProviderChangeKindHeldAfterEnd         ProviderChangeKind = "held_after_end"
+	ProviderChangeKindOtherAmount          ProviderChangeKind = "other_amount"
+	ProviderChangeKindRefundFailedLater    ProviderChangeKind = "refund_failed_later"
+	ProviderChangeKindRefundMissing        ProviderChangeKind = "refund_missing"
+	ProviderChangeKindRefundOutside        ProviderChangeKind = "refund_outside"
+	ProviderChangeKindRefundsOverBounds    ProviderChangeKind = "refunds_over_bounds"
+	ProviderChangeKindVoidOutside          ProviderChangeKind = "void_outside"
+)
+
+// Defines values for ProviderChangeState.
+const (
+	ProviderChangeStateAccepted ProviderChangeState = "accepted"
+	ProviderChangeStateGone     ProviderChangeState = "gone"
+	ProviderChangeStateOpen     ProviderChangeState = "open"
+	ProviderChangeStateRecorded ProviderChangeState = "recorded"
+)
+
 // Defines values for RefundStatus.
 const (
 	RefundStatusFailed    RefundStatus = "failed"
@@ -355,6 +390,7 @@ const (
 
 // Defines values for SagaDefinition.
 const (
+	SagaDefinitionInspectPayment     SagaDefinition = "inspect_payment"
 	SagaDefinitionOrder              SagaDefinition = "order"
 	SagaDefinitionOrderManualCapture SagaDefinition = "order_manual_capture"
 	SagaDefinitionOrphanVoid         SagaDefinition = "orphan_void"
@@ -391,6 +427,14 @@ const (
 const (
 	WebhookEndpointStatusDisabled WebhookEndpointStatus = "disabled"
 	WebhookEndpointStatusEnabled  WebhookEndpointStatus = "enabled"
+)
+
+// Defines values for ListProviderChangesParamsState.
+const (
+	ListProviderChangesParamsStateAccepted ListProviderChangesParamsState = "accepted"
+	ListProviderChangesParamsStateGone     ListProviderChangesParamsState = "gone"
+	ListProviderChangesParamsStateOpen     ListProviderChangesParamsState = "open"
+	ListProviderChangesParamsStateRecorded ListProviderChangesParamsState = "recorded"
 )
 
 // Defines values for ReportSagaDurationsParamsGroupBy.
@@ -658,6 +702,30 @@ type CaptureMethod string
 
 // Currency An active ISO 4217 code that a customer can pay in.
 type Currency string
+
+// Dispute The customer's bank asks for the money back. Evidence is given at the provider.
+type Dispute struct {
+	// Amount Minor units of the dispute's currency.
+	Amount int64 `json:"amount"`
+
+	// Currency May be another than the payment's.
+	Currency string    `json:"currency"`
+	ID       string    `json:"id"`
+	Object   string    `json:"object"`
+	OpenedAt time.Time `json:"opened_at"`
+
+	// Reason The provider's word for why, such as fraudulent.
+	Reason string `json:"reason"`
+
+	// RespondBy Until when the provider takes evidence; null if it takes none.
+	RespondBy time.Time `json:"respond_by"`
+
+	// Status The bank may change a decision later.
+	Status DisputeStatus `json:"status"`
+}
+
+// DisputeStatus The bank may change a decision later.
+type DisputeStatus string
 
 // DurationReport defines model for DurationReport.
 type DurationReport struct {
@@ -1015,6 +1083,12 @@ type Payment struct {
 	CurrencyExponent int32           `json:"currency_exponent"`
 	Customer         PaymentCustomer `json:"customer"`
 
+	// Dispute The dispute that was opened or changed last; null without one.
+	Dispute Dispute `json:"dispute,omitempty,omitzero"`
+
+	// Disputed Whether its dispute is open or lost. Left out of an answer that was kept before there was this member, as `dispute` is.
+	Disputed bool `json:"disputed,omitempty,omitzero"`
+
 	// Failure Why it failed; null otherwise.
 	Failure *Failure `json:"failure"`
 
@@ -1208,6 +1282,74 @@ type ProductRow struct {
 	Quantity int64  `json:"quantity"`
 	Rank     int64  `json:"rank"`
 	SKU      string `json:"sku,omitempty,omitzero"`
+}
+
+// ProviderChange Something that happened at the provider and was not asked for here. An open one waits for an operator to take note of it.
+type ProviderChange struct {
+	// Amount In minor units of the currency.
+	//
+	// Examples: 4998
+	Amount Amount `json:"amount"`
+
+	// DecidedAt When it was accepted or had gone.
+	DecidedAt time.Time `json:"decided_at"`
+
+	// Detail A sentence for a person.
+	Detail  string    `json:"detail"`
+	FoundAt time.Time `json:"found_at"`
+
+	// Holder Who had that key.
+	Holder string           `json:"holder"`
+	ID     ProviderChangeID `json:"id"`
+
+	// Kind What it is. The first six the books have followed; the others a person has to settle.
+	Kind ProviderChangeKind `json:"kind"`
+
+	// Merchant A merchant.
+	//
+	// Examples: mer_01m86y4ap9ecqaxaqqqxxb77hg
+	Merchant MerchantID `json:"merchant"`
+	Object   string     `json:"object"`
+
+	// Operator The API key that accepted it.
+	Operator string `json:"operator"`
+
+	// Payment A payment.
+	Payment PaymentID `json:"payment"`
+
+	// Reason What was given as the reason.
+	Reason string `json:"reason"`
+
+	// State open waits for an operator, recorded needed none, accepted has been taken note of, and gone is no longer so at the provider.
+	State ProviderChangeState `json:"state"`
+
+	// Subject The provider's id of what it is about.
+	Subject string `json:"subject"`
+}
+
+// ProviderChangeKind What it is. The first six the books have followed; the others a person has to settle.
+type ProviderChangeKind string
+
+// ProviderChangeState open waits for an operator, recorded needed none, accepted has been taken note of, and gone is no longer so at the provider.
+type ProviderChangeState string
+
+// ProviderChangeAcceptance defines model for ProviderChangeAcceptance.
+type ProviderChangeAcceptance struct {
+	// Reason Why, in words for whoever looks later; one line.
+	Reason Reason `json:"reason"`
+}
+
+// ProviderChangeID defines model for ProviderChangeID.
+type ProviderChangeID = string
+
+// ProviderChangeList defines model for ProviderChangeList.
+type ProviderChangeList struct {
+	Data    []ProviderChange `json:"data"`
+	HasMore bool             `json:"has_more"`
+
+	// NextCursor Null without more.
+	NextCursor string `json:"next_cursor"`
+	Object     string `json:"object"`
 }
 
 // Rate Approved of all that banks have answered.
@@ -1853,6 +1995,24 @@ type GetParkedParams struct {
 	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
+// ListProviderChangesParams defines parameters for ListProviderChanges.
+type ListProviderChangesParams struct {
+	// State Only those in this state.
+	State ListProviderChangesParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Limit How many items a page has at most.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of a page with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+}
+
+// ListProviderChangesParamsState defines parameters for ListProviderChanges.
+type ListProviderChangesParamsState string
+
 // GetReportRefreshParams defines parameters for GetReportRefresh.
 type GetReportRefreshParams struct {
 	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
@@ -2271,6 +2431,9 @@ type ReplayAllParkedJSONRequestBody ReplayAllParkedJSONBody
 // DiscardParkedJSONRequestBody defines body for DiscardParked for application/json ContentType.
 type DiscardParkedJSONRequestBody = ParkedDiscardRequest
 
+// AcceptProviderChangeJSONRequestBody defines body for AcceptProviderChange for application/json ContentType.
+type AcceptProviderChangeJSONRequestBody = ProviderChangeAcceptance
+
 // ActOnSagaJSONRequestBody defines body for ActOnSaga for application/json ContentType.
 type ActOnSagaJSONRequestBody = SagaActRequest
 
@@ -2520,6 +2683,53 @@ func (c *Client) ReplayParked(ctx context.Context, id ParkedID) (*Answer[ParkedR
 	return call[ParkedReplay](ctx, c, requestReplayParked(id))
 }
 
+func requestListProviderChanges(params *ListProviderChangesParams) request {
+	r := newRequest("GET", "/v1/ops/provider_changes")
+	if params != nil {
+		r.addQuery("state", params.State)
+		r.addQuery("limit", params.Limit)
+		r.addQuery("cursor", params.Cursor)
+		r.setHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return r
+}
+
+// ListProviderChanges: List what changed at the provider and was not asked for here.
+func (c *Client) ListProviderChanges(ctx context.Context, params *ListProviderChangesParams) (*Answer[ProviderChangeList], error) {
+	return call[ProviderChangeList](ctx, c, requestListProviderChanges(params))
+}
+
+// ProviderChanges walks ListProviderChanges from params.Cursor to the end, a page at a time. An error is the last that comes.
+func (c *Client) ProviderChanges(ctx context.Context, params *ListProviderChangesParams) iter.Seq2[ProviderChange, error] {
+	var p ListProviderChangesParams
+	if params != nil {
+		p = *params
+	}
+	p.IfNoneMatch = ""
+	return pages(p.Cursor, func(cursor string) ([]ProviderChange, string, error) {
+		p := p
+		p.Cursor = cursor
+		a, err := c.ListProviderChanges(ctx, &p)
+		if err != nil {
+			return nil, "", err
+		}
+		return a.Value.Data, a.Value.NextCursor, nil
+	})
+}
+
+func requestAcceptProviderChange(id ProviderChangeID, body ProviderChangeAcceptance) request {
+	r := newRequest("POST", "/v1/ops/provider_changes/{id}/accept", string(id))
+	r.body = body
+	return r
+}
+
+// AcceptProviderChange: Take note of a change at the provider.
+//
+// Nobody is alerted of it any more, unless there is news of it. Asked again, it does nothing.
+func (c *Client) AcceptProviderChange(ctx context.Context, id ProviderChangeID, body ProviderChangeAcceptance) (*Answer[ProviderChange], error) {
+	return call[ProviderChange](ctx, c, requestAcceptProviderChange(id, body))
+}
+
 func requestGetReportRefresh(params *GetReportRefreshParams) request {
 	r := newRequest("GET", "/v1/ops/reports")
 	if params != nil {
@@ -2622,6 +2832,9 @@ func requestActOnSaga(id SagaID, act string, body SagaActRequest) request {
 // `propose` carries a `verdict` on a call whose outcome nobody knows; another person's `approve` makes it count: by a key
 // of another `holder`, whatever its case, and with the same `verdict`, since what was proposed may have changed. Where the saga does not stand where
 // the act makes sense, or another verdict is proposed, the answer is 409 `saga_state`.
+//
+// `accept_capture` makes a capture that was made at the provider's dashboard the payment's, where its saga waits since
+// the hold could not be voided for it: the payment succeeds. The provider has to confirm a capture of the whole amount.
 func (c *Client) ActOnSaga(ctx context.Context, id SagaID, act string, body SagaActRequest) (*Answer[Saga], error) {
 	return call[Saga](ctx, c, requestActOnSaga(id, act, body))
 }

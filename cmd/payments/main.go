@@ -37,6 +37,7 @@ var commands = map[string]command{
 	"secrets":     {"print fresh secrets, rotate a keyset, or re-encrypt what is stored", secrets},
 	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
+	"reconcile":   {"compare a range with the provider; exit 1 if something differs (-repair: follow what is safe)", reconcile},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},
 	"sagas":       {"list, show and move sagas, as an operator", sagas},
 	"keys":        {"create, list, rotate, pin or revoke API keys", runKeys},
@@ -55,7 +56,14 @@ func main() {
 	if err != nil {
 		// A driver tells each address that it tried on a line of its own.
 		fmt.Fprintln(os.Stderr, "payments:", strings.ReplaceAll(err.Error(), "\n\t", " "))
-		os.Exit(1) //nolint:gocritic // stop has nothing left to do
+		code := 1
+		if c, ok := errors.AsType[interface {
+			error
+			exitCode() int
+		}](err); ok {
+			code = c.exitCode()
+		}
+		os.Exit(code) //nolint:gocritic // stop has nothing left to do
 	}
 }
 

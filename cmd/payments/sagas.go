@@ -25,7 +25,7 @@ import (
 const sagasUsage = `usage:
   payments sagas list [-state S] [-definition D] [-older-than 10m] [-paused] [-limit N]
   payments sagas show ID
-  payments sagas retry|resolve|pause|resume|cancel|withdraw -reason TEXT ID
+  payments sagas retry|resolve|pause|resume|cancel|withdraw|accept_capture -reason TEXT ID
   payments sagas propose|approve -reason TEXT (-succeeded REFERENCE | -rejected CODE) ID`
 
 // sagas is the operators' desk on the command line. It needs the database alone, and

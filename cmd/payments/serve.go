@@ -246,6 +246,9 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	if s.Roles.Has(config.RoleSaga) {
 		s.loop(working, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
 		s.loop(working, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
+		if err := s.reconcileProvider(working); err != nil {
+			return err
+		}
 	}
 	if s.Roles.Has(config.RoleRelay) {
 		if err := s.relay(working); err != nil {

@@ -205,9 +205,10 @@ func (m member) bySQL(w *boundaryWorld, column string, v any) error {
 
 // unruled are members that have no rule of their own, by what the body is.
 var unruled = map[string][]string{
-	"/components/schemas/ParkedDiscardRequest": {"/all", "/offset"}, // which message, or all
-	"/components/schemas/PaymentRequest":       {"/order/lines/0/unit_amount"},
-	"/components/schemas/StockRequest":         {"/data/0/merchant", "/data/0/on_hand", "/data/0/sku", "/0/merchant", "/0/on_hand", "/0/sku"}, // as of one item
+	"/components/schemas/ParkedDiscardRequest":     {"/all", "/offset"}, // which message, or all
+	"/components/schemas/PaymentRequest":           {"/order/lines/0/unit_amount"},
+	"/components/schemas/ProviderChangeAcceptance": {"/reason"},                                                                                   // the rule of SagaActRequest: TestOperatorsSeeAndAcceptProviderChanges
+	"/components/schemas/StockRequest":             {"/data/0/merchant", "/data/0/on_hand", "/data/0/sku", "/0/merchant", "/0/on_hand", "/0/sku"}, // as of one item
 }
 
 // Every member of every body stands in the table.

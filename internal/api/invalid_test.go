@@ -57,6 +57,8 @@ func (w *world) aimAt(o contracttest.Operation, x theirs, parked string) aim {
 		id = x.keyID
 	case strings.Contains(o.Path, "/webhook_endpoints/"):
 		id = x.endpoint
+	case strings.Contains(o.Path, "/provider_changes/"):
+		id = x.change
 	case strings.Contains(o.Path, "/parked/"):
 		id = parked
 	}

@@ -28,6 +28,7 @@ const planted = `{"amount": 777, "currency": "EUR", "payment_method": "pm_card_v
 type theirs struct {
 	payment, order, refund, saga, keyID, cursor string
 	endpoint, delivery, event, secret           string
+	change                                      string // at the provider
 	mine                                        string // an endpoint of the caller's
 	words                                       []string
 }
@@ -81,7 +82,13 @@ func (w *world) plant() theirs {
 		SELECT merchant_id, id, 1, now(), 1, 'timeout', 'theirs' FROM d`, w.otherID, x.delivery, x.endpoint, x.payment, x.event); err != nil {
 		w.t.Fatal(err)
 	}
-	x.words = []string{x.payment, x.order, x.refund, x.saga, x.keyID, x.endpoint, x.delivery, x.event, x.secret, w.otherID, "theirs", "THEIRS"}
+	x.change = w.ids.New(payment.PrefixChange)
+	if _, err := w.pool.Exec(w.t.Context(), `
+		INSERT INTO provider_changes (merchant_id, id, payment_id, kind, subject, amount, detail, state)
+		VALUES ($1, $2, $3, 'refund_outside', 'theirs', 7, 'theirs', 'open')`, w.otherID, x.change, x.payment); err != nil {
+		w.t.Fatal(err)
+	}
+	x.words = []string{x.change, x.payment, x.order, x.refund, x.saga, x.keyID, x.endpoint, x.delivery, x.event, x.secret, w.otherID, "theirs", "THEIRS"}
 	return x
 }
 
@@ -90,7 +97,7 @@ func (w *world) plant() theirs {
 func (x theirs) paths(w *world, pattern string) [][2]string {
 	none := map[string]string{
 		x.payment: w.ids.New(payment.PrefixPayment), x.saga: w.ids.New(payment.PrefixSaga), x.keyID: w.ids.New(payment.PrefixKey),
-		x.endpoint: w.ids.New(payment.PrefixEndpoint), x.delivery: w.ids.New(payment.PrefixDelivery),
+		x.endpoint: w.ids.New(payment.PrefixEndpoint), x.change: w.ids.New(payment.PrefixChange), x.delivery: w.ids.New(payment.PrefixDelivery),
 	}
 	id := x.payment
 	switch {
@@ -100,6 +107,8 @@ func (x theirs) paths(w *world, pattern string) [][2]string {
 		id = x.keyID
 	case strings.Contains(pattern, "/webhook_endpoints/"):
 		id = x.endpoint
+	case strings.Contains(pattern, "/provider_changes/"):
+		id = x.change
 	}
 	fill := func(id, delivery string) string {
 		return strings.NewReplacer("{id}", id, "{delivery}", delivery, "{act}", "retry", "{provider}", "simulator").Replace(pattern)

@@ -25,6 +25,8 @@ type paymentResource struct {
 	Customer         customerResource      `json:"customer"`
 	Order            orderResource         `json:"order"`
 	Failure          *payment.Failure      `json:"failure"`
+	Disputed         bool                  `json:"disputed"`
+	Dispute          *disputeResource      `json:"dispute"`
 	CreatedAt        time.Time             `json:"created_at"`
 	UpdatedAt        time.Time             `json:"updated_at"`
 	// As asked for by expand.
@@ -102,7 +104,8 @@ func (s *server) viewResource(c *call, p readmodel.Payment) (paymentResource, er
 		Customer:      customerResource{Reference: p.CustomerReference},
 		Order:         orderResource{ID: p.OrderID, Reference: p.OrderReference, Lines: p.Lines},
 		Failure:       p.Failure,
-		CreatedAt:     shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
+		Disputed:      p.Dispute.Disputed(), Dispute: newDisputeResource(p.Dispute),
+		CreatedAt: shown(p.CreatedAt), UpdatedAt: shown(p.UpdatedAt),
 	}
 	if r.PaymentMethod, err = s.method(c, p.PaymentMethod, p.PaymentMethodCiphertext, p.ID); err != nil {
 		return paymentResource{}, err
@@ -193,6 +196,28 @@ func newFailureResource(code string) *failureResource {
 		return nil
 	}
 	return &failureResource{code}
+}
+
+// disputeResource is the newest dispute of a payment.
+type disputeResource struct {
+	ID        string                `json:"id"`
+	Object    string                `json:"object"`
+	Status    payment.DisputeStatus `json:"status"`
+	Amount    int64                 `json:"amount"`
+	Currency  string                `json:"currency"`
+	Reason    string                `json:"reason"`
+	RespondBy *time.Time            `json:"respond_by"`
+	OpenedAt  time.Time             `json:"opened_at"`
+}
+
+func newDisputeResource(d *payment.Dispute) *disputeResource {
+	if d == nil {
+		return nil
+	}
+	return &disputeResource{
+		ID: d.ID, Object: "dispute", Status: d.Status, Amount: d.Amount, Currency: d.Currency, Reason: d.Reason,
+		RespondBy: utc(d.RespondBy), OpenedAt: shown(d.OpenedAt),
+	}
 }
 
 // given is null for what was not.

@@ -49,6 +49,8 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/ops/sagas", action: access.SagasRead, parameters: sagaParameters(), handle: s.listSagas},
 		{method: http.MethodGet, pattern: "/v1/ops/sagas/{id}", action: access.SagasRead, hides: true, handle: s.getSaga},
 		{method: http.MethodPost, pattern: "/v1/ops/sagas/{id}/{act}", action: access.SagasOperate, hides: true, handle: s.actOnSaga},
+		{method: http.MethodGet, pattern: "/v1/ops/provider_changes", action: access.SagasRead, parameters: append(pageParameters(), "state"), handle: s.listProviderChanges},
+		{method: http.MethodPost, pattern: "/v1/ops/provider_changes/{id}/accept", action: access.SagasOperate, hides: true, handle: s.acceptProviderChange},
 		{method: http.MethodGet, pattern: "/v1/stock", action: access.StockRead, parameters: append(pageParameters(), "merchant"), handle: s.listStock},
 		{method: http.MethodPut, pattern: "/v1/stock", action: access.StockWrite, handle: s.setStock},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints", action: access.WebhooksWrite, handle: s.createEndpoint},

@@ -57,6 +57,7 @@ type Config struct {
 	ProviderTimeout      time.Duration // of one call
 	ProviderHorizon      time.Duration // how long a request may still be in flight; at least ProviderTimeout
 	OrderDeadline        time.Duration // until an order that was not captured turns back
+	Reconcile            Reconcile
 	CaptureWindow        time.Duration // how long a manual payment waits for its capture
 	Roles                Roles
 	SagaConcurrency      int
@@ -100,6 +101,7 @@ func Load(lookup Lookup) (Config, error) {
 		KafkaPrefix:          r.kafkaPrefix("PAYMENTS_KAFKA_PREFIX"),
 		Outbox:               r.outbox(),
 		Reports:              r.reports(),
+		Reconcile:            r.reconcile(),
 		Provider:             r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
 		StripeURL:            r.httpURL("PAYMENTS_STRIPE_URL", optional),
 		WebhookSecrets:       r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),

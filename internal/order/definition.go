@@ -18,6 +18,7 @@ const (
 	sagaManual    = "order_manual_capture"
 	sagaRefund    = "refund"
 	sagaOrphan    = "orphan_void"
+	sagaInspect   = "inspect_payment"
 )
 
 // Their steps and compensations.
@@ -34,6 +35,8 @@ const (
 
 	stepFind       = "find_authorization"
 	stepVoidOrphan = "void_orphan"
+
+	stepInspect = "look_at_payment"
 )
 
 // calling are the steps whose key a provider may name.
@@ -48,6 +51,11 @@ const (
 	codeNoStock            = "insufficient_stock"
 	codeUnknownSKU         = "unknown_sku"
 	codeNothingFound       = "nothing_found"
+
+	codeVoidedByProvider = "authorization_voided"
+	codeCapturedOutside  = "captured_outside"
+	codeNotInspected     = "not_inspected"
+	codeUnknownID        = "unknown_at_provider"
 )
 
 // Sagas are the definitions that a worker runs: every version of which a saga may
@@ -57,7 +65,7 @@ func (s *Service) Sagas() []saga.Definition {
 		d.Version = 1
 		return d
 	}
-	return []saga.Definition{s.automatic(), s.manual(), s.refund(), s.orphan(), first(s.automatic()), first(s.manual())}
+	return []saga.Definition{s.automatic(), s.manual(), s.refund(), s.orphan(), s.inspection(), first(s.automatic()), first(s.manual())}
 }
 
 func (s *Service) automatic() saga.Definition {
@@ -98,12 +106,12 @@ func (s *Service) authorizing() saga.Step {
 	return saga.Step{
 		Kind: saga.Compensatable,
 		Do:   saga.Action{Name: stepAuthorize, Call: s.call(provider.Authorization, s.authorized)},
-		Undo: &saga.Action{Name: undoAuthorize, Call: s.call(provider.Void, s.voided)},
+		Undo: &saga.Action{Name: undoAuthorize, Call: s.voidingCall()},
 	}
 }
 
 func (s *Service) capturing() saga.Step {
-	return saga.Step{Kind: saga.Pivot, Do: saga.Action{Name: stepCapture, Call: s.call(provider.Capture, s.captured)}}
+	return saga.Step{Kind: saga.Pivot, Do: saga.Action{Name: stepCapture, Call: s.capturingCall()}}
 }
 
 func (s *Service) confirming() saga.Step {

@@ -31,19 +31,22 @@ func SagaStates() []string {
 }
 
 // SagaNames lists the definitions by name.
-func SagaNames() []string { return []string{sagaAutomatic, sagaManual, sagaRefund, sagaOrphan} }
+func SagaNames() []string {
+	return []string{sagaAutomatic, sagaManual, sagaRefund, sagaOrphan, sagaInspect}
+}
 
 // Operations is what operators can do with sagas. Errors: CodeNotFound;
 // CodeSagaState when the saga does not stand where the act makes sense;
 // CodeSecondOperator; CodeInvalid.
 type Operations struct {
-	desk *saga.Desk
-	due  func()
+	desk   *saga.Desk
+	orders *Service
+	due    func()
 }
 
 // Operations of the sagas of this package.
 func (s *Service) Operations() Operations {
-	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s.Due}
+	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s, s.Due}
 }
 
 // List is oldest first.
@@ -59,7 +62,7 @@ func (o Operations) Open(ctx context.Context, id string) (SagaFile, error) {
 
 // Acts are what can be done with a saga, by name.
 func Acts() []string {
-	return []string{"retry", "resolve", "pause", "resume", "cancel", "propose", "approve", "withdraw"}
+	return []string{"retry", "resolve", "pause", "resume", "cancel", "propose", "approve", "withdraw", actAcceptCapture}
 }
 
 // Act does one of Acts. verdict is that of a proposal, and of its approval.
@@ -85,6 +88,8 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 		err = o.desk.Approve(ctx, by, id, verdict)
 	case "withdraw":
 		err = o.desk.Withdraw(ctx, by, id)
+	case actAcceptCapture:
+		err = o.acceptCapture(ctx, by, id)
 	default:
 		return payment.Errorf(payment.CodeNotFound, "There is no such act.")
 	}
@@ -124,7 +129,7 @@ func checkAct(by By, v Verdict) error {
 func explained(err error) error {
 	for engine, code := range map[error]payment.Code{
 		saga.ErrNoSaga: payment.CodeNotFound, saga.ErrSameOperator: payment.CodeSecondOperator, saga.ErrVerdict: payment.CodeInvalid,
-		saga.ErrEnded: payment.CodeSagaState, saga.ErrNotParked: payment.CodeSagaState, saga.ErrNotPaused: payment.CodeSagaState,
+		saga.ErrEnded: payment.CodeSagaState, saga.ErrNotParked: payment.CodeSagaState, saga.ErrNotPaused: payment.CodeSagaState, saga.ErrUndone: payment.CodeSagaState,
 		saga.ErrNothingSent: payment.CodeSagaState, saga.ErrNoCall: payment.CodeSagaState, saga.ErrNoProposal: payment.CodeSagaState, saga.ErrOtherVerdict: payment.CodeSagaState,
 		saga.ErrPastPivot: payment.CodeSagaState, saga.ErrTurnedBack: payment.CodeSagaState, saga.ErrParked: payment.CodeSagaState,
 	} {

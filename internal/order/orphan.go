@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,59 +75,10 @@ func (s *Service) age(key string) time.Duration {
 	return s.IDs.Now().Sub(made)
 }
 
-// Notified takes the provider's word that something happened to a payment. It
-// believes nothing of it: the saga that waits for that operation looks it up now
-// instead of later, and one that has turned back is followed by a search for what
-// it could not find. A reference that is not ours is no error.
-func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
-	if !payment.ValidID(payment.PrefixPayment, n.Reference) {
-		return nil
-	}
-	var merchantID string
-	err := tx.QueryRow(ctx, `SELECT merchant_id FROM payments WHERE id = $1`, n.Reference).Scan(&merchantID)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the notified payment: %w", err)
-	}
-	at, err := stand(ctx, tx, merchantID, n.Reference)
-	if err != nil {
-		return err
-	}
-	p := at.payment
-	d := sagaData{MerchantID: merchantID, OrderID: p.OrderID, PaymentID: p.ID, Amount: p.Amount, Currency: p.Currency}
-	if sagaID, step, named := saga.OfKey(n.Key); named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step) {
-		err = saga.Hurry(ctx, tx, d.MerchantID, sagaID, step)
-	} else {
-		err = saga.HurryOf(ctx, tx, d.MerchantID, d.OrderID, sagaAutomatic, sagaManual)
-	}
-	if err != nil {
-		return err
-	}
-	if n.Operation != provider.Authorization || n.Declined || p.Status != payment.StatusFailed && p.Status != payment.StatusCanceled {
-		return nil
-	}
-	return s.suspect(ctx, tx, d)
-}
-
 // suspect begins or hurries the search for a late authorization of a payment that
 // has turned back. It is the order's own request that is searched for, whatever the
-// notification names. Nothing is to be found for one whose authorization the saga
-// knew of: its own void took care of that.
-func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData) error {
-	var sagaID string
-	var known bool
-	if err := tx.QueryRow(ctx, `
-		SELECT s.id, p.authorization_reference IS NOT NULL
-		FROM payments p JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($3) AND s.subject = p.order_id
-		WHERE p.merchant_id = $1 AND p.id = $2`,
-		d.MerchantID, d.PaymentID, []string{sagaAutomatic, sagaManual}).Scan(&sagaID, &known); err != nil {
-		return fmt.Errorf("read the payment's authorization: %w", err)
-	}
-	if known {
-		return nil
-	}
+// notification names.
+func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, sagaID string) error {
 	var searching *string
 	var over bool
 	var searches int

@@ -34,6 +34,7 @@ type Payment struct {
 	OrderReference          string
 	Lines                   []payment.LineData
 	Failure                 *payment.Failure
+	Dispute                 *payment.Dispute
 	CreatedAt               time.Time
 	UpdatedAt               time.Time
 }
@@ -64,6 +65,9 @@ const selectPayment = `
 			FROM order_lines l WHERE l.merchant_id = p.merchant_id AND l.order_id = p.order_id),
 		CASE WHEN p.failure_code IS NOT NULL
 			THEN json_build_object('code', p.failure_code, 'step', p.failure_step, 'message', p.failure_message) END,
+		(SELECT json_build_object('id', d.id, 'status', d.status, 'amount', d.amount, 'currency', d.currency, 'reason', d.reason,
+				'respond_by', d.respond_by, 'opened_at', d.created_at)
+			FROM disputes d WHERE d.merchant_id = p.merchant_id AND d.payment_id = p.id ORDER BY d.updated_at DESC, d.id DESC LIMIT 1),
 		p.created_at, CASE o.sequence WHEN 1 THEN p.created_at ELSE o.updated_at END
 	FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id
 	WHERE p.id = $2 AND ($1 = '' OR p.merchant_id = $1)`
@@ -75,7 +79,7 @@ func onePayment(rows pgx.Rows, err error) (Payment, error) {
 	p, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (p Payment, err error) {
 		err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured, &p.AmountRefunded, &p.Currency,
 			&p.PaymentMethod, &p.PaymentMethodCiphertext, &p.CaptureMethod, &p.CustomerReference, &p.CustomerEmailCiphertext, &p.OrderReference,
-			&p.Lines, &p.Failure, &p.CreatedAt, &p.UpdatedAt)
+			&p.Lines, &p.Failure, &p.Dispute, &p.CreatedAt, &p.UpdatedAt)
 		p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 		return p, err
 	})

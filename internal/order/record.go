@@ -38,6 +38,11 @@ func (s *Service) captured(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *
 		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, o.Reference); err != nil {
 		return fmt.Errorf("record capture: %w", err)
 	}
+	if o.Code == codeCapturedOutside {
+		if _, err := s.noteChange(ctx, tx, *d, Change{Kind: CaptureOutside, Subject: o.Reference, Amount: d.Amount, Detail: "The payment was captured at the provider."}); err != nil {
+			return err
+		}
+	}
 	e := d.event()
 	e.Captured = &payment.CapturedData{Provider: s.Provider.Name(), Operation: o.Reference, Amount: d.Amount}
 	return s.emit(ctx, tx, i, payment.EventPaymentCaptured, e)
@@ -132,7 +137,7 @@ func (s *Service) turnedBack(ctx context.Context, tx pgx.Tx, i *saga.Instance) e
 		return err
 	}
 	e.Failure = &f
-	if why.Code == codeLapsed && why.Step == stepAwait {
+	if (why.Code == codeLapsed || why.Code == codeVoidedByProvider) && why.Step == stepAwait {
 		if err := s.end(ctx, tx, d, "canceled", payment.StatusCanceled); err != nil {
 			return err
 		}

@@ -118,8 +118,8 @@ func (s *Service) refunded(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *
 	}
 	var reason *string
 	err := tx.QueryRow(ctx, `
-		UPDATE refunds SET status = $3, failure_code = nullif($4, ''), updated_at = now()
-		WHERE merchant_id = $1 AND id = $2 RETURNING reason`, d.MerchantID, d.RefundID, r.Status, r.FailureCode).Scan(&reason)
+		UPDATE refunds SET status = $3, failure_code = nullif($4, ''), provider_reference = nullif($5, ''), updated_at = now()
+		WHERE merchant_id = $1 AND id = $2 RETURNING reason`, d.MerchantID, d.RefundID, r.Status, r.FailureCode, o.Reference).Scan(&reason)
 	if err != nil {
 		return fmt.Errorf("settle refund: %w", err)
 	}

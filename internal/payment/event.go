@@ -28,6 +28,9 @@ const (
 	EventRefundSucceeded   EventType = "refund.succeeded"
 	EventRefundFailed      EventType = "refund.failed"
 	EventReviewRequired    EventType = "payment.review_required"
+	EventDisputeOpened     EventType = "dispute.opened"
+	EventDisputeUpdated    EventType = "dispute.updated"
+	EventDisputeClosed     EventType = "dispute.closed"
 )
 
 // EventTypes lists every type, in the order of the flow.
@@ -36,6 +39,7 @@ var EventTypes = []EventType{
 	EventPaymentDeclined, EventPaymentCaptured, EventPaymentVoided, EventStockReleased,
 	EventOrderConfirmed, EventOrderFailed, EventOrderCanceled,
 	EventRefundRequested, EventRefundSucceeded, EventRefundFailed, EventReviewRequired,
+	EventDisputeOpened, EventDisputeUpdated, EventDisputeClosed,
 }
 
 // EventData is the data of every event: the ids and the status after the event
@@ -51,6 +55,7 @@ type EventData struct {
 	Captured      *CapturedData      `json:"captured,omitempty"`
 	Failure       *Failure           `json:"failure,omitempty"`
 	Refund        *RefundData        `json:"refund,omitempty"`
+	Dispute       *DisputeData       `json:"dispute,omitempty"`
 	Attempts      []AttemptData      `json:"attempts,omitempty"`
 }
 
@@ -106,6 +111,22 @@ type RefundData struct {
 	FailureCode string       `json:"failure_code,omitempty"`
 	Provider    string       `json:"provider,omitempty"`
 	Operation   string       `json:"operation,omitempty"`
+	// Of one that failed: it had succeeded, and its amount counts as refunded no more.
+	Reversed bool `json:"reversed,omitempty"`
+}
+
+// DisputeData is a dispute as it stands after the event; Amount is in minor units of
+// Currency, which may be another than the payment's.
+type DisputeData struct {
+	ID        string        `json:"id"`
+	Status    DisputeStatus `json:"status"`
+	Amount    int64         `json:"amount"`
+	Currency  string        `json:"currency"`
+	Reason    string        `json:"reason"`
+	RespondBy *time.Time    `json:"respond_by,omitempty"` // of an open one that can be answered
+	OpenedAt  time.Time     `json:"opened_at"`            // when the event that opened it happened
+	Provider  string        `json:"provider,omitempty"`
+	Operation string        `json:"operation,omitempty"`
 }
 
 // AttemptData is one attempt of the saga's step that led to the event, so that

@@ -20,6 +20,8 @@ const (
 	PrefixRequest  = "req"
 	PrefixEndpoint = "whe"
 	PrefixDelivery = "whd"
+	PrefixDispute  = "dsp"
+	PrefixChange   = "pch" // of the provider
 )
 
 // crockford is the lower-case base32 alphabet of the TypeID specification.
@@ -89,4 +91,14 @@ func IDTime(prefix, s string) (time.Time, bool) {
 		ms = ms<<5 | int64(strings.IndexByte(crockford, c))
 	}
 	return time.UnixMilli(ms), true
+}
+
+// FirstID sorts before every identifier with the prefix that was made at t or later, to
+// the millisecond, and behind all that were made before.
+func FirstID(prefix string, t time.Time) string {
+	var u [16]byte
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(max(t.UnixMilli(), 0))) //nolint:gosec // not negative
+	copy(u[:6], b[2:])
+	return prefix + "_" + encodeSuffix(u)
 }

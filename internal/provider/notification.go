@@ -26,7 +26,10 @@ type Notification struct {
 	Key         string    // of the operation, where the provider tells it
 	Operation   OperationType
 	OperationID string // the provider's, where it tells it
-	Declined    bool   // the provider says that nothing was done: no reason to look for what was
+	// Authorization is the provider's id of the payment's authorization, where it tells
+	// it: what was not made by us names no reference of ours.
+	Authorization string
+	Declined      bool // the provider says that nothing was done: no reason to look for what was
 }
 
 // Webhooks reads the notifications of one provider.

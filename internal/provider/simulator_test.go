@@ -92,7 +92,7 @@ func TestTheSimulatorKeepsTheContract(t *testing.T) {
 	}
 	nobody := "http://" + l.Addr().String()
 	l.Close()
-	newSubject := func(t *testing.T) providertest.Subject {
+	providertest.Run(t, func(t *testing.T) providertest.Subject {
 		t.Helper()
 		p, fault := newSimulator(t, time.Minute)
 		return providertest.Subject{
@@ -103,9 +103,7 @@ func TestTheSimulatorKeepsTheContract(t *testing.T) {
 				return func() { fault("") }
 			},
 		}
-	}
-	providertest.Run(t, newSubject)
-	providertest.RunInspector(t, newSubject)
+	})
 }
 
 func TestUncertaintyAgainstTheSimulator(t *testing.T) {

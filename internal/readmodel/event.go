@@ -38,6 +38,11 @@ func (e event) check() error {
 	if r := e.Data.Refund; r != nil && (!payment.ValidID(payment.PrefixRefund, r.ID) || r.Amount < 1 || r.Amount > payment.MaxAmount) {
 		return errors.New("the data's refund has no valid id and amount")
 	}
+	if d := e.Data.Dispute; d != nil {
+		if _, ok := payment.ParseDisputeStatus(string(d.Status)); !ok || !payment.ValidID(payment.PrefixDispute, d.ID) || d.Amount < 0 || d.Amount > payment.MaxAmount {
+			return errors.New("the data's dispute has no valid id, status and amount")
+		}
+	}
 	if (e.Type == payment.EventOrderPlaced) != (e.Sequence == 1) {
 		return fmt.Errorf("%s cannot have sequence %d", e.Type, e.Sequence)
 	}

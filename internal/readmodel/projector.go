@@ -75,6 +75,7 @@ type viewRow struct {
 	Failure    *payment.Failure    `json:"failure"`
 	Captured   int64               `json:"amount_captured"`
 	Refunded   int64               `json:"amount_refunded"`
+	Dispute    *payment.Dispute    `json:"dispute"`
 	UpdatedAt  time.Time           `json:"updated_at"`
 	Placed     *payment.PlacedData `json:"placed,omitempty"`
 	CreatedAt  time.Time           `json:"created_at"`
@@ -114,8 +115,15 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 	if e.Data.Captured != nil {
 		r.Captured = e.Data.Captured.Amount
 	}
-	if refund := e.Data.Refund; refund != nil && refund.Status == payment.RefundSucceeded {
+	switch refund := e.Data.Refund; {
+	case refund == nil:
+	case refund.Status == payment.RefundSucceeded:
 		r.Refunded += refund.Amount
+	case refund.Reversed:
+		r.Refunded -= refund.Amount
+	}
+	if e.Data.Dispute != nil {
+		r.Dispute = disputeOf(*e.Data.Dispute)
 	}
 	return true, nil
 }
@@ -128,7 +136,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 		merchants[i], payments[i] = e.Data.MerchantID, e.Data.PaymentID
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.amount_refunded, v.updated_at
+		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.amount_refunded, v.dispute, v.updated_at
 		FROM payment_view v
 		WHERE (v.merchant_id, v.payment_id) IN (SELECT m, p FROM unnest($1::text[], $2::text[]) AS e (m, p))
 		ORDER BY v.merchant_id, v.payment_id FOR UPDATE`, merchants, payments)
@@ -137,7 +145,7 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 	}
 	locked, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*viewRow, error) {
 		r := &viewRow{}
-		return r, row.Scan(&r.MerchantID, &r.PaymentID, &r.OrderID, &r.Sequence, &r.Status, &r.Failure, &r.Captured, &r.Refunded, &r.UpdatedAt)
+		return r, row.Scan(&r.MerchantID, &r.PaymentID, &r.OrderID, &r.Sequence, &r.Status, &r.Failure, &r.Captured, &r.Refunded, &r.Dispute, &r.UpdatedAt)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read rows: %w", err)
@@ -152,19 +160,19 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 const insertRows = `
 	INSERT INTO payment_view (merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
 		payment_method, payment_method_ciphertext, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines,
-		failure, failure_code, created_at, updated_at)
+		failure, failure_code, dispute, created_at, updated_at)
 	SELECT merchant_id, payment_id, order_id, sequence, status, placed->>'currency', (placed->>'amount')::bigint, amount_captured, amount_refunded,
 		placed->>'payment_method', decode(placed->>'payment_method_ciphertext', 'base64'), coalesce(placed->>'capture_method', 'automatic'),
-		placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'), placed->>'reference', (placed->'lines')::jsonb, failure, failure->>'code', created_at, updated_at
+		placed #>> '{customer,reference}', decode(placed #>> '{customer,email_ciphertext}', 'base64'), placed->>'reference', (placed->'lines')::jsonb, failure, failure->>'code', dispute, created_at, updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, order_id text, sequence bigint, status text,
-		amount_captured bigint, amount_refunded bigint, failure jsonb, created_at timestamptz, updated_at timestamptz, placed json)
+		amount_captured bigint, amount_refunded bigint, failure jsonb, dispute jsonb, created_at timestamptz, updated_at timestamptz, placed json)
 	ON CONFLICT (merchant_id, payment_id) DO NOTHING`
 
 const updateRows = `
 	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure, failure_code = r.failure->>'code',
-		amount_captured = r.amount_captured, amount_refunded = r.amount_refunded, updated_at = r.updated_at
+		amount_captured = r.amount_captured, amount_refunded = r.amount_refunded, dispute = r.dispute, updated_at = r.updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, sequence bigint, status text,
-		amount_captured bigint, amount_refunded bigint, failure jsonb, updated_at timestamptz)
+		amount_captured bigint, amount_refunded bigint, failure jsonb, dispute jsonb, updated_at timestamptz)
 	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
 
 // lineData is an event's data as a line of the timeline keeps it: without the

@@ -34,6 +34,7 @@ type Payment struct {
 	OrderReference          string
 	Lines                   []payment.LineData
 	Failure                 *payment.Failure
+	Dispute                 *payment.Dispute
 	CreatedAt               time.Time
 	UpdatedAt               time.Time
 }
@@ -49,13 +50,13 @@ func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
 const selectPayment = `
 	SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.amount, v.amount_captured, v.amount_refunded, v.currency,
 		v.payment_method, v.payment_method_ciphertext, v.capture_method, v.customer_reference, v.customer_email_ciphertext, v.order_reference,
-		v.lines, v.failure, v.created_at, v.updated_at
+		v.lines, v.failure, v.dispute, v.created_at, v.updated_at
 	FROM payment_view v `
 
 func scanPayment(row pgx.CollectableRow) (p Payment, err error) {
 	err = row.Scan(&p.MerchantID, &p.ID, &p.OrderID, &p.Sequence, &p.Status, &p.Amount, &p.AmountCaptured,
 		&p.AmountRefunded, &p.Currency, &p.PaymentMethod, &p.PaymentMethodCiphertext, &p.CaptureMethod, &p.CustomerReference, &p.CustomerEmailCiphertext,
-		&p.OrderReference, &p.Lines, &p.Failure, &p.CreatedAt, &p.UpdatedAt)
+		&p.OrderReference, &p.Lines, &p.Failure, &p.Dispute, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err
 }

@@ -21,13 +21,13 @@ type source struct {
 var sourcePayments = source{ //nolint:gochecknoglobals // a constant, were structs constants
 	"payment_view", `merchant_id, payment_id, order_id, sequence, status, currency, amount, amount_captured, amount_refunded,
 		payment_method, payment_method_ciphertext, capture_method, customer_reference, customer_email_ciphertext, order_reference, lines,
-		failure, failure_code, created_at, updated_at`, `
+		failure, failure_code, dispute, created_at, updated_at`, `
 	SELECT p.merchant_id, p.id, p.order_id, o.sequence, p.status, p.currency, p.amount::bigint, p.amount_captured::bigint, p.amount_refunded::bigint,
 		p.payment_method, p.payment_method_ciphertext, p.capture_method, o.customer_reference::text, o.customer_email_ciphertext, o.reference::text,
 		(SELECT jsonb_agg(jsonb_build_object('sku', l.sku, 'quantity', l.quantity, 'unit_amount', l.unit_amount) ORDER BY l.line)
 			FROM order_lines l WHERE l.merchant_id = o.merchant_id AND l.order_id = o.id),
 		CASE WHEN p.failure_code IS NOT NULL
-			THEN jsonb_build_object('code', p.failure_code, 'step', p.failure_step, 'message', p.failure_message) END, p.failure_code,
+			THEN jsonb_build_object('code', p.failure_code, 'step', p.failure_step, 'message', p.failure_message) END, p.failure_code, ` + sourceDispute + `,
 		o.created_at, CASE o.sequence WHEN 1 THEN o.created_at ELSE o.updated_at END
 	FROM orders o JOIN payments p ON p.merchant_id = o.merchant_id AND p.order_id = o.id`,
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,6 +28,7 @@ var (
 	ErrNoProposal   = errors.New("nothing is proposed, or the saga has moved since")
 	ErrSameOperator = errors.New("another person than the one who proposed has to approve")
 	ErrOtherVerdict = errors.New("another verdict is proposed than the one that is approved")
+	ErrUndone       = errors.New("the saga has not turned back, or something of it is undone already")
 	ErrVerdict      = errors.New("a verdict is succeeded with the provider's reference, or rejected with a code")
 )
 
@@ -219,4 +221,45 @@ func (d *Desk) Withdraw(ctx context.Context, by By, id string) error {
 		}
 		return err
 	})
+}
+
+// Forward lets a saga that turned back go on to step after all, which needs what was done
+// before it: it is parked at its first compensation, so that nothing is undone yet. What
+// may have been sent at step is looked up first. Errors: ErrNotParked, ErrUndone.
+func (d *Desk) Forward(ctx context.Context, by By, id, action, step string) error {
+	return d.act(ctx, by, id, action, nil, func(tx pgx.Tx, on actedOn) error {
+		if on.state != Parked {
+			return ErrNotParked
+		}
+		if !d.nothingUndone(on, step) {
+			return ErrUndone
+		}
+		tag, err := tx.Exec(ctx, `
+			UPDATE sagas SET state = 'running', step = $3, step_since = now(), parked = NULL, parked_from = NULL, rejection = NULL, abort = NULL,
+				verdict = NULL, tries = 0, intent = false, attempted = true, resolving = true, in_flight_until = now(), abortable = false,
+				awaiting = false, deadline = NULL, due_at = now(), updated_at = now()
+			WHERE merchant_id = $1 AND id = $2 AND parked_from = 'compensating'`, on.merchantID, on.id, step)
+		if err != nil {
+			return fmt.Errorf("let saga go on: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrUndone
+		}
+		return nil
+	})
+}
+
+// nothingUndone reports whether the saga stands at the compensation nearest before step.
+func (d *Desk) nothingUndone(on actedOn, step string) bool {
+	for _, definition := range d.definitions {
+		if definition.Name != on.definition || definition.Version != on.version {
+			continue
+		}
+		index, action, ok := definition.find(step)
+		if !ok || action.Name != definition.Steps[index].Do.Name {
+			return false
+		}
+		return definition.back(position{}, index, time.Time{}).Step == on.step
+	}
+	return false
 }

@@ -45,6 +45,7 @@ type Data struct {
 	AmountCaptured    int64                 `json:"amount_captured,omitempty"`
 	Failure           *payment.Failure      `json:"failure,omitempty"`
 	Refund            *Refund               `json:"refund,omitempty"`
+	Dispute           *Dispute              `json:"dispute,omitempty"`
 }
 
 // Refund is a refund after the event.
@@ -54,6 +55,18 @@ type Refund struct {
 	Status      payment.RefundStatus `json:"status"`
 	Reason      string               `json:"reason,omitempty"`
 	FailureCode string               `json:"failure_code,omitempty"`
+	Reversed    bool                 `json:"reversed,omitempty"` // it had succeeded
+}
+
+// Dispute is a dispute after the event.
+type Dispute struct {
+	ID        string                `json:"id"`
+	Status    payment.DisputeStatus `json:"status"`
+	Amount    int64                 `json:"amount"`
+	Currency  string                `json:"currency"`
+	Reason    string                `json:"reason"`
+	RespondBy *time.Time            `json:"respond_by,omitempty"`
+	OpenedAt  time.Time             `json:"opened_at"`
 }
 
 func decode(m inbox.Message) (e event, err error) {
@@ -86,7 +99,12 @@ func NewPayload(told payment.Event) Payload {
 		p.Data.AmountCaptured = d.Captured.Amount
 	}
 	if r := d.Refund; r != nil {
-		p.Data.Refund = &Refund{ID: r.ID, Amount: r.Amount, Status: r.Status, Reason: r.Reason, FailureCode: r.FailureCode}
+		p.Data.Refund = &Refund{ID: r.ID, Amount: r.Amount, Status: r.Status, Reason: r.Reason, FailureCode: r.FailureCode, Reversed: r.Reversed}
+	}
+	if d := d.Dispute; d != nil {
+		p.Data.Dispute = &Dispute{
+			ID: d.ID, Status: d.Status, Amount: d.Amount, Currency: d.Currency, Reason: d.Reason, RespondBy: d.RespondBy, OpenedAt: d.OpenedAt,
+		}
 	}
 	return p
 }

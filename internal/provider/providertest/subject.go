@@ -45,17 +45,8 @@ func Run(t *testing.T, newSubject func(t *testing.T) Subject) {
 		"what is not there cannot be acted on":      nothingThere,
 		"without an answer nothing is known":        unanswered,
 		"what never left is not in flight":          neverSent,
-	} {
-		t.Run(name, func(t *testing.T) { test(&account{Subject: newSubject(t), t: t}) })
-	}
-}
-
-// RunInspector runs the contract of provider.Inspector.
-func RunInspector(t *testing.T, newSubject func(t *testing.T) Subject) {
-	t.Helper()
-	for name, test := range map[string]func(*account){
-		"all that was done is read again": inspected,
-		"an unknown id proves nothing":    notInspected,
+		"all that was done is read again":           inspected,
+		"an unknown id proves nothing":              notInspected,
 	} {
 		t.Run(name, func(t *testing.T) { test(&account{Subject: newSubject(t), t: t}) })
 	}

@@ -32,6 +32,22 @@ func made(created json.RawMessage) (t time.Time) {
 	return t
 }
 
+// operationDispute is none of ours: no request of this service makes one.
+const operationDispute provider.OperationType = "dispute"
+
+// nameOf an object that stands as its id, or expanded.
+func nameOf(object json.RawMessage) string {
+	var id string
+	if json.Unmarshal(object, &id) == nil {
+		return provider.Printable(id, 255)
+	}
+	var expanded struct {
+		ID string `json:"id"`
+	}
+	_ = json.Unmarshal(object, &expanded) // then it names nothing
+	return provider.Printable(expanded.ID, 255)
+}
+
 func parseEvent(body []byte) (provider.Notification, error) {
 	var e struct {
 		ID      string          `json:"id"`
@@ -39,8 +55,11 @@ func parseEvent(body []byte) (provider.Notification, error) {
 		Created json.RawMessage `json:"created"`
 		Data    struct {
 			Object struct {
-				ID       string            `json:"id"`
-				Metadata map[string]string `json:"metadata"`
+				ID            string            `json:"id"`
+				Object        string            `json:"object"`
+				Status        string            `json:"status"`
+				PaymentIntent json.RawMessage   `json:"payment_intent"`
+				Metadata      map[string]string `json:"metadata"`
 			} `json:"object"`
 		} `json:"data"`
 	}
@@ -53,6 +72,17 @@ func parseEvent(body []byte) (provider.Notification, error) {
 		Operation: provider.OperationType(m[metaType]), OperationID: e.Data.Object.ID,
 	}
 	n.Made = made(e.Created)
+	switch object := e.Data.Object; object.Object {
+	case "payment_intent":
+		n.Authorization = object.ID
+	case "charge":
+		n.Authorization = nameOf(object.PaymentIntent)
+	case "refund": // of one that was made at the dashboard the metadata say nothing
+		n.Authorization, n.Operation = nameOf(object.PaymentIntent), provider.Refund
+		n.Declined = object.Status == "failed" || object.Status == "canceled"
+	case "dispute":
+		n.Authorization, n.Operation, n.Key = nameOf(object.PaymentIntent), operationDispute, ""
+	}
 	// A PaymentIntent's metadata name its authorization; its state tells what was done to it.
 	switch e.Type {
 	case "payment_intent.succeeded":

@@ -26,7 +26,7 @@ func TestStripesOwnSignaturesAreVerified(t *testing.T) {
 	got, err := w.Read(signed(now, live), []byte(event))
 	want := provider.Notification{
 		Provider: "stripe", ID: "evt_1", Type: "payment_intent.succeeded", Reference: "pay_1", Key: "c",
-		Operation: provider.Capture, OperationID: "pi_1",
+		Operation: provider.Capture, OperationID: "pi_1", Authorization: "pi_1",
 	}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
