@@ -308,6 +308,7 @@ const (
 	ProblemCodeNotFound                ProblemCode = "not_found"
 	ProblemCodeOrderAlreadyPaid        ProblemCode = "order_already_paid"
 	ProblemCodeOrderInProgress         ProblemCode = "order_in_progress"
+	ProblemCodeOverloaded              ProblemCode = "overloaded"
 	ProblemCodeParkedMessageMoved      ProblemCode = "parked_message_moved"
 	ProblemCodePaymentsVersionUnknown  ProblemCode = "payments_version_unknown"
 	ProblemCodeRateLimited             ProblemCode = "rate_limited"

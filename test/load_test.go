@@ -131,7 +131,7 @@ func (l *load) retried(r client.Retry) {
 	why := "no answer"
 	if p, refused := errors.AsType[*client.ProblemError](r.Err); refused {
 		why = string(p.Code)
-		if p.Code != client.ProblemCodeServiceUnavailable && p.Code != client.ProblemCodeIdempotencyKeyInUse {
+		if p.Code != client.ProblemCodeServiceUnavailable && p.Code != client.ProblemCodeOverloaded && p.Code != client.ProblemCodeIdempotencyKeyInUse {
 			l.w.t.Errorf("a payment was answered %v", p)
 		}
 	}

@@ -12,13 +12,13 @@ import (
 
 func (s *service) newProvider() (provider.Provider, error) {
 	if s.Provider == config.ProviderStripe {
-		c, err := stripe.New(s.StripeKey, stripe.Config{URL: s.StripeURL, Timeout: s.ProviderTimeout, Now: time.Now})
+		c, err := stripe.New(s.StripeKey, stripe.Config{URL: s.StripeURL, Timeout: s.ProviderTimeout, MaxConns: s.ProviderCalls, Now: time.Now})
 		if err != nil {
 			return nil, fmt.Errorf("PAYMENTS_STRIPE_URL: %w", err)
 		}
 		return c, nil
 	}
-	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout})
+	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout, MaxConns: s.ProviderCalls})
 	if err != nil {
 		return nil, fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
 	}

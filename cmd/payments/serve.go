@@ -46,6 +46,7 @@ type service struct {
 	registry          *prometheus.Registry
 	monitor           *loop.Monitor
 	write             *pgxpool.Pool
+	engine            *pgxpool.Pool // the saga worker's, on the same database as write
 	read              *pgxpool.Pool
 	broker            *broker.Client
 	traces            *telemetry.Traces
@@ -105,6 +106,9 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if s.write, err = postgres.OpenMigrated(ctx, s.DatabaseURL); err != nil {
 		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
 	}
+	if s.engine, err = postgres.OpenEngine(ctx, s.DatabaseURL); err != nil {
+		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+	}
 	s.read = s.write
 	if s.ReadDatabaseURL != s.DatabaseURL {
 		if s.read, err = postgres.OpenMigrated(ctx, s.ReadDatabaseURL); err != nil {
@@ -130,10 +134,10 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Due: func() { s.worker.Wake() },
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
-	s.worker, err = saga.NewWorker(s.write, saga.Config{
+	s.worker, err = saga.NewWorker(s.engine, saga.Config{
 		Definitions: s.orders.Sagas(), Owner: owner(), Lock: s.orders.Lock,
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
-		Concurrency: s.SagaConcurrency, Now: time.Now, Log: s.log, Registerer: s.registry,
+		Concurrency: s.SagaConcurrency, Calls: s.ProviderCalls, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{
 			Horizon: s.ProviderHorizon, KeyLifetime: 23 * time.Hour, Backoff: retryPause(5 * time.Second),
 			UndoBackoff: retryPause(30 * time.Second), Shut: func() time.Duration { return retryPause(2 * time.Second)(10) },
@@ -182,6 +186,7 @@ func (s *service) disconnect() {
 	}
 	s.broker.Close()
 	s.write.Close()
+	s.engine.Close()
 	if s.read != s.write {
 		s.read.Close()
 	}
@@ -303,10 +308,19 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	}
 	s.loop(working, "streams", 20*time.Millisecond, streams.Turn, nil)
 	context.AfterFunc(accepting, streams.Drain)
+	admission, err := api.NewAdmission(api.AdmissionConfig{
+		Count: s.orders.Unfinished().Count, Most: s.UnfinishedPayments, Oldest: s.UnfinishedAge,
+		Now: time.Now, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.loop(working, "unfinished", api.PollUnfinished, admission.RunOnce, nil)
 	answer, answerNow := context.WithCancel(working)
 	context.AfterFunc(accepting, func() { time.AfterFunc(answerWithin, answerNow) })
 	handler, err := api.New(api.Config{
-		Orders: s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
+		Admission: admission,
+		Orders:    s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,

@@ -113,6 +113,7 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	c.placed(!replayed) // before the wait for its outcome
 	if settled, ok := s.outcome(ctx, c, request.MerchantID, resp.ResourceID, payment.Status.Settled); ok {
 		tellReplay(c, resp, replayed)
 		return s.ended(ctx, c, settled)

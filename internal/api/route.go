@@ -29,13 +29,14 @@ type route struct {
 	signed          bool     // the signature of its body takes the place of key and action
 	public          bool     // anybody may read it: it holds no data
 	waits           bool     // honors Prefer: wait
+	admits          bool     // begins work: refused while the service is overloaded
 	readsAfter      bool     // honors Read-After
 	handle          func(ctx context.Context, c *call) error
 }
 
 func (s *server) routes() []route {
 	return append([]route{
-		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, handle: s.createPayment},
+		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, admits: true, handle: s.createPayment},
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, parameters: []string{"expand"}, hides: true, readsAfter: true, handle: s.getPayment},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.getTimeline},
@@ -95,6 +96,7 @@ type call struct {
 	// streaming has no deadline for the whole answer.
 	streaming context.Context //nolint:containedctx // of this one request
 	wait      time.Duration   // preferred; 0 without
+	placed    func(made bool) // of a route that admits: the request was accepted; a payment was made, or is replayed
 }
 
 // check refuses a table with a route that anybody could call.
@@ -155,7 +157,7 @@ func (s *server) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := recorderOf(w)
 		rec.route = rt.pattern
-		c := &call{w: rec, r: r}
+		c := &call{w: rec, r: r, placed: func(bool) {}}
 		if rt.waits {
 			c.wait = preferredWait(r.Header.Values("Prefer"))
 		}
@@ -163,33 +165,43 @@ func (s *server) serve(rt route) http.Handler {
 		defer func() { end(span, rec) }()
 		ctx, cancel := context.WithTimeout(whole, requestTimeout+c.wait)
 		defer cancel()
+		answer := func() error { return s.answer(ctx, whole, rt, c) }
 		var err error
-		if !rt.signed && !rt.public {
-			err = s.permit(ctx, rt, c)
-			ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
+		if rt.admits {
+			err = s.Admission.admitted(c, answer)
+		} else {
+			err = answer()
 		}
-		if err == nil {
-			err = s.chooseVersion(c)
-		}
-		if err == nil && !plainText(r.URL.Path) { // which the database would refuse with an error
-			err = payment.Errorf(payment.CodeNotFound, "There is no such object.")
-		}
-		if err == nil {
-			err = c.readQuery(rt)
-		}
-		if err == nil && rt.readsAfter {
-			err = s.readAfter(ctx, c)
-		}
-		if err == nil {
-			err = rt.handle(ctx, c)
-		}
-		if err != nil && c.principal.KeyID == "" {
+		if err != nil && c.principal.KeyID == "" && !errors.Is(err, errOverloaded) {
 			err = s.limits.refused(rec.Header(), r, err)
 		}
 		if err != nil {
 			s.refuse(ctx, rec, err)
 		}
 	})
+}
+
+func (s *server) answer(ctx, whole context.Context, rt route, c *call) (err error) {
+	if !rt.signed && !rt.public {
+		err = s.permit(ctx, rt, c)
+		ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
+	}
+	if err == nil {
+		err = s.chooseVersion(c)
+	}
+	if err == nil && !plainText(c.r.URL.Path) { // which the database would refuse with an error
+		err = payment.Errorf(payment.CodeNotFound, "There is no such object.")
+	}
+	if err == nil {
+		err = c.readQuery(rt)
+	}
+	if err == nil && rt.readsAfter {
+		err = s.readAfter(ctx, c)
+	}
+	if err == nil {
+		err = rt.handle(ctx, c)
+	}
+	return err
 }
 
 func (s *server) permit(ctx context.Context, rt route, c *call) error {

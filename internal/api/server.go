@@ -136,6 +136,7 @@ type Config struct {
 	Cursors          MAC
 	IDs              payment.Generator // of requests that bring no Request-Id
 	RateLimits       RateLimits        // the zero value: none
+	Admission        *Admission        // nil: no payment is refused for overload
 	Tracer           trace.Tracer
 	Log              *slog.Logger
 	// Waits of this process for outcomes at once (Prefer: wait), and of one API key in it.

@@ -60,7 +60,10 @@ type Config struct {
 	Reconcile            Reconcile
 	CaptureWindow        time.Duration // how long a manual payment waits for its capture
 	Roles                Roles
-	SagaConcurrency      int
+	UnfinishedPayments   int           // accepted and unfinished, beyond which new ones are refused; 0: no bound
+	UnfinishedAge        time.Duration // for which a payment may wait to be begun before new ones are refused
+	SagaConcurrency      int           // sagas in hand at once
+	ProviderCalls        int           // calls to the provider under way at once
 	InboxKeep            time.Duration // how long the ids of applied messages are kept
 	InboxMaxAttempts     int           // of a message, before its key is parked
 	Pepper               *secret.Pepper
@@ -110,7 +113,10 @@ func Load(lookup Lookup) (Config, error) {
 		OrderDeadline:        r.duration("PAYMENTS_ORDER_DEADLINE", time.Hour, time.Second, 7*24*time.Hour),
 		CaptureWindow:        r.duration("PAYMENTS_CAPTURE_WINDOW", 6*24*time.Hour, time.Second, 30*24*time.Hour),
 		Roles:                r.roles("PAYMENTS_ROLES"),
-		SagaConcurrency:      r.integer("PAYMENTS_SAGA_CONCURRENCY", 64, 1, 1024),
+		UnfinishedPayments:   r.integer("PAYMENTS_UNFINISHED_PAYMENTS", 128, 0, 1_000_000),
+		UnfinishedAge:        r.duration("PAYMENTS_UNFINISHED_AGE", 10*time.Second, time.Second, 24*time.Hour),
+		SagaConcurrency:      r.integer("PAYMENTS_SAGA_CONCURRENCY", 256, 1, 4096),
+		ProviderCalls:        r.integer("PAYMENTS_PROVIDER_CALLS", 64, 1, 1024),
 		InboxKeep:            r.duration("PAYMENTS_INBOX_KEEP", 30*24*time.Hour, 24*time.Hour, 10*365*24*time.Hour),
 		InboxMaxAttempts:     r.integer("PAYMENTS_INBOX_MAX_ATTEMPTS", 5, 1, 1000),
 		Pepper:               keyset(&r, "PAYMENTS_PEPPER_KEYSET", secret.ParseMAC),

@@ -53,7 +53,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
 		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Reports: Reports{5 * time.Minute, 30 * time.Minute}, Provider: "simulator", ProviderURL: "http://provider:8090",
-		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, SagaConcurrency: 64, WebhooksConcurrency: 128,
+		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, UnfinishedPayments: 128, UnfinishedAge: 10 * time.Second, SagaConcurrency: 256, ProviderCalls: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		Streams: 1000, StreamsPerKey: 20, Waits: 1000, WaitsPerKey: 200, FeedKeep: 168 * time.Hour,
@@ -73,7 +73,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
 		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_KEY": "6", "PAYMENTS_WAITS": "8", "PAYMENTS_WAITS_PER_KEY": "9", "PAYMENTS_FEED_KEEP": "2h",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
-		"PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_TRACES_ENDPOINT": "http://c:4318/v1/traces", "PAYMENTS_TRACES_RATIO": "0.25", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
+		"PAYMENTS_UNFINISHED_PAYMENTS": "0", "PAYMENTS_UNFINISHED_AGE": "3s", "PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_PROVIDER_CALLS": "2", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_TRACES_ENDPOINT": "http://c:4318/v1/traces", "PAYMENTS_TRACES_RATIO": "0.25", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
 		"PAYMENTS_PROVIDER_WEBHOOK_SECRETS": webhookSecret + "1, " + webhookSecret + "2",
 		"PAYMENTS_TLS_CERT":                 "/tls/cert.pem", "PAYMENTS_TLS_KEY": "/tls/key.pem",
@@ -84,7 +84,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Addr != "[::1]:0" || c.AdminAddr != ":9" || c.MigrateDatabaseURL != "postgresql://o@db/p" ||
-		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || !c.Kafka.Fencing || c.SagaConcurrency != 1 ||
+		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || !c.Kafka.Fencing || c.SagaConcurrency != 1 || c.UnfinishedPayments != 0 || c.UnfinishedAge != 3*time.Second || c.ProviderCalls != 2 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
 		c.Streams != 5 || c.StreamsPerKey != 6 || c.Waits != 8 || c.WaitsPerKey != 9 || c.FeedKeep != 2*time.Hour ||

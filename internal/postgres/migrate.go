@@ -91,8 +91,21 @@ var ErrSchema = errors.New("run `payments migrate`")
 // schema is as new as this program's migrations, whenever the database first answers.
 // Until then Acquire and all that uses it fail with ErrSchema. It does not connect yet.
 func OpenMigrated(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	return openMigrated(ctx, url, maxConnections, nil)
+}
+
+// OpenEngine is OpenMigrated for a saga worker. Each of its statements finds its rows by an
+// index. Its sessions say so to the planner, which would read the whole table as long as it
+// knows only the statistics of an empty one.
+func OpenEngine(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	return openMigrated(ctx, url, engineConnections, map[string]string{
+		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+	})
+}
+
+func openMigrated(ctx context.Context, url string, connections int32, settings map[string]string) (*pgxpool.Pool, error) {
 	var checked atomic.Bool
-	return open(ctx, url, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	return open(ctx, url, connections, settings, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if !checked.Load() {
 			if err := migrated(ctx, conn); err != nil {
 				return false, err

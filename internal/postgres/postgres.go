@@ -19,21 +19,28 @@ const (
 	connectTimeout  = 2 * time.Second
 	rollbackTimeout = 5 * time.Second
 	maxConnections  = 24
+	// The engine has few connections and its own: four commits, the claims, and what
+	// gives sagas back. With the API's, hundreds of requests would wait before them.
+	engineConnections = 8
 )
 
 // Open makes a pool whose sessions commit durably, keep UTC and give up waiting
 // for a lock or a lost client instead of hanging. They see every tenant unless the
 // context says otherwise (ForTenant). It does not connect yet: the
 // service starts, and answers 503, while the database is away.
-func Open(ctx context.Context, url string) (*pgxpool.Pool, error) { return open(ctx, url, prepare) }
+func Open(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	return open(ctx, url, maxConnections, nil, prepare)
+}
 
-func open(ctx context.Context, url string, prepare func(context.Context, *pgx.Conn) (bool, error)) (*pgxpool.Pool, error) {
+func open(ctx context.Context, url string, connections int32, settings map[string]string,
+	prepare func(context.Context, *pgx.Conn) (bool, error),
+) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("is not a Postgres connection URL") // the parser's own error repeats the password
 	}
 	c.ConnConfig.ConnectTimeout = connectTimeout
-	c.MaxConns = maxConnections
+	c.MaxConns = connections
 	c.MaxConnIdleTime = time.Minute
 	c.HealthCheckPeriod = 5 * time.Second
 	maps.Copy(c.ConnConfig.RuntimeParams, map[string]string{
@@ -46,6 +53,7 @@ func open(ctx context.Context, url string, prepare func(context.Context, *pgx.Co
 		"jit":                                 "off", // compiling takes ten times as long as a page does
 		tenantSetting:                         everybody,
 	})
+	maps.Copy(c.ConnConfig.RuntimeParams, settings)
 	c.PrepareConn = prepare
 	return pgxpool.NewWithConfig(ctx, c)
 }

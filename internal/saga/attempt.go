@@ -100,8 +100,8 @@ func (j *journal) write(ctx context.Context, tx pgx.Tx, merchantID string) error
 // maxTold bounds what an event tells of a step that was tried again and again.
 const maxTold = 20
 
-// earlier reads the concluded attempts of the steps at which the sagas stand.
-func earlier(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (map[string][]Attempt, error) {
+// concluded reads the concluded attempts of the steps at which the sagas stand.
+func concluded(ctx context.Context, tx pgx.Tx, merchantID string, entries []*entry) (map[string][]Attempt, error) {
 	var ids, steps []string
 	for _, e := range entries {
 		if e.made != nil && e.saga.number > 0 {

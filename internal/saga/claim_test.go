@@ -29,7 +29,7 @@ func TestWhatHasBegunIsClaimedFirst(t *testing.T) {
 	}
 	claims := func(limit, share int) (fresh, begun int) {
 		t.Helper()
-		got, err := claim(t.Context(), w.pool, "w", w.names, w.versions, time.Hour, limit, share, time.Now)
+		got, err := w.claim(t.Context(), limit, share)
 		if err != nil {
 			t.Fatal(err)
 		}

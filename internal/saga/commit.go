@@ -75,7 +75,7 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 		if err := w.Lock(ctx, tx, merchantID, w.plan(held)); err != nil {
 			return fmt.Errorf("lock what the steps write: %w", err)
 		}
-		told, err := earlier(ctx, tx, merchantID, held)
+		told, err := concluded(ctx, tx, merchantID, held)
 		if err != nil {
 			return err
 		}

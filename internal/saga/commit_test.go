@@ -47,7 +47,7 @@ func committer(t *testing.T, d Definition, ask func(tx pgx.Tx) error) (*Worker, 
 
 func (w *Worker) claimOne(t *testing.T) Instance {
 	t.Helper()
-	claimed, err := claim(t.Context(), w.pool, w.Owner, w.names, w.versions, w.Lease, 1, 0, time.Now)
+	claimed, err := w.claim(t.Context(), 1, 0)
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("claimed %d (%v)", len(claimed), err)
 	}

@@ -1,6 +1,9 @@
 package saga
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // State of a saga. Parked waits for a person.
 type State string
@@ -66,7 +69,7 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		}
 		return d.notFound(p, now, policy)
 	case notSent:
-		return p.hold(policy.Shut())
+		return p.hold(cmp.Or(o.Again, policy.Shut()))
 	default:
 		p.Tries++
 		if o.Again > 0 {

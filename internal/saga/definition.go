@@ -167,6 +167,9 @@ func (d Definition) Hash() [sha256.Size]byte {
 	return sha256.Sum256([]byte(b.String()))
 }
 
+// key names the definition and its version, as statements compare them.
+func (d Definition) key() string { return fmt.Sprint(d.Name, " ", d.Version) }
+
 // find gives the place of the action with this name.
 func (d Definition) find(name string) (index int, action Action, ok bool) {
 	for i, s := range d.Steps {

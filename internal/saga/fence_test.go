@@ -52,7 +52,11 @@ func held(t *testing.T) (*Worker, *Instance) {
 
 func (w *Worker) claimed(t *testing.T, owner string) *Instance {
 	t.Helper()
-	claimed, err := claim(t.Context(), w.pool, owner, w.names, w.versions, w.Lease, 1, 0, time.Now)
+	own := w.Owner
+	w.Owner = owner
+	w.forget()
+	claimed, err := w.claim(t.Context(), 1, 0)
+	w.Owner = own
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("claimed %d sagas: %v", len(claimed), err)
 	}

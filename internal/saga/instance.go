@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -58,51 +57,6 @@ func OfKey(key string) (sagaID, step string, ok bool) { return strings.Cut(key, 
 
 // now is the database's time, carried on by the process's monotonic clock.
 func (i *Instance) now(local time.Time) time.Time { return i.clock.Add(local.Sub(i.claimed)) }
-
-// claim takes up to limit due sagas of the versions held, oldest first: of those that
-// have not begun first as many as have a share, then of those that have begun, and
-// what room is left goes to whichever is there. Were all taken by age, each that has
-// to come again would queue behind a backlog that has done nothing yet.
-func claim(ctx context.Context, pool *pgxpool.Pool, owner string, names []string, versions []int, lease time.Duration, limit, share int, now func() time.Time) ([]*Instance, error) {
-	asked := now()
-	// sagas_due serves each of the inner queries.
-	due := func(which, limit string) string {
-		return `
-			SELECT merchant_id, id FROM sagas
-			WHERE due_at <= now() AND paused_at IS NULL AND (attempts > 0) = ` + which + `
-				AND (definition, version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-			ORDER BY due_at LIMIT ` + limit + ` FOR UPDATE SKIP LOCKED`
-	}
-	rows, err := pool.Query(ctx, `
-		WITH shared AS MATERIALIZED (`+due(`false`, `least($5::int, $6::int)`)+`),
-		begun AS MATERIALIZED (`+due(`true`, `$5::int - (SELECT count(*) FROM shared)`)+`),
-		fresh AS MATERIALIZED (`+due(`false AND id NOT IN (SELECT id FROM shared)`, `$5::int - (SELECT count(*) FROM shared) - (SELECT count(*) FROM begun)`)+`)
-		UPDATE sagas s SET epoch = s.epoch + 1, owner = $1, due_at = now() + $2::interval, updated_at = now()
-		FROM (TABLE shared UNION ALL TABLE begun UNION ALL TABLE fresh) due
-		WHERE s.merchant_id = due.merchant_id AND s.id = due.id
-		RETURNING s.merchant_id, s.id, s.definition, s.version, s.subject, s.data, coalesce(s.traceparent, ''), s.state, s.step,
-		          s.step_since, s.tries, s.intent, s.attempted, s.resolving, coalesce(s.in_flight_until, 'epoch'), s.rejection,
-		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, now()`,
-		owner, lease, names, versions, limit, share)
-	if err != nil {
-		return nil, fmt.Errorf("claim sagas: %w", err)
-	}
-	claimed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Instance, error) {
-		i := &Instance{claimed: asked, leased: asked.Add(lease)}
-		var deadline *time.Time
-		err := row.Scan(&i.MerchantID, &i.ID, &i.definition, &i.version, &i.Subject, &i.Data, &i.Trace, &i.State, &i.Step,
-			&i.Since, &i.Tries, &i.Intent, &i.Attempted, &i.Resolving, &i.InFlight, &i.Rejection,
-			&i.Abort, &i.Signaled, &i.verdict, &deadline, &i.number, &i.epoch, &i.clock)
-		if deadline != nil {
-			i.Deadline = *deadline
-		}
-		return i, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("claim sagas: %w", err)
-	}
-	return claimed, nil
-}
 
 // giveBack makes the saga due after wait for whoever claims it then.
 func (i *Instance) giveBack(ctx context.Context, pool *pgxpool.Pool, wait time.Duration, failed bool) error {

@@ -150,8 +150,5 @@ func (l *limit) admit() {
 func (l *limit) room() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.allowed == l.most {
-		return l.most
-	}
 	return l.allowed - len(l.waiting)
 }

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,12 @@ type Config struct {
 	Owner string
 	// CallTimeout bounds one call; Lease must leave room for it and a commit.
 	CallTimeout, Lease time.Duration
-	// Concurrency is how many sagas, and so how many calls, are in hand at once at
-	// most; how many calls are, the answers to them decide.
+	// Concurrency is how many sagas are in hand at once at most: in a call, waiting for
+	// one, or in a commit.
 	Concurrency int
+	// Calls is how many calls are under way at once at most; the answers to them decide
+	// how many are. 0: Concurrency.
+	Calls int
 	// Lock takes, before the steps of a commit run, the locks that their writes will
 	// take, in one order for all, so that two commits cannot deadlock.
 	Lock func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) error
@@ -44,6 +48,8 @@ const (
 	// maxBatch bounds the sagas of one commit, and so how long it holds the locks of
 	// articles that others wait for.
 	maxBatch = 32
+	// maxClaim bounds the sagas of one claim, and so its pages.
+	maxClaim = 10
 	// commits side by side; each is of another merchant.
 	parallelCommits = 4
 	// One in freshShare of the sagas in hand is one that had not begun, however many that
@@ -54,19 +60,20 @@ const (
 // Worker claims due sagas and drives each until it waits or ends.
 type Worker struct {
 	Config
-	pool     *pgxpool.Pool
-	byName   map[string]map[int]Definition
-	names    []string
-	versions []int
-	slots    chan struct{}
-	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
-	turns    int          // Turn's own
-	wake     chan struct{}
-	commits  *group
-	circuit  circuit
-	limit    *limit
-	inHand   sync.WaitGroup
-	dead     atomic.Bool // Crash said so
+	pool    *pgxpool.Pool
+	byName  map[string]map[int]Definition
+	held    []string // "name version" of each definition
+	claims  claims   // Turn's own
+	slots   chan struct{}
+	fresh   atomic.Int64 // of those in hand, how many had not begun when they were claimed
+	turns   int          // Turn's own
+	more    atomic.Bool  // the last poll left due sagas, or had no slot for them
+	wake    chan struct{}
+	commits *group
+	circuit circuit
+	limit   *limit
+	inHand  sync.WaitGroup
+	dead    atomic.Bool // Crash said so
 	// registered: the database knows the definitions with the steps that this worker has.
 	registered atomic.Bool
 	metrics    metrics
@@ -77,8 +84,8 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 	if c.Lease < c.CallTimeout+2*time.Second {
 		return nil, fmt.Errorf("a lease of %v ends before a call of %v and its commit", c.Lease, c.CallTimeout)
 	}
-	if c.Concurrency < 1 {
-		return nil, errors.New("a saga worker needs a concurrency of at least 1")
+	if c.Calls = cmp.Or(c.Calls, c.Concurrency); c.Concurrency < 1 || c.Calls < 1 {
+		return nil, errors.New("a saga worker needs a concurrency and calls of at least 1")
 	}
 	if c.Lock == nil {
 		c.Lock = func(context.Context, pgx.Tx, string, []Turn) error { return nil }
@@ -88,7 +95,7 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer),
 	}
 	w.commits = newGroup(maxBatch, parallelCommits, w.commitAll)
-	w.limit = newLimit(c.Concurrency, func(allowed int) { w.metrics.allowed.Set(float64(allowed)) })
+	w.limit = newLimit(c.Calls, func(allowed int) { w.metrics.allowed.Set(float64(allowed)) })
 	w.circuit = newCircuit(c.Policy.Shut(), func(open bool) {
 		w.metrics.circuitChanged(open)
 		if open {
@@ -106,7 +113,7 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 			return nil, fmt.Errorf("saga %s version %d is defined twice", d.Name, d.Version)
 		}
 		w.byName[d.Name][d.Version] = d
-		w.names, w.versions = append(w.names, d.Name), append(w.versions, d.Version)
+		w.held = append(w.held, d.key())
 	}
 	return w, nil
 }
@@ -121,23 +128,27 @@ func (w *Worker) Wake() {
 	}
 }
 
-// Woken fires after Wake, or when a worker's slot became free.
+// Woken fires after Wake, or when slots became free and due sagas wait for them.
 func (w *Worker) Woken() <-chan struct{} { return w.wake }
 
 // Turn claims as many due sagas as there are free slots and drives them in the
 // background; again is true when there may be more and a slot for them. It claims
 // nothing before its definitions are registered. Error: ErrChanged.
 func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
+	if w.dead.Load() {
+		return false, nil
+	}
 	if !w.registered.Load() {
 		if err := w.Register(ctx); err != nil {
 			return false, err
 		}
 	}
-	free := min(cap(w.slots)-len(w.slots), w.limit.room())
-	if free <= 0 || w.dead.Load() {
+	free := min(cap(w.slots)-len(w.slots), w.limit.room(), maxClaim)
+	if free <= 0 {
+		w.more.Store(true)
 		return false, nil
 	}
-	claimed, err := claim(ctx, w.pool, w.Owner, w.names, w.versions, w.Lease, free, w.share(free), w.Now)
+	claimed, err := w.claim(ctx, free, w.share(free))
 	if err != nil {
 		return false, err
 	}
@@ -153,12 +164,23 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 					w.fresh.Add(-1)
 				}
 				<-w.slots
-				w.Wake()
+				w.freed()
 			}()
 			w.drive(ctx, i)
 		})
 	}
-	return len(claimed) == free, nil
+	again = len(claimed) == free
+	w.more.Store(again)
+	return again, nil
+}
+
+// freed wakes the poll when there are slots for a whole claim: a claim for each slot would
+// cost more than what it claims.
+func (w *Worker) freed() {
+	enough := min(maxClaim, max(cap(w.slots)/freshShare, 1))
+	if w.more.Load() && cap(w.slots)-len(w.slots) >= enough {
+		w.Wake()
+	}
 }
 
 // share is how many of the free slots are for sagas that have not begun: they have one
@@ -205,7 +227,7 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 	}
 	for i.live() && i.Wait == 0 {
 		if stop.Err() != nil {
-			w.giveBack(ctx, i, 0, false)
+			w.leave(ctx, stop, i)
 			return
 		}
 		step, epoch := i.Step, i.epoch
@@ -226,6 +248,24 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 		}
 	}
 }
+
+// leave gives a saga back at a stop. A call that never began is withdrawn first: the worker
+// that takes the saga over would have to wait until it can no longer be under way.
+func (w *Worker) leave(ctx, stop context.Context, i *Instance) {
+	if i.Intent && !i.Resolving {
+		now := i.now(w.Now())
+		m := &made{call: callExecute, digest: i.request().digest(), outcome: withdrawn, began: now, ended: now}
+		err := w.submit(ctx, stop, i, m)
+		if err == nil || errors.Is(err, errDead) || errors.Is(err, ErrFenced) {
+			return
+		}
+		w.Log.WarnContext(ctx, "intent of a call that never began stays", "saga", i.ID, "step", i.Step, "error", err)
+	}
+	w.giveBack(ctx, i, 0, false)
+}
+
+// withdrawn is the outcome of a call that a stop came before. The saga is due at once.
+var withdrawn = Outcome{Verdict: notSent, Code: "stopped", Again: time.Millisecond}
 
 func (w *Worker) giveBack(ctx context.Context, i *Instance, wait time.Duration, failed bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -307,6 +347,8 @@ func (w *Worker) call(ctx, stop context.Context, c Call, i *Instance) *made {
 		done(m.outcome.answered())
 	case i.Resolving:
 		return nil
+	case stop.Err() != nil:
+		m.outcome = withdrawn
 	default:
 		m.outcome = Outcome{Verdict: notSent, Code: refusal}
 	}
