@@ -113,7 +113,7 @@ func Load(lookup Lookup) (Config, error) {
 		OrderDeadline:        r.duration("PAYMENTS_ORDER_DEADLINE", time.Hour, time.Second, 7*24*time.Hour),
 		CaptureWindow:        r.duration("PAYMENTS_CAPTURE_WINDOW", 6*24*time.Hour, time.Second, 30*24*time.Hour),
 		Roles:                r.roles("PAYMENTS_ROLES"),
-		UnfinishedPayments:   r.integer("PAYMENTS_UNFINISHED_PAYMENTS", 128, 0, 1_000_000),
+		UnfinishedPayments:   r.integer("PAYMENTS_UNFINISHED_PAYMENTS", 256, 0, 1_000_000),
 		UnfinishedAge:        r.duration("PAYMENTS_UNFINISHED_AGE", 10*time.Second, time.Second, 24*time.Hour),
 		SagaConcurrency:      r.integer("PAYMENTS_SAGA_CONCURRENCY", 256, 1, 4096),
 		ProviderCalls:        r.integer("PAYMENTS_PROVIDER_CALLS", 64, 1, 1024),
