@@ -309,7 +309,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	s.loop(working, "streams", 20*time.Millisecond, streams.Turn, nil)
 	context.AfterFunc(accepting, streams.Drain)
 	admission, err := api.NewAdmission(api.AdmissionConfig{
-		Count: s.orders.Unfinished().Count, Most: s.UnfinishedPayments, Oldest: s.UnfinishedAge,
+		Count: s.orders.Unfinished(s.engine).Count, Most: s.UnfinishedPayments, Oldest: s.UnfinishedAge,
 		Now: time.Now, Registerer: s.registry,
 	})
 	if err != nil {

@@ -19,7 +19,7 @@ func (w *world) bounded(most int) (*Admission, *time.Time) {
 	now := time.Now()
 	w.registry = prometheus.NewRegistry()
 	a, err := NewAdmission(AdmissionConfig{
-		Count: w.orders.Unfinished().Count, Most: most, Oldest: 10 * time.Second, Now: func() time.Time { return now }, Registerer: w.registry,
+		Count: w.orders.Unfinished(w.pool).Count, Most: most, Oldest: 10 * time.Second, Now: func() time.Time { return now }, Registerer: w.registry,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -94,8 +94,11 @@ func (s *Service) Kept(ctx context.Context, r idempotency.Request) (resp idempot
 	return resp, kept, err
 }
 
-// Unfinished counts the sagas that are due or in a worker's hand.
-func (s *Service) Unfinished() *saga.Unfinished { return saga.NewUnfinished(s.Pool, s.Sagas()...) }
+// Unfinished counts the sagas that are due or in a worker's hand. The pool is of
+// postgres.OpenEngine.
+func (s *Service) Unfinished(pool *pgxpool.Pool) *saga.Unfinished {
+	return saga.NewUnfinished(pool, s.Sagas()...)
+}
 
 func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 	o, total := p.Order, p.Order.Total()

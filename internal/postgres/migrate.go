@@ -99,7 +99,7 @@ func OpenMigrated(ctx context.Context, url string) (*pgxpool.Pool, error) {
 // knows only the statistics of an empty one.
 func OpenEngine(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	return openMigrated(ctx, url, engineConnections, map[string]string{
-		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 	})
 }
 

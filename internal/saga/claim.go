@@ -74,12 +74,6 @@ func due(which, from, limit string) string {
 		ORDER BY claim_at, id LIMIT ` + limit + ` FOR UPDATE SKIP LOCKED`
 }
 
-// byIndex makes Postgres read sagas_claim in its order, whatever it knows of the table: on
-// statistics of an empty one it would read and sort all that is due.
-const byIndex = `
-	SELECT now(), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
-		set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
-
 // claim takes up to limit due sagas of the versions held, oldest first: of those that
 // have not begun first as many as have a share, then of those that have begun, and
 // what room is left goes to whichever is there. Were all taken by age, each that has
@@ -94,18 +88,22 @@ func (w *Worker) claim(ctx context.Context, limit, share int) ([]*Instance, erro
 		from = w.claims.floors
 	}
 	var b pgx.Batch // one round trip, and one implicit transaction
-	b.Queue(byIndex)
+	if sweeps {
+		b.Queue(`SELECT now()`)
+	}
 	sql, args := w.claiming(from, limit, share)
 	b.Queue(sql, args...)
 	results := w.pool.SendBatch(ctx, &b)
-	claimed, clock, last, err := w.read(results, asked)
+	claimed, clock, last, err := w.read(results, asked, sweeps)
 	if cerr := results.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim sagas: %w", err)
 	}
-	w.passed(clock, last, len(claimed) == limit)
+	if !clock.IsZero() { // it is known from a sweep, or from what was claimed
+		w.passed(clock, last, len(claimed) == limit)
+	}
 	if !sweeps {
 		return claimed, nil
 	}
@@ -126,28 +124,31 @@ func (w *Worker) claiming(from [queues]key, limit, share int) (sql string, args 
 		WHERE s.ctid = due.ctid AND s.id = due.id
 		RETURNING s.merchant_id, s.id, s.definition, s.version, s.subject, s.data, coalesce(s.traceparent, ''), s.state, s.step,
 		          s.step_since, s.tries, s.intent, s.attempted, s.resolving, coalesce(s.in_flight_until, 'epoch'), s.rejection,
-		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.begun, s.claim_at`,
+		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.begun, s.claim_at, now()`,
 		[]any{w.Owner, w.Lease, w.held, limit, share, from[fresh].at, from[fresh].id, from[begun].at, from[begun].id}
 }
 
 // read takes the answers: the database's time, what was claimed, and the last key of
 // it in each queue.
-func (w *Worker) read(results pgx.BatchResults, asked time.Time) (claimed []*Instance, clock time.Time, last [queues]key, err error) {
-	if err := results.QueryRow().Scan(&clock, nil, nil, nil, nil, nil); err != nil {
-		return nil, clock, last, err
+func (w *Worker) read(results pgx.BatchResults, asked time.Time, sweeps bool) (claimed []*Instance, clock time.Time, last [queues]key, err error) {
+	if sweeps {
+		if err := results.QueryRow().Scan(&clock); err != nil {
+			return nil, clock, last, err
+		}
 	}
 	rows, err := results.Query()
 	if err != nil {
 		return nil, clock, last, err
 	}
 	claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Instance, error) {
-		i := &Instance{claimed: asked, leased: asked.Add(w.Lease), clock: clock}
+		i := &Instance{claimed: asked, leased: asked.Add(w.Lease)}
 		var deadline *time.Time
 		var hasBegun bool
 		var k key
 		err := row.Scan(&i.MerchantID, &i.ID, &i.definition, &i.version, &i.Subject, &i.Data, &i.Trace, &i.State, &i.Step,
 			&i.Since, &i.Tries, &i.Intent, &i.Attempted, &i.Resolving, &i.InFlight, &i.Rejection,
-			&i.Abort, &i.Signaled, &i.verdict, &deadline, &i.number, &i.epoch, &hasBegun, &k.at)
+			&i.Abort, &i.Signaled, &i.verdict, &deadline, &i.number, &i.epoch, &hasBegun, &k.at, &i.clock)
+		clock = i.clock
 		if deadline != nil {
 			i.Deadline = *deadline
 		}
@@ -178,7 +179,6 @@ func (w *Worker) passed(clock time.Time, last [queues]key, full bool) {
 // than there was room for goes on with the next claim.
 func (w *Worker) swept(ctx context.Context, clock, asked time.Time, from, last [queues]key, full bool) error {
 	var b pgx.Batch
-	b.Queue(byIndex)
 	for q := range from {
 		b.Queue(`
 			SELECT claim_at, id FROM sagas
@@ -187,9 +187,6 @@ func (w *Worker) swept(ctx context.Context, clock, asked time.Time, from, last [
 	}
 	results := w.pool.SendBatch(ctx, &b)
 	defer results.Close()
-	if _, err := results.Exec(); err != nil {
-		return err
-	}
 	floors := [queues]key{}
 	for q := range floors {
 		floors[q] = key{at: clock.Add(-longestCommit)}

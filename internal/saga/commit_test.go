@@ -18,7 +18,7 @@ import (
 // committer is a worker and the one saga that it has claimed.
 func committer(t *testing.T, d Definition, ask func(tx pgx.Tx) error) (*Worker, Instance) {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	pool, err := postgres.OpenEngine(t.Context(), devtest.Database(t).URL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -19,7 +18,7 @@ type Unfinished struct {
 	floor time.Time
 }
 
-// NewUnfinished is for sagas of the definitions. Its Count is for one goroutine at a time.
+// NewUnfinished is for sagas of the definitions; the pool is of postgres.OpenEngine. Its Count is for one goroutine at a time.
 func NewUnfinished(pool *pgxpool.Pool, definitions ...Definition) *Unfinished {
 	u := &Unfinished{pool: pool}
 	for _, d := range definitions {
@@ -34,9 +33,8 @@ const unfinishedMargin = 2 * time.Second
 // Count stops counting at most, so that it reads a bounded number of pages. oldest is how
 // long the saga has waited that no worker has begun.
 func (u *Unfinished) Count(ctx context.Context, most int) (count int, oldest time.Duration, err error) {
-	var b pgx.Batch // one round trip, and one implicit transaction
-	b.Queue(byIndex)
-	b.Queue(`
+	var seconds float64
+	err = u.pool.QueryRow(ctx, `
 		WITH unfinished AS MATERIALIZED (
 			SELECT claim_at, owner IS NULL AS waits, begun FROM (VALUES (false), (true)) AS q (begun_is), LATERAL (
 				SELECT claim_at, owner, begun FROM sagas
@@ -44,15 +42,7 @@ func (u *Unfinished) Count(ctx context.Context, most int) (count int, oldest tim
 				ORDER BY claim_at LIMIT $3) s)
 		SELECT count(*), coalesce(extract(epoch FROM now() - min(claim_at) FILTER (WHERE waits AND NOT begun)), 0)::float8,
 			least(min(claim_at), now() - $4::interval)
-		FROM unfinished`, u.floor, u.held, most, unfinishedMargin)
-	results := u.pool.SendBatch(ctx, &b)
-	var seconds float64
-	if _, err = results.Exec(); err == nil {
-		err = results.QueryRow().Scan(&count, &seconds, &u.floor)
-	}
-	if cerr := results.Close(); err == nil {
-		err = cerr
-	}
+		FROM unfinished`, u.floor, u.held, most, unfinishedMargin).Scan(&count, &seconds, &u.floor)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count unfinished sagas: %w", err)
 	}
