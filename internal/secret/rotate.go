@@ -2,6 +2,7 @@ package secret
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -78,4 +79,30 @@ func encodeManaged(m *keyset.Manager) (string, error) {
 		return "", errors.New("would not be a keyset any more")
 	}
 	return encode(h)
+}
+
+// ShareKey tells whether two keysets have a key in common, as those before and after a
+// step of a rotation do. Its errors complete a sentence about the first keyset.
+func ShareKey(keysetBase64JSON, otherBase64JSON string) (bool, error) {
+	h, err := parse(keysetBase64JSON)
+	if err != nil {
+		return false, err
+	}
+	other, err := parse(otherBase64JSON)
+	if err != nil {
+		return false, fmt.Errorf("has a predecessor that %w", err)
+	}
+	for i := range h.Len() {
+		for j := range other.Len() {
+			a, err := h.Entry(i)
+			b, otherErr := other.Entry(j)
+			if errors.Join(err, otherErr) != nil {
+				return false, errors.New("holds a key that cannot be read")
+			}
+			if a.Key().Equal(b.Key()) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
