@@ -1932,7 +1932,7 @@ type ListKeysParams struct {
 // CreateKeyParams defines parameters for CreateKey.
 type CreateKeyParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
@@ -1953,7 +1953,7 @@ type RotateKeyJSONBody struct {
 // RotateKeyParams defines parameters for RotateKey.
 type RotateKeyParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
@@ -2145,7 +2145,7 @@ type ListPaymentsParamsExpand string
 // CreatePaymentParams defines parameters for CreatePayment.
 type CreatePaymentParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
@@ -2212,7 +2212,7 @@ type ListRefundsParams struct {
 // CreateRefundParams defines parameters for CreateRefund.
 type CreateRefundParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
@@ -2379,7 +2379,7 @@ type ListWebhookEndpointsParams struct {
 // CreateWebhookEndpointParams defines parameters for CreateWebhookEndpoint.
 type CreateWebhookEndpointParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
@@ -2410,7 +2410,7 @@ type RotateWebhookSecretJSONBody struct {
 // RotateWebhookSecretParams defines parameters for RotateWebhookSecret.
 type RotateWebhookSecretParams struct {
 	// IdempotencyKey Names this attempt: 1 to 255 visible ASCII characters, bare or as a quoted string of RFC 9651. Take a fresh random value for
-	// each new request, and the same one for each repetition.
+	// each new request, and the same one for each repetition. The page under `/docs` sends a random value in place of the example.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 
@@ -49,12 +51,22 @@ func newAsset(contentType string, body []byte) asset {
 	return asset{contentType, `"` + hex.EncodeToString(sum[:16]) + `"`, body}
 }
 
-var (
-	readerAssets = map[string]asset{
-		"scalar.js": newAsset("text/javascript; charset=utf-8", readerScript),
+// readerAssets are made by the first request for one.
+var readerAssets = sync.OnceValue(func() map[string]asset {
+	return map[string]asset{
+		"scalar.js": newAsset("text/javascript; charset=utf-8", withSnippetHook(readerScript)),
 		"LICENSE":   newAsset("text/plain; charset=utf-8", readerLicense),
 	}
-)
+})
+
+// snippetPrinter is where the reader's script prints a request in a language (target) for a
+// library of it (client). The names are the minifier's.
+var snippetPrinter = regexp.MustCompile(`let (\w+)=\w+\(\)\.print\((\w+),(\w+),\w+\);return `)
+
+// withSnippetHook lets page.html change the snippets. The script has no option for it.
+func withSnippetHook(script []byte) []byte {
+	return snippetPrinter.ReplaceAll(script, []byte(`${0}$1=$1&&finishSnippet($1,$2,$3),`))
+}
 
 // show lets a client keep the asset, and ask each time whether it is still the same.
 func (a asset) show(c *call) error {
@@ -97,7 +109,7 @@ func (s *server) getReader(_ context.Context, c *call) error {
 }
 
 func (s *server) getReaderAsset(_ context.Context, c *call) error {
-	a, ok := readerAssets[chi.URLParam(c.r, "asset")]
+	a, ok := readerAssets()[chi.URLParam(c.r, "asset")]
 	if !ok {
 		return payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")
 	}

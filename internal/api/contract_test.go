@@ -163,6 +163,31 @@ func TestTheReaderNeedsNothingFromElsewhere(t *testing.T) {
 	w.refused("no such part", w.do("GET", "/docs/page.html", "", ""), 404, payment.CodeNotFound)
 }
 
+// A browser's walk over it is in scripts/reader.sh.
+func TestTheReaderMakesAFreshValueForEachRequest(t *testing.T) {
+	w := newWorld(t)
+	const placeholder = "REPLACE-WITH-A-FRESH-VALUE"
+	page := w.do("GET", "/docs", "", "").body
+	for _, want := range []string{"const placeholder = '" + placeholder + "'", "onBeforeRequest:", "crypto.getRandomValues", "window.finishSnippet = "} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+	if n := strings.Count(w.do("GET", "/docs/scalar.js", "", "").body, "finishSnippet("); n != 1 {
+		t.Errorf("the script calls finishSnippet at %d places, want the one where it prints a snippet", n)
+	}
+	for _, path := range []string{"/openapi.yaml", "/openapi.yaml?version=2026-11-01"} {
+		document := w.do("GET", path, "", "").body
+		if strings.Contains(document, "{{") {
+			t.Errorf("%s has a variable, which clients send as it is", path)
+		}
+		// The idempotency key's example, and the order's reference in each example of a payment.
+		if n := strings.Count(document, placeholder); n != 4 {
+			t.Errorf("%s has the placeholder %d times, want 4", path, n)
+		}
+	}
+}
+
 func TestEveryProblemsTypeResolves(t *testing.T) {
 	w := newWorld(t)
 	for _, code := range problemCodes() {
