@@ -2,8 +2,10 @@ package test
 
 import (
 	"bufio"
+	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -65,6 +67,84 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s is served after the demo's end", url)
 		}
 	}
+}
+
+// A second demo in the directory of a running one ends at once, and changes nothing there.
+func TestASecondDemoLeavesTheFirstAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, w := startDemo(t, dir)
+	before := contents(t, dir, "demo.env", "secrets.env")
+	_, stderr, code := run(t.Context(), map[string]string{"PAYMENTS_DATA_DIR": dir}, "demo")
+	if want := "payments: PAYMENTS_DATA_DIR: another running process uses " + dir + "\n"; code != 1 || stderr != want {
+		t.Errorf("exit code %d of the second demo: %s", code, stderr)
+	}
+	if diff := cmp.Diff(before, contents(t, dir, "demo.env", "secrets.env")); diff != "" {
+		t.Error("the second demo has changed the first one's files")
+	}
+	if p := w.paid(&service{url: w.vars["PAYMENTS_URL"]}, "second-1", order("S-1", "pm_card_visa")); p.Status != "succeeded" {
+		t.Errorf("paid at the first demo: %+v", p)
+	}
+	if code := first.end(syscall.SIGINT); code != 0 {
+		t.Errorf("exit code %d after Ctrl-C", code)
+	}
+}
+
+// A shell that reads demo.env, and what the demo prints, is given what is meant by it,
+// whatever the directory's name holds.
+func TestADemoInADirectoryThatAShellWouldExpand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() + "/a b'c\"d$HOME`id`#e;*~%2F&\\(ü)"
+	d, w := startDemo(t, dir)
+	_, block, _ := strings.Cut(d.stdout.String(), "\n  set -a;")
+	block, _, _ = strings.Cut("set -a;"+block, "\n\n")
+	shell := exec.CommandContext(t.Context(), "bash", "-c", block+"\necho; env")
+	shell.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := shell.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !strings.Contains(string(out), `"status":"succeeded"`) {
+		t.Errorf("the first payment, as it is printed: %s", out)
+	}
+	inShell := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok && strings.HasPrefix(name, "PAYMENTS_") {
+			inShell[name] = value
+		}
+	}
+	if diff := cmp.Diff(w.vars, inShell); diff != "" {
+		t.Errorf("a shell reads other values than NAME=value says: %s", diff)
+	}
+	w.must("audit")
+	if code := d.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+}
+
+func TestADemoRefusesALineBreakInItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() + "/a\nb"
+	_, stderr, code := run(t.Context(), map[string]string{"PAYMENTS_DATA_DIR": dir}, "demo")
+	if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "has a line break in its name") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it has made the directory: %v", err)
+	}
+}
+
+func contents(t *testing.T, dir string, names ...string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(b)
+	}
+	return files
 }
 
 // startDemo waits for demo.env, which has to mean that everything is ready, and

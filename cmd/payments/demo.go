@@ -12,16 +12,21 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"payments/internal/config"
 	"payments/internal/devstack"
 )
 
-const readyWithin = 60 * time.Second
+const (
+	readyWithin = 60 * time.Second
+	envFile     = "demo.env"
+)
 
 // demo runs Postgres, a broker, the simulator and the service on this machine.
 // The latter two are processes of their own, so that they can be killed and seen
@@ -38,13 +43,22 @@ func demo(ctx context.Context, e environment) error {
 	if err != nil {
 		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
 	}
+	if strings.ContainsAny(dir, "\r\n") {
+		return fmt.Errorf("PAYMENTS_DATA_DIR: the directory %q has a line break in its name, which Postgres cannot use", dir)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
 	}
-	if err := os.Remove(filepath.Join(dir, "demo.env")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Only the demo that owns the directory may change what is in it.
+	lock, err := devstack.Lock(dir)
+	if err != nil {
+		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
+	}
+	defer lock.Close()
+	if err := os.Remove(filepath.Join(dir, envFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	d := &demonstration{environment: e, dir: dir, log: slog.New(slog.NewTextHandler(e.stderr, nil)), vars: map[string]string{}}
+	d := &demonstration{environment: e, dir: dir, log: slog.New(slog.NewTextHandler(e.stderr, nil)), vars: map[string]string{}, ledger: filepath.Join(dir, "simulator.db")}
 	return d.run(ctx)
 }
 
@@ -53,6 +67,8 @@ type demonstration struct {
 	dir  string
 	log  *slog.Logger
 	vars map[string]string // demo.env
+	// ledger is the simulator's file. Its path may need a shell's quotes, so it is not among vars.
+	ledger string
 }
 
 func (d *demonstration) run(ctx context.Context) (err error) {
@@ -108,15 +124,15 @@ func (d *demonstration) keepSecrets() error {
 			d.vars[name] = value
 		}
 	}
-	fresh, err := freshSecrets()
-	if err != nil {
-		return err
-	}
 	made := false
-	for _, l := range fresh {
-		if d.vars[l[0]] == "" {
-			d.vars[l[0]], made = l[1], true
+	for _, secret := range demoSecrets {
+		if d.vars[secret.name] != "" {
+			continue
 		}
+		if d.vars[secret.name], err = secret.fresh(); err != nil {
+			return err
+		}
+		made = true
 	}
 	if !made {
 		return nil
@@ -136,23 +152,29 @@ func writeEnv(path string, vars map[string]string) error {
 	return os.Rename(path+".new", path)
 }
 
-// addresses takes the contract's ports, or free ones where they are taken and
-// nobody asked for them by name.
+// addresses takes the contract's ports, or free ones where they are taken, unless others
+// were asked for by name.
 func (d *demonstration) addresses(ctx context.Context) error {
-	for _, a := range []struct{ variable, fallback, url string }{
-		{"PAYMENTS_ADDR", "127.0.0.1:8080", "PAYMENTS_URL"},
-		{"PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081", "PAYMENTS_ADMIN_URL"},
-		{"PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082", "PAYMENTS_SIMULATOR_URL"},
+	for _, a := range []struct {
+		variable string
+		port     int
+		url      string
+	}{
+		{"PAYMENTS_ADDR", 8080, "PAYMENTS_URL"},
+		{"PAYMENTS_ADMIN_ADDR", 8081, "PAYMENTS_ADMIN_URL"},
+		{"PAYMENTS_SIMULATOR_ADDR", 8082, "PAYMENTS_SIMULATOR_URL"},
 	} {
 		addr := d.value(a.variable)
-		asked := addr != ""
-		if !asked {
-			addr = a.fallback
+		if addr == "" {
+			port := a.port
+			if err := devstack.ReservePort(ctx, port); err != nil {
+				if port, err = devstack.FreePort(ctx); err != nil {
+					return fmt.Errorf("%s: %w", a.variable, err)
+				}
+			}
+			addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		}
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-		if err != nil && !asked {
-			l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.variable, err)
 		}
@@ -165,7 +187,6 @@ func (d *demonstration) addresses(ctx context.Context) error {
 	d.vars["PAYMENTS_PROVIDER_URL"] = d.vars["PAYMENTS_SIMULATOR_URL"]
 	d.vars["PAYMENTS_SIMULATOR_WEBHOOK_URL"] = d.vars["PAYMENTS_URL"] + "/v1/provider/webhooks/simulator"
 	d.vars["PAYMENTS_PROVIDER_WEBHOOK_SECRETS"] = d.vars["PAYMENTS_SIMULATOR_WEBHOOK_SECRET"]
-	d.vars["PAYMENTS_SIMULATOR_DATA"] = filepath.Join(d.dir, "simulator.db")
 	d.vars["PAYMENTS_WEBHOOKS_ALLOW_PRIVATE"] = "true"
 	d.vars["PAYMENTS_PROVIDER_TIMEOUT"], d.vars["PAYMENTS_PROVIDER_HORIZON"] = "2s", "5s"
 	return nil
@@ -187,10 +208,7 @@ func (d *demonstration) keepRunning(ctx context.Context, name string) error {
 		return err
 	}
 	defer out.Close()
-	vars := os.Environ()
-	for n, v := range d.vars {
-		vars = append(vars, n+"="+v)
-	}
+	vars := d.processEnvironment(os.Environ())
 	runtime.LockOSThread() // a child ends with the thread that started it
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -214,6 +232,22 @@ func (d *demonstration) keepRunning(ctx context.Context, name string) error {
 	return nil
 }
 
+// processEnvironment is the caller's environment, in which the demo's variables replace the
+// caller's of the same name, and the files that would give them.
+func (d *demonstration) processEnvironment(caller []string) []string {
+	own := maps.Clone(d.vars)
+	own["PAYMENTS_SIMULATOR_DATA"] = d.ledger
+	vars := slices.DeleteFunc(slices.Clone(caller), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		_, replaced := own[strings.TrimSuffix(name, config.FileSuffix)]
+		return replaced
+	})
+	for name, value := range own {
+		vars = append(vars, name+"="+value)
+	}
+	return vars
+}
+
 // announce waits until the service is ready, writes demo.env and says what to do.
 func (d *demonstration) announce(ctx context.Context) error {
 	deadline, cancel := context.WithTimeout(ctx, readyWithin)
@@ -229,25 +263,21 @@ func (d *demonstration) announce(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	path := filepath.Join(d.dir, "demo.env")
+	path := filepath.Join(d.dir, envFile)
 	if err := writeEnv(path, d.vars); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(d.stdout, `
-Ready. The API is at %[1]s, metrics and health at %[2]s, the bank's simulator at %[3]s.
+Ready. The API is at %[1]s (how to use it: %[1]s/docs), metrics and health at %[2]s, the bank's simulator at %[3]s.
 Everything a client or a subcommand needs is in %[4]s; Ctrl-C stops, a second start goes on from here.
 
   set -a; . %[4]s; set +a
-  curl -i $PAYMENTS_URL/v1/payments -H "Authorization: Bearer $PAYMENTS_API_KEY" \
-    -H "Idempotency-Key: $(date +%%s%%N)" -H 'Content-Type: application/json' -H 'Prefer: wait=10' \
-    -d '{"amount": 4998, "currency": "EUR", "payment_method": "pm_card_visa",
-         "customer": {"reference": "cust-42", "email": "ada@example.com"},
-         "order": {"reference": "A-'$(date +%%s)'", "lines": [{"sku": "TSHIRT-M", "quantity": 2, "unit_amount": 2499}]}}'
+  %[5]s
 
-Merchant's key: %[5]s
-Operator's key: %[6]s
-`, d.vars["PAYMENTS_URL"], d.vars["PAYMENTS_ADMIN_URL"], d.vars["PAYMENTS_SIMULATOR_URL"], path,
-		d.vars["PAYMENTS_API_KEY"], d.vars["PAYMENTS_OPERATOR_KEY"])
+Merchant's key: %[6]s
+Operator's key: %[7]s
+`, d.vars["PAYMENTS_URL"], d.vars["PAYMENTS_ADMIN_URL"], d.vars["PAYMENTS_SIMULATOR_URL"], shellWord(path),
+		firstPayment, d.vars["PAYMENTS_API_KEY"], d.vars["PAYMENTS_OPERATOR_KEY"])
 	return err
 }
 
@@ -258,4 +288,12 @@ func (d *demonstration) ready(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// shellWord is the text as one word of a POSIX shell.
+func shellWord(text string) string {
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"payments/internal/config"
 )
 
 // version is set by the linker.
@@ -34,7 +36,7 @@ var commands = map[string]command{
 	"simulator":   {"run the payment provider's simulator", runSimulator},
 	"migrate":     {"bring the schema up and grant the service's role", migrate},
 	"seed":        {"make the demo merchants, keys and stock; with -payments N, N ended payments", seedDatabase},
-	"secrets":     {"print fresh secrets, rotate a keyset, or re-encrypt what is stored", secrets},
+	"secrets":     {"print fresh secrets, keep a stack's, rotate a keyset, or re-encrypt what is stored", secrets},
 	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
 	"reconcile":   {"compare a range with the provider; exit 1 if something differs (-repair: follow what is safe)", reconcile},
@@ -43,6 +45,7 @@ var commands = map[string]command{
 	"keys":        {"create, list, rotate, pin or revoke API keys", runKeys},
 	"demo":        {"run everything on this machine, with state under .data", demo},
 	"healthcheck": {"exit 0 if the URL answers 2xx", healthcheck},
+	"welcome":     {"say what to do with docker compose's stack", welcome},
 	"version":     {"print the version", printVersion},
 }
 
@@ -52,7 +55,10 @@ var errViolated = errors.New("an invariant is violated")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	lookup, err := config.WithFiles(os.Environ())
+	if err == nil {
+		err = run(ctx, os.Args[1:], lookup, os.Stdout, os.Stderr)
+	}
 	if err != nil {
 		// A driver tells each address that it tried on a line of its own.
 		fmt.Fprintln(os.Stderr, "payments:", strings.ReplaceAll(err.Error(), "\n\t", " "))

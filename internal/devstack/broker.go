@@ -64,7 +64,7 @@ func StartBroker(ctx context.Context, config BrokerConfig) (*Broker, error) {
 		if err := os.MkdirAll(config.Dir, 0o750); err != nil {
 			return nil, fmt.Errorf("start the broker: %w", err)
 		}
-		if b.lock, err = lockFile(filepath.Join(config.Dir, "lock")); err != nil {
+		if b.lock, err = Lock(config.Dir); err != nil {
 			return nil, fmt.Errorf("start the broker: %w", err)
 		}
 		if port, err = choosePort(ctx, filepath.Join(config.Dir, "port"), config.Port); err != nil {

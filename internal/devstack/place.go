@@ -15,15 +15,16 @@ import (
 	"syscall"
 )
 
-// lockFile holds a lock that the kernel releases when this process ends.
-func lockFile(path string) (io.Closer, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// Lock gives the directory to this process until the lock is closed. The kernel
+// releases it when the process ends.
+func Lock(dir string) (io.Closer, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the directory: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = fmt.Errorf("another running process uses %s", filepath.Dir(path))
+			err = fmt.Errorf("another running process uses %s", dir)
 		}
 		return nil, errors.Join(err, f.Close())
 	}
@@ -66,7 +67,7 @@ func FreePort(ctx context.Context) (int, error) {
 	var err error
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // any will do
-		if err = reserve(ctx, port); err == nil {
+		if err = ReservePort(ctx, port); err == nil {
 			return port, nil
 		}
 	}
@@ -80,7 +81,9 @@ var reserved struct {
 	sockets []net.PacketConn
 }
 
-func reserve(ctx context.Context, port int) error {
+// ReservePort of 127.0.0.1, which must be free, as FreePort does with the one that it chooses:
+// no other process that reserves its ports gets it, also before the server is up.
+func ReservePort(ctx context.Context, port int) error {
 	socket, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return fmt.Errorf("find a free port: %w", err)

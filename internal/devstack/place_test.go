@@ -37,7 +37,7 @@ func TestAPortIsGivenOnce(t *testing.T) {
 	if err := takeable(t.Context(), port); err != nil {
 		t.Errorf("its owner cannot take it: %v", err)
 	}
-	if reserve(t.Context(), port) == nil {
+	if ReservePort(t.Context(), port) == nil {
 		t.Errorf("port %d is given to another as well", port)
 	}
 }

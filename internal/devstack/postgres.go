@@ -96,7 +96,7 @@ func (p *Postgres) Start(ctx context.Context) error {
 	if p.command != nil {
 		return errors.New("start Postgres: it was started already")
 	}
-	lock, err := lockFile(filepath.Join(p.config.Dir, "lock"))
+	lock, err := Lock(p.config.Dir)
 	if err != nil {
 		return fmt.Errorf("start Postgres: %w", err)
 	}
