@@ -3,9 +3,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-BIN     := $(CURDIR)/.cache/bin
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-export VERSION
+# Relative, since make takes a blank in a path for the end of a name.
+BIN      := .cache/bin
+REVISION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# VERSION is what the program calls itself, and the tag of docker compose's image where it is set.
+export REVISION
 
 # PKG narrows `make test` to some packages: make test PKG=./internal/saga/...
 PKG       ?= ./...
@@ -33,20 +35,20 @@ audit-demo: build ## Check every invariant of the running demo
 
 .PHONY: build
 build: ## Build bin/payments
-	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/payments ./cmd/payments
+	go build -trimpath -ldflags "-X main.version=$(or $(VERSION),$(REVISION))" -o bin/payments ./cmd/payments
 
 .PHONY: test
 # -count=1: the tools' tests read files outside of their module, which go test's cache does not see.
 test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/saga/... for some, TESTFLAGS for go test
-	cd tools && $(BIN)/gotestsum --format pkgname -- -count=1 ./...
-	cd client && $(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
-	cd bench && $(BIN)/gotestsum --format standard-verbose -- -count=1 ./...
+	cd tools && ../$(BIN)/gotestsum --format pkgname -- -count=1 ./...
+	cd client && ../$(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
+	cd bench && ../$(BIN)/gotestsum --format standard-verbose -- -count=1 ./...
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
 
 .PHONY: test-kafka
 # -p 1: some tests stop and start the broker that all of them share.
 test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`
-	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT=$(CURDIR)/scripts/kafka.sh \
+	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT="$$PWD/scripts/kafka.sh" \
 		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 -p 1 $(KAFKA_SUITES)
 
 .PHONY: chaos
@@ -96,9 +98,9 @@ release-api: ## Take the OpenAPI document of each version for released: from her
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check the code, the import direction, every go.mod file, and that the API breaks no client
 	$(BIN)/golangci-lint run ./...
-	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
-	cd bench && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
-	cd client && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd tools && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd bench && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd client && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 	cd bench && go mod tidy -diff
@@ -121,9 +123,9 @@ vuln: $(BIN)/govulncheck ## Look for known vulnerabilities in what the program c
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code
 	$(BIN)/golangci-lint fmt ./...
-	cd tools && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
-	cd bench && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
-	cd client && $(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+	cd tools && ../$(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+	cd bench && ../$(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
+	cd client && ../$(BIN)/golangci-lint fmt --config ../.golangci.yml ./...
 
 .PHONY: kafka-up
 kafka-up: ## Start a real Apache Kafka on this machine (needs Java 17 and Maven)
@@ -134,28 +136,32 @@ kafka-down: ## Stop it and remove its data
 	scripts/kafka.sh down
 
 .PHONY: up
-up: .env ## Start the full stack from real images with docker compose, with the demo's merchants
-	docker compose --profile demo up --build --wait
+up: ## Start the full stack from real images, with Docker alone, and say what to do next
+	docker compose build
+	@$(MAKE) --no-print-directory .env
+	docker compose up --wait
+	@docker compose run --rm -T --no-deps ready
 
 .PHONY: down
 down: ## Stop the stack; its volumes stay (docker compose down --volumes removes them)
-	docker compose --profile demo down
+	docker compose down
 
-# Made once and never overwritten: the volumes of the stack know its passwords.
+# The secrets of the stack, which are made by its image where there are none yet. The file is
+# never overwritten.
 .env:
-	@$(MAKE) --no-print-directory build
-	@umask 077; ./bin/payments secrets > .env.new && mv .env.new .env
-	@echo "wrote .env with fresh secrets (git ignores it)"
+	@docker compose run --rm -T --no-deps secrets >/dev/null
+	@umask 077; docker compose run --rm -T --no-deps secrets show >.env.new && mv .env.new .env
+	@echo "wrote .env with the secrets of the stack (git ignores it)"
 
 # Tools are built once for each state of tools/go.sum.
 $(BIN)/golangci-lint: tools/go.mod tools/go.sum
-	cd tools && GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	GOBIN="$$PWD/$(BIN)" go -C tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
 $(BIN)/govulncheck: tools/go.mod tools/go.sum
-	cd tools && GOBIN=$(BIN) go install golang.org/x/vuln/cmd/govulncheck
+	GOBIN="$$PWD/$(BIN)" go -C tools install golang.org/x/vuln/cmd/govulncheck
 	@touch $@
 
 $(BIN)/gotestsum: tools/go.mod tools/go.sum
-	cd tools && GOBIN=$(BIN) go install gotest.tools/gotestsum
+	GOBIN="$$PWD/$(BIN)" go -C tools install gotest.tools/gotestsum
 	@touch $@

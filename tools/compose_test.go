@@ -2,6 +2,7 @@ package tools
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,8 +17,7 @@ import (
 
 const composeFile = "../docker-compose.yml"
 
-// secrets are the variables without which the stack must not start, each with a
-// value that can be recognized where it arrives.
+// secrets are the variables of .env, each with a value that can be recognized where it arrives.
 func secrets() types.Mapping {
 	return types.Mapping{
 		"POSTGRES_PASSWORD":          "canary-superuser",
@@ -26,13 +26,22 @@ func secrets() types.Mapping {
 		"PAYMENTS_PEPPER_KEYSET":     "canary-pepper",
 		"PAYMENTS_ENCRYPTION_KEYSET": "canary-encryption",
 		"GRAFANA_ADMIN_PASSWORD":     "canary-grafana",
+		"PAYMENTS_API_KEY":           "canary-merchant",
+		"PAYMENTS_API_KEY_2":         "canary-second",
+		"PAYMENTS_OPERATOR_KEY":      "canary-operator",
 
 		"PAYMENTS_SIMULATOR_WEBHOOK_SECRET": "canary-webhook",
 	}
 }
 
+// keeper is the service that spreads them.
+const keeper = "secrets"
+
+// ours tells our own image, whoever builds it.
+func ours(s types.ServiceConfig) bool { return strings.HasPrefix(s.Image, "payments:") }
+
 // loadCompose is strict: schema, interpolation and consistency are all checked.
-func loadCompose(t *testing.T, env types.Mapping, profiles ...string) (*types.Project, error) {
+func loadCompose(t *testing.T, env types.Mapping) (*types.Project, error) {
 	t.Helper()
 	dir, err := filepath.Abs("..")
 	if err != nil {
@@ -43,50 +52,77 @@ func loadCompose(t *testing.T, env types.Mapping, profiles ...string) (*types.Pr
 		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, filepath.Base(composeFile))}},
 		Environment: env,
 	}
-	return loader.LoadWithContext(t.Context(), details, loader.WithProfiles(profiles), func(o *loader.Options) {
+	return loader.LoadWithContext(t.Context(), details, func(o *loader.Options) {
 		o.ResolvePaths = true
 	})
 }
 
-func compose(t *testing.T, profiles ...string) *types.Project {
+func compose(t *testing.T) *types.Project {
 	t.Helper()
-	p, err := loadCompose(t, secrets(), profiles...)
+	p, err := loadCompose(t, secrets())
 	if err != nil {
-		t.Fatalf("load %s with profiles %v: %v", composeFile, profiles, err)
+		t.Fatalf("load %s: %v", composeFile, err)
 	}
 	return p
 }
 
-func TestComposeServices(t *testing.T) {
-	core := []string{"grafana", "kafka", "migrate", "postgres", "prometheus", "service", "simulator"}
-	demo := append([]string{"seed"}, core...)
-	slices.Sort(demo)
-	for _, tt := range []struct{ profiles, want []string }{
-		{nil, core},
-		{[]string{"demo"}, demo},
-	} {
-		got := compose(t, tt.profiles...).ServiceNames()
-		slices.Sort(got)
-		if !slices.Equal(got, tt.want) {
-			t.Errorf("profiles %v have the services %v, want %v", tt.profiles, got, tt.want)
-		}
+// `docker compose up` in a clean clone: no variable is set, and nothing has to be asked for.
+func TestComposeNeedsNothingPrepared(t *testing.T) {
+	p, err := loadCompose(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"grafana", "kafka", "migrate", "postgres", "prometheus", "ready", keeper, "seed", "service", "simulator"}
+	got := p.ServiceNames()
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the services are %v, want %v", got, want)
 	}
 }
 
 func TestComposeImagesArePinned(t *testing.T) {
 	pinned := regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?[a-z0-9.-]*$`)
-	for name, s := range compose(t, "demo").Services {
-		if s.Build == nil && !pinned.MatchString(s.Image) {
+	for name, s := range compose(t).Services {
+		if !ours(s) && !pinned.MatchString(s.Image) {
 			t.Errorf("service %s: the image %q has no tag with a version", name, s.Image)
 		}
-		if s.Build != nil && s.Image != "payments:dev" {
+		if ours(s) && s.Image != "payments:dev" {
 			t.Errorf("service %s: our image is %q where VERSION is not set, want payments:dev", name, s.Image)
 		}
 	}
 }
 
+// Two builds that export one tag at once collide in containerd's image store. So one service
+// builds our image, and no other may pull or build it.
+func TestComposeBuildsEachImageOnce(t *testing.T) {
+	p := compose(t)
+	builders := map[string][]string{}
+	for name, s := range p.Services {
+		if s.Build != nil {
+			builders[s.Image] = append(builders[s.Image], name)
+		}
+	}
+	for image, services := range builders {
+		if len(services) > 1 {
+			t.Errorf("the image %s is built by %v", image, services)
+		}
+	}
+	for name, s := range p.Services {
+		if !ours(s) {
+			continue
+		}
+		if len(builders[s.Image]) == 0 {
+			t.Errorf("service %s: no service builds its image %s", name, s.Image)
+		}
+		// build: an `up` after a change of the code runs what it changed.
+		if want := map[bool]string{true: types.PullPolicyBuild, false: types.PullPolicyNever}[s.Build != nil]; s.PullPolicy != want {
+			t.Errorf("service %s: pull_policy is %q, want %q", name, s.PullPolicy, want)
+		}
+	}
+}
+
 func TestComposeDependenciesCanBeAwaited(t *testing.T) {
-	p := compose(t, "demo")
+	p := compose(t)
 	adopted := map[string]bool{}
 	for name, s := range p.Services {
 		for on, d := range s.DependsOn {
@@ -120,88 +156,132 @@ func TestComposeDependenciesCanBeAwaited(t *testing.T) {
 	}
 }
 
-func TestComposeSecretsAreRequired(t *testing.T) {
-	for name := range secrets() {
-		for _, empty := range []bool{false, true} {
-			env := secrets()
-			delete(env, name)
-			if empty {
-				env[name] = ""
+// Every secret of .env reaches the service that spreads them, and no other: the rest gets files.
+func TestComposeSpreadsNoSecretByEnvironment(t *testing.T) {
+	for service, s := range compose(t).Services {
+		for name, canary := range secrets() {
+			holds := 0
+			for variable, value := range s.Environment {
+				if value == nil || !strings.Contains(*value, canary) {
+					continue
+				}
+				holds++
+				if variable != name {
+					t.Errorf("service %s has %s as %s", service, name, variable)
+				}
 			}
-			_, err := loadCompose(t, env)
-			if err == nil {
-				t.Errorf("without %s (empty: %v) the file loads", name, empty)
-				continue
-			}
-			if sentence := name + " is the password of|" + name + " holds the keys of"; !regexp.MustCompile(sentence).MatchString(err.Error()) {
-				t.Errorf("without %s the error does not say what it is for: %v", name, err)
+			if want := map[bool]int{true: 1, false: 0}[service == keeper]; holds != want {
+				t.Errorf("service %s has %s in %d variables, want %d", service, name, holds, want)
 			}
 		}
 	}
 }
 
-// Every value that a name or a URL shows to be secret came from the environment.
+// Nothing that a name or a URL shows to be secret is written in the file.
 func TestComposeHoldsNoSecret(t *testing.T) {
 	secretName := regexp.MustCompile(`(?i)(PASSWORD|PASSWD|SECRET|TOKEN|KEYSET|PEPPER|API_KEY|OPERATOR_KEY)`)
-	given := map[string]bool{}
-	for _, v := range secrets() {
-		given[v] = true
+	p, err := loadCompose(t, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	arrived := map[string]bool{}
-	for service, s := range compose(t, "demo").Services {
+	for service, s := range p.Services {
 		for name, value := range s.Environment {
-			if value == nil {
+			if value == nil || *value == "" || name == "PAYMENTS_SECRETS_DIR" {
 				continue
 			}
-			secret := *value
 			if u, err := url.Parse(*value); err == nil && u.User != nil {
-				secret, _ = u.User.Password()
-			} else if !secretName.MatchString(name) {
-				continue
-			}
-			arrived[secret] = true
-			if !given[secret] && (len(s.Profiles) == 0 || secret != "") {
+				if _, has := u.User.Password(); has {
+					t.Errorf("service %s: %s has a password", service, name)
+				}
+			} else if secretName.MatchString(name) && !strings.HasSuffix(name, "_FILE") {
 				t.Errorf("service %s: the value of %s is written in the file", service, name)
 			}
 		}
 	}
-	for name, v := range secrets() {
-		if !arrived[v] {
-			t.Errorf("%s is required and reaches no service", name)
+}
+
+// Each process gets the credentials that it works with and no others, in a volume that no
+// other service has.
+func TestComposeSpreadsNoSecret(t *testing.T) {
+	want := map[string]string{
+		"postgres":  "POSTGRES_PASSWORD,PAYMENTS_OWNER_PASSWORD,PAYMENTS_DB_PASSWORD",
+		"migrate":   "PAYMENTS_DATABASE_URL,PAYMENTS_MIGRATE_DATABASE_URL",
+		"seed":      "PAYMENTS_DATABASE_URL,PAYMENTS_PEPPER_KEYSET,PAYMENTS_API_KEY,PAYMENTS_API_KEY_2,PAYMENTS_OPERATOR_KEY",
+		"service":   "PAYMENTS_DATABASE_URL,PAYMENTS_PEPPER_KEYSET,PAYMENTS_ENCRYPTION_KEYSET,PAYMENTS_SIMULATOR_WEBHOOK_SECRET",
+		"simulator": "PAYMENTS_SIMULATOR_WEBHOOK_SECRET",
+		"grafana":   "GRAFANA_ADMIN_PASSWORD",
+	}
+	p := compose(t)
+	volumes := map[string]string{} // by the keeper's directory
+	for _, v := range p.Services[keeper].Volumes {
+		volumes[v.Target] = v.Source
+		if !strings.HasPrefix(v.Target, "/secrets/") && !v.ReadOnly {
+			t.Errorf("%s can write to %s", keeper, v.Source)
 		}
+	}
+	mounted := map[string][]string{}
+	for name, s := range p.Services {
+		for _, v := range s.Volumes {
+			if strings.HasPrefix(v.Source, "secrets") {
+				mounted[v.Source] = append(mounted[v.Source], name)
+			}
+		}
+	}
+	if got := mounted[volumes["/secrets/all"]]; !slices.Equal(got, []string{keeper}) {
+		t.Errorf("the volume with all secrets is mounted by %v", got)
+	}
+	got := map[string]string{}
+	for _, argument := range p.Services[keeper].Command {
+		dir, names, ok := strings.Cut(strings.TrimPrefix(argument, "-give="), ":")
+		if !ok {
+			continue
+		}
+		holder := strings.TrimPrefix(dir, "/secrets/")
+		got[holder] = names
+		services := mounted[volumes[dir]]
+		slices.Sort(services)
+		if both := []string{holder, keeper}; !slices.Equal(services, both) && !slices.Equal(services, []string{keeper, holder}) {
+			t.Errorf("the volume for %s is mounted by %v, want %v", dir, services, both)
+		}
+		// What it reads is what it gets.
+		var read []string
+		for name, value := range p.Services[holder].Environment {
+			if strings.HasSuffix(name, "_FILE") {
+				read = append(read, strings.TrimPrefix(*value, "/run/secrets/"))
+			}
+		}
+		given := strings.Split(names, ",")
+		slices.Sort(read)
+		slices.Sort(given)
+		if !slices.Equal(read, given) {
+			t.Errorf("service %s reads %v and is given %v", holder, read, given)
+		}
+		if !slices.ContainsFunc(p.Services[holder].Volumes, func(v types.ServiceVolumeConfig) bool {
+			return v.Source == volumes[dir] && v.Target == "/run/secrets" && v.ReadOnly
+		}) {
+			t.Errorf("service %s has not %s as /run/secrets, read-only", holder, volumes[dir])
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the secrets are given as %v, want %v", got, want)
 	}
 }
 
-// Each process gets the credentials that it works with and no others.
-func TestComposeSpreadsNoSecret(t *testing.T) {
-	holders := map[string][]string{
-		"canary-superuser":  {"postgres"},
-		"canary-owner":      {"migrate", "postgres"},
-		"canary-app":        {"migrate", "postgres", "seed", "service"},
-		"canary-pepper":     {"seed", "service"},
-		"canary-encryption": {"seed", "service"},
-		"canary-grafana":    {"grafana"},
-		"canary-webhook":    {"service", "simulator"},
-	}
-	p := compose(t, "demo")
-	for canary, want := range holders {
-		var got []string
-		for name, s := range p.Services {
-			for _, v := range s.Environment {
-				if v != nil && strings.Contains(*v, canary) {
-					got = append(got, name)
-				}
+// The keeper is not root, so its volumes have to be its own: a new volume takes the owner of the
+// image's directory.
+func TestComposeKeepersVolumesAreInTheImage(t *testing.T) {
+	dockerfile := read(t, "../Dockerfile")
+	for name, s := range compose(t).Services {
+		for _, v := range s.Volumes {
+			if ours(s) && !v.ReadOnly && !strings.Contains(dockerfile, " /out"+v.Target+" ") {
+				t.Errorf("service %s writes to %s, which the image has not", name, v.Target)
 			}
-		}
-		slices.Sort(got)
-		if got = slices.Compact(got); !slices.Equal(got, want) {
-			t.Errorf("%s is in the environment of %v, want %v", canary, got, want)
 		}
 	}
 }
 
 func TestComposeVolumes(t *testing.T) {
-	p := compose(t, "demo")
+	p := compose(t)
 	used := map[string]bool{}
 	for name, s := range p.Services {
 		for _, v := range s.Volumes {
@@ -231,7 +311,7 @@ func TestComposeVolumes(t *testing.T) {
 }
 
 func TestComposeIsHardened(t *testing.T) {
-	for name, s := range compose(t, "demo").Services {
+	for name, s := range compose(t).Services {
 		if !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
 			t.Errorf("service %s may gain privileges", name)
 		}
@@ -243,7 +323,7 @@ func TestComposeIsHardened(t *testing.T) {
 		if s.Privileged || s.NetworkMode == "host" {
 			t.Errorf("service %s has the host's powers", name)
 		}
-		if s.Build == nil {
+		if !ours(s) {
 			continue
 		}
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) {
@@ -254,7 +334,7 @@ func TestComposeIsHardened(t *testing.T) {
 
 // What our services say of each other names services, ports and paths that exist.
 func TestComposeAddresses(t *testing.T) {
-	p := compose(t, "demo")
+	p := compose(t)
 	env := func(service, name string) string {
 		t.Helper()
 		v := p.Services[service].Environment[name]
@@ -278,10 +358,15 @@ func TestComposeAddresses(t *testing.T) {
 	if got := env("kafka", "KAFKA_AUTO_CREATE_TOPICS_ENABLE"); got != "false" {
 		t.Errorf("KAFKA_AUTO_CREATE_TOPICS_ENABLE is %s: a misspelled topic would be made", got)
 	}
-	for service, role := range map[string]string{"service": "payments_app", "seed": "payments_app"} {
-		u, err := url.Parse(env(service, "PAYMENTS_DATABASE_URL"))
+	for variable, role := range map[string]string{"PAYMENTS_DATABASE_URL": "payments_app", "PAYMENTS_MIGRATE_DATABASE_URL": "payments_owner"} {
+		u, err := url.Parse(env(keeper, variable))
 		if err != nil || u.User.Username() != role || u.Host != "postgres:5432" {
-			t.Errorf("service %s: PAYMENTS_DATABASE_URL is not of %s at postgres:5432", service, role)
+			t.Errorf("%s is not of %s at postgres:5432", variable, role)
+		}
+	}
+	for variable, service := range map[string]string{"PAYMENTS_URL": "service", "PAYMENTS_SIMULATOR_URL": "simulator"} {
+		if got, want := env("ready", variable), "http://127.0.0.1:"+p.Services[service].Ports[0].Published; got != want {
+			t.Errorf("ready says that %s is %s, want %s", variable, got, want)
 		}
 	}
 	ports := map[string][]uint32{"service": {8080, 8081}, "simulator": {8090}}
