@@ -109,17 +109,29 @@ func parseStat(line string) (p process, err error) {
 	return p, nil
 }
 
-// PeakMemory is the largest resident set that the process has had, in bytes.
-func PeakMemory(pid int) (int64, error) {
+// Memory is the resident set of a process now and the largest that it has had, in bytes.
+func Memory(pid int) (now, peak int64, err error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for line := range strings.Lines(string(content)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kib << 10, err
+		name, rest, _ := strings.Cut(line, ":")
+		if name != "VmHWM" && name != "VmRSS" {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		if name == "VmHWM" {
+			peak = kib << 10
+		} else {
+			now = kib << 10
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmHWM", pid)
+	if now == 0 || peak == 0 {
+		return 0, 0, fmt.Errorf("process %d has no VmRSS or VmHWM", pid)
+	}
+	return now, peak, nil
 }

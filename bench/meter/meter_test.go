@@ -65,3 +65,13 @@ func TestCallsWithoutThoseOfAnIdleService(t *testing.T) {
 		t.Errorf("rest: %v", rest)
 	}
 }
+
+func TestAProcessHasMemory(t *testing.T) {
+	now, peak, err := Memory(os.Getpid())
+	if err != nil {
+		t.Skip(err)
+	}
+	if now < 1<<20 || peak < now {
+		t.Errorf("now %d bytes, at most %d", now, peak)
+	}
+}

@@ -89,3 +89,46 @@ func (r *Runner) capacity(ctx context.Context) (float64, error) {
 		Scenario: "complete", Contender: "ours", Round: 1, StartedAt: time.Now().UTC(), LoadAverage: loadAverage(), Environment: r.environment, Values: v,
 	})
 }
+
+// endurance is complete for an hour: whether the memory and the rate of its last minutes are those of
+// its first ones.
+func endurance(ctx context.Context, r *Runner) (Values, error) {
+	t, err := r.open(ctx, setup{})
+	if err != nil {
+		return nil, err
+	}
+	v, err := t.endurance(ctx, r)
+	if err != nil {
+		return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
+	}
+	return v, t.finish(ctx)
+}
+
+func (t *trial) endurance(ctx context.Context, r *Runner) (Values, error) {
+	var tally load.Tally
+	loading, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		load.Closed{Client: t.client, Watcher: t.watcher, Clients: clients, Window: window}.Run(loading, &tally)
+	}()
+	if err := wait(ctx, r.short(5*time.Second, 5*time.Minute)); err != nil {
+		return nil, err
+	}
+	first, err := t.window(ctx, r.short(5*time.Second, 5*time.Minute), tally.Completed.Load)
+	if err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, r.short(5*time.Second, 45*time.Minute)); err != nil {
+		return nil, err
+	}
+	v, err := t.window(ctx, r.short(5*time.Second, 5*time.Minute), tally.Completed.Load)
+	if err != nil {
+		return nil, err
+	}
+	stop()
+	<-ended
+	v["first_per_s"], v["first_memory_mib"] = first["per_s"], first["memory_now_mib"]
+	return v, healthy(&tally)
+}

@@ -131,6 +131,17 @@ func scenarios(quick bool) []scenario {
 			},
 		},
 		{
+			name: "endurance", title: "complete for an hour: the minutes 5 to 10, and the last five", slow: true,
+			columns: []column{
+				{"first_per_s", "per s at first", "%.0f"},
+				{"per_s", "at last", "%.0f"},
+				{"first_memory_mib", "memory MiB at first", "%.0f"},
+				{"memory_now_mib", "at last", "%.0f"},
+				{"memory_mib", "most", "%.0f"},
+			},
+			contenders: []contender{{name: "ours", once: true, measure: endurance}},
+		},
+		{
 			name: "projection", title: "a backlog of events into the read model, and its rebuild", slow: true,
 			columns: []column{
 				{"payments", "payments", "%.0f"},

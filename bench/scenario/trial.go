@@ -207,17 +207,23 @@ func (t *trial) window(ctx context.Context, d time.Duration, done func() int64) 
 	if err != nil {
 		return nil, err
 	}
-	peak := int64(0)
-	for _, s := range t.Services {
-		bytes, err := meter.PeakMemory(s.PID())
-		if err != nil {
-			return nil, err
-		}
-		peak = max(peak, bytes)
+	if v["memory_now_mib"], v["memory_mib"], err = t.memory(); err != nil {
+		return nil, err
 	}
-	v["memory_mib"] = float64(peak) / (1 << 20)
 	v["lag_events"] = float64(after.lag)
 	return v, nil
+}
+
+// memory of the largest service, now and at most, in MiB.
+func (t *trial) memory() (now, peak float64, err error) {
+	for _, s := range t.Services {
+		is, most, err := meter.Memory(s.PID())
+		if err != nil {
+			return 0, 0, err
+		}
+		now, peak = max(now, float64(is)/(1<<20)), max(peak, float64(most)/(1<<20))
+	}
+	return now, peak, nil
 }
 
 // cost gives the rate, and everything else by payment, between two snapshots.
