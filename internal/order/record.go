@@ -22,6 +22,11 @@ func (s *Service) authorized(ctx context.Context, tx pgx.Tx, i *saga.Instance, d
 		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, o.Reference); err != nil {
 		return fmt.Errorf("record authorization: %w", err)
 	}
+	if d.CaptureMethod == payment.CaptureManual {
+		if err := clearFailure(ctx, tx, *d); err != nil {
+			return err
+		}
+	}
 	e := d.event()
 	e.Authorization = &payment.AuthorizationData{Provider: s.Provider.Name(), Operation: o.Reference, Amount: d.Amount}
 	return s.emit(ctx, tx, i, payment.EventPaymentAuthorized, e)
@@ -86,6 +91,17 @@ func recordFailure(ctx context.Context, tx pgx.Tx, d *sagaData, f payment.Failur
 	return f, nil
 }
 
+// clearFailure forgets why the payment was under review, once the review is over and the
+// payment has not failed. Readers of the event that follows do the same (readmodel.apply).
+func clearFailure(ctx context.Context, tx pgx.Tx, d sagaData) error {
+	if _, err := tx.Exec(ctx, `
+		UPDATE payments SET failure_code = NULL, failure_step = NULL, failure_message = NULL
+		WHERE merchant_id = $1 AND id = $2 AND failure_code IS NOT NULL`, d.MerchantID, d.PaymentID); err != nil {
+		return fmt.Errorf("clear failure: %w", err)
+	}
+	return nil
+}
+
 // confirm sells what was reserved and ends the payment.
 func (s *Service) confirm(ctx context.Context, tx pgx.Tx, i *saga.Instance) (saga.Outcome, error) {
 	d, err := decode(i.Data)
@@ -98,11 +114,8 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, i *saga.Instance) (sag
 	if err := s.end(ctx, tx, d, "confirmed", payment.StatusSucceeded); err != nil {
 		return saga.Outcome{}, err
 	}
-	// What a person had to decide is decided: order.confirmed clears it for its readers too.
-	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET failure_code = NULL, failure_step = NULL, failure_message = NULL
-		WHERE merchant_id = $1 AND id = $2 AND failure_code IS NOT NULL`, d.MerchantID, d.PaymentID); err != nil {
-		return saga.Outcome{}, fmt.Errorf("clear failure: %w", err)
+	if err := clearFailure(ctx, tx, d); err != nil {
+		return saga.Outcome{}, err
 	}
 	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventOrderConfirmed, d.event())
 }
@@ -128,6 +141,9 @@ func (s *Service) turnedBack(ctx context.Context, tx pgx.Tx, i *saga.Instance) e
 	e := d.event()
 	if why.Code == codeCanceled {
 		if err := s.end(ctx, tx, d, "canceled", payment.StatusCanceled); err != nil {
+			return err
+		}
+		if err := clearFailure(ctx, tx, d); err != nil {
 			return err
 		}
 		return s.emit(ctx, tx, i, payment.EventOrderCanceled, e)

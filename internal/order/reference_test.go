@@ -110,7 +110,7 @@ func TestTheDatabaseKnowsABusinessKey(t *testing.T) {
 
 // Orders from before there were business keys.
 func TestReferencesFromBeforeStayAndAreTaken(t *testing.T) {
-	w, versions := newWorld(t), downTo23(t)
+	w, versions := newWorld(t), downTo(t, 23)
 	made := func(id, merchant, reference, status string) {
 		t.Helper()
 		tx, err := versions.db.BeginTx(t.Context(), nil)
@@ -197,8 +197,8 @@ type schema struct {
 	url string
 }
 
-// downTo23 is a database as it was before there were business keys.
-func downTo23(t *testing.T) schema {
+// downTo is a database as it was at that version: 23 had no business keys yet.
+func downTo(t *testing.T, version int64) schema {
 	t.Helper()
 	url := devtest.Database(t).OwnerURL
 	config, err := pgx.ParseConfig(url)
@@ -212,7 +212,7 @@ func downTo23(t *testing.T) schema {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.DownTo(t.Context(), 23); err != nil {
+	if _, err := p.DownTo(t.Context(), version); err != nil {
 		t.Fatal(err)
 	}
 	return schema{p, db, url}

@@ -27,6 +27,13 @@ func decode(m inbox.Message) (e event, err error) {
 	return e, nil
 }
 
+// endsReview reports whether the payment is under review no more after the event, and has
+// not failed: what was shown as its failure is none.
+func (e event) endsReview() bool {
+	return e.Type == payment.EventOrderConfirmed || e.Type == payment.EventOrderCanceled ||
+		e.Type == payment.EventPaymentAuthorized && e.Data.Status == payment.StatusRequiresCapture
+}
+
 // check holds the data to the rules of the domain: the log is one more way in.
 func (e event) check() error {
 	if _, ok := payment.ParseStatus(string(e.Data.Status)); !ok {

@@ -105,12 +105,12 @@ func (r *viewRow) apply(e event) (moved bool, err error) {
 		return true, nil
 	}
 	r.Status, r.UpdatedAt = string(e.Data.Status), e.At
+	switch {
 	// Under review may also be a refund, or a hold that came late: the payment has ended, and not failed by it.
-	if e.Data.Failure != nil && (e.Type != payment.EventReviewRequired || e.Data.Status == payment.StatusRequiresReview) {
+	case e.Data.Failure != nil && (e.Type != payment.EventReviewRequired || e.Data.Status == payment.StatusRequiresReview):
 		r.Failure = e.Data.Failure
-	}
-	if e.Type == payment.EventOrderConfirmed {
-		r.Failure = nil // it was reviewed, and has succeeded
+	case e.Data.Failure == nil && e.endsReview():
+		r.Failure = nil
 	}
 	if e.Data.Captured != nil {
 		r.Captured = e.Data.Captured.Amount
