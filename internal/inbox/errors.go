@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"payments/internal/postgres"
+	"payments/internal/text"
 )
 
 var (
@@ -84,14 +85,10 @@ func (in *Inbox) well(ctx context.Context) bool {
 	return err == nil
 }
 
-const maxReason = 4000 // bytes: enough for a panic's own frames
+const maxReason = 4000 // characters: enough for a panic's own frames
 
 func reasonOf(err error) string {
-	why := clean(err.Error())
-	if len(why) > maxReason {
-		why = strings.ToValidUTF8(why[:maxReason], "")
-	}
-	return why
+	return text.Block(err.Error(), maxReason)
 }
 
 // variable is what differs between two occurrences of one error: identifiers

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"payments/internal/text"
 )
 
 // HeaderID is the header that carries a message's id: that of a CloudEvent in
@@ -31,7 +32,7 @@ type Message struct {
 // id is false when there is none that the database could hold.
 func (m Message) id() (string, bool) {
 	id := m.Headers[HeaderID]
-	return id, id != "" && len(id) <= maxID && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
+	return id, len(id) <= maxID && text.Name(id, maxID)
 }
 
 // onePartition refuses what no log delivers.
@@ -113,10 +114,12 @@ func typeIDTime(id string) (ms int64, ok bool) {
 	return ms, true
 }
 
+// maxHeader is the length of a header's name or value that is kept of a parked message, in
+// characters: its other parts have none that is longer.
+const maxHeader = 4000
+
 // clean makes text that Postgres can hold of bytes that anyone may have sent.
-func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
-}
+func clean(s string) string { return text.Block(s, maxHeader) }
 
 // orEmpty: a record without a key or a value (a tombstone) is nil, the columns are NOT NULL.
 func orEmpty(b []byte) []byte {

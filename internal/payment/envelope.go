@@ -17,6 +17,9 @@ type Event struct {
 	Data     EventData
 }
 
+// maxHeader is the length of a header that names something, in characters.
+const maxHeader = 255
+
 // ReadEvent tolerates what a later version may add: members, and whole types. What
 // each type's data has to hold is the reader's to ask.
 func ReadEvent(headers map[string]string, value []byte) (e Event, err error) {
@@ -27,8 +30,11 @@ func ReadEvent(headers map[string]string, value []byte) (e Event, err error) {
 	if e.At, err = time.Parse(time.RFC3339Nano, headers["ce_time"]); err != nil {
 		return e, errors.New("the header ce_time is not an RFC 3339 time")
 	}
-	if e.Type == "" {
-		return e, errors.New("the header ce_type is missing")
+	if validText(e.ID, maxHeader) != nil {
+		return e, errors.New("the header ce_id is missing, or is no text that can be kept")
+	}
+	if validText(string(e.Type), maxHeader) != nil {
+		return e, errors.New("the header ce_type is missing, or is no text that can be kept")
 	}
 	if err := json.Unmarshal(value, &e.Data); err != nil {
 		return e, fmt.Errorf("the value is not an event's data: %w", err)

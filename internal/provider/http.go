@@ -13,9 +13,10 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"payments/internal/text"
 
 	"go.opentelemetry.io/otel/propagation"
 )
@@ -274,15 +275,4 @@ func (a answer) failure() error {
 }
 
 // Printable keeps what a provider wrote short and on one line, for logs and answers.
-func Printable(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "") + "…"
-	}
-	return s
-}
+func Printable(s string, limit int) string { return text.Line(s, limit) }

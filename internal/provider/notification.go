@@ -6,11 +6,18 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"payments/internal/text"
 )
 
 // maxNotification is far above any event of a provider, and far below what would
 // hurt.
 const maxNotification = 256 << 10
+
+const (
+	maxName = 255 // characters of an id
+	maxType = 64
+)
 
 // ErrNotification is for a notification that is signed and cannot be read.
 var ErrNotification = errors.New("the notification cannot be read")
@@ -67,12 +74,19 @@ func (w *Webhooks) Read(h http.Header, body []byte) (Notification, error) {
 		return Notification{}, err
 	}
 	n, err := w.parse(body)
-	if err == nil && (n.ID == "" || len(n.ID) > 255) {
-		err = errors.New("it has no id")
+	if err == nil && (!text.Name(n.ID, maxName) || len(n.ID) > maxName) {
+		err = errors.New("it has no id that can be kept")
 	}
 	if err != nil {
 		return Notification{}, fmt.Errorf("%w: %w", ErrNotification, err)
 	}
+	// What cannot name anything here names nothing: the notification is still a hint.
+	for _, name := range []*string{&n.Reference, &n.Key, &n.OperationID} {
+		if !text.Name(*name, maxName) {
+			*name = ""
+		}
+	}
+	n.Type = text.Line(n.Type, maxType)
 	n.Provider = w.provider
 	return n, nil
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"payments/internal/text"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +22,8 @@ const (
 	// beatEvery is how often a refresh that runs says that its loop is alive.
 	beatEvery = 5 * time.Second
 	endWithin = 5 * time.Second
+	// maxFailure is the length of a failure that is kept, in characters; the table has the same.
+	maxFailure = 1000
 )
 
 // RefresherConfig needs a Registerer and a Log.
@@ -169,8 +173,8 @@ func (r *Refresher) refresh(ctx context.Context, conn *pgx.Conn, started time.Ti
 	r.refreshes.WithLabelValues("failed").Inc()
 	// By the pool, since this session may be what failed.
 	if _, rerr := r.pool.Exec(ctx, `
-		INSERT INTO report_refreshes (started_at, ended_at, every, failure) VALUES ($1, greatest(clock_timestamp(), $1), $2, left($3, 1000))`,
-		started, r.Interval, err.Error()); rerr != nil {
+		INSERT INTO report_refreshes (started_at, ended_at, every, failure) VALUES ($1, greatest(clock_timestamp(), $1), $2, $3)`,
+		started, r.Interval, text.Line(err.Error(), maxFailure)); rerr != nil {
 		err = errors.Join(err, fmt.Errorf("note the failure: %w", rerr))
 	}
 	return fmt.Errorf("refresh reports, which stay as they were: %w", err)

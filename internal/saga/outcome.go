@@ -1,6 +1,10 @@
 package saga
 
-import "time"
+import (
+	"time"
+
+	"payments/internal/text"
+)
 
 // Verdict of an attempt.
 type Verdict string
@@ -38,6 +42,29 @@ type Outcome struct {
 	// When the call began, or its timeout before it ended if it ran past that: the
 	// policy's horizon counts from here. The zero time means now.
 	sent time.Time
+}
+
+const (
+	maxCode      = 64   // characters
+	maxDetail    = 1000 // characters
+	maxReference = 255  // bytes
+)
+
+// CodeReference is the code of an operation whose name cannot be stored.
+const CodeReference = "reference_unusable"
+
+// storable is an outcome that can be committed, whatever the other system wrote. Codes and
+// details are made fit. A name that is changed would name another operation: an outcome whose
+// Reference cannot be kept is unknown.
+func (o Outcome) storable() Outcome {
+	o.Code, o.Detail = text.Line(o.Code, maxCode), text.Line(o.Detail, maxDetail)
+	if o.Reference != "" && (len(o.Reference) > maxReference || !text.Name(o.Reference, maxReference)) {
+		o.Reference = ""
+		if o.Verdict == Succeeded {
+			o.Verdict, o.Code, o.Detail = Unknown, CodeReference, "The operation's name cannot be stored."
+		}
+	}
+	return o
 }
 
 // answered is whether the other system did so, as one in health does.

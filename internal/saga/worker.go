@@ -391,5 +391,5 @@ func (w *Worker) safely(ctx context.Context, do func(context.Context, Request) O
 			o = Outcome{Verdict: Unknown, Code: "panic", InFlight: true}
 		}
 	}()
-	return do(ctx, i.request())
+	return do(ctx, i.request()).storable()
 }

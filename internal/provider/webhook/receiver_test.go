@@ -204,3 +204,44 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("%d notifications remembered, %v", n, err)
 	}
 }
+
+// What a provider signs may still be bytes that no column holds.
+func TestANotificationWithBytesThatCannotBeKeptIsRefusedOrTaken(t *testing.T) {
+	database := devtest.Database(t)
+	pool, err := postgres.Open(t.Context(), database.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	reader, err := provider.SimulatorWebhooks([]string{secret}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken []provider.Notification
+	r, err := webhook.NewReceiver(pool, func(_ context.Context, _ pgx.Tx, n provider.Notification) error {
+		taken = append(taken, n)
+		return nil
+	}, prometheus.NewRegistry(), reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := func(id, reference, key, operation, kind string) string {
+		return `{"id":"` + id + `","type":"` + kind + `","data":{"id":"` + operation + `","reference":"` + reference + `","idempotency_key":"` + key + `"}}`
+	}
+	for name, id := range map[string]string{
+		"NUL": `evt_\u0000`, "a line feed": `evt_\n`, "no UTF-8": "evt_\xff", "half a surrogate pair": `evt_\ud800`, "too long": strings.Repeat("x", 256), "none": "",
+	} {
+		h, b := signed("Provider-Signature", body(id, "pay_1", "", "", "operation.succeeded"))
+		var refused *payment.Error
+		if err := r.Receive(t.Context(), "simulator", h, b); !errors.As(err, &refused) || refused.Code != payment.CodeInvalid {
+			t.Errorf("an id with %s: %v", name, err)
+		}
+	}
+	h, b := signed("Provider-Signature", body("evt_1", `pay_\u0000`, strings.Repeat("k", 300), `op_\u0001`, `kind\u0000`))
+	if err := r.Receive(t.Context(), "simulator", h, b); err != nil {
+		t.Fatal(err)
+	}
+	if len(taken) != 1 || taken[0].Reference != "" || taken[0].Key != "" || taken[0].OperationID != "" || taken[0].Type != "kind\ufffd" {
+		t.Errorf("taken: %+v", taken)
+	}
+}
