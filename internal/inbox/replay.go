@@ -45,7 +45,8 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 	}
 	for !r.Released && r.Reason == "" {
 		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replay(ctx, tx, &r) })
-		if errors.Is(err, ErrNotParked) && r.Applied > 0 { // somebody else has finished it
+		if errors.Is(err, ErrNotParked) && r.Applied > 0 { // somebody else has finished it: nothing of it waits any more
+			r.Released, r.Remaining = true, 0
 			break
 		}
 		if err != nil {

@@ -118,8 +118,13 @@ func (s *Store) Redeliver(ctx context.Context, merchantID, endpointID, id string
 		return Delivery{}, errNoDelivery()
 	}
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		// Not locked: an endpoint that is disabled meanwhile keeps the delivery pending.
-		e, err := one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2`, merchantID, endpointID))
+		// Deliveries before endpoints, as the dispatcher locks them. The endpoint is read once
+		// nobody deletes or disables it any more.
+		if _, err := tx.Exec(ctx, `
+			SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 AND id = $3 FOR NO KEY UPDATE`, merchantID, endpointID, id); err != nil {
+			return fmt.Errorf("lock delivery: %w", err)
+		}
+		e, err := one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR SHARE`, merchantID, endpointID))
 		if err != nil {
 			return err
 		}

@@ -81,6 +81,46 @@ func TestRedeliveryByHand(t *testing.T) {
 	}
 }
 
+// A redelivery that comes while its endpoint is deleted or disabled is refused: it would stay
+// pending for ever, or until somebody enables the endpoint.
+func TestARedeliveryWaitsForWhatBecomesOfItsEndpoint(t *testing.T) {
+	for change, want := range map[string]payment.Code{
+		`deleted_at = now()`: payment.CodeNotFound, `disabled_at = now(), disabled_reason = 'failing'`: payment.CodeWebhookDisabled,
+	} {
+		w := newWorld(t)
+		r := newReceiver(t, nil)
+		e := w.endpoint(w.merchantID, r.URL)
+		w.happens(w.merchantID, payment.EventOrderConfirmed)
+		w.turn(w.dispatcher())
+		id := w.log(e)[0].ID
+		tx, err := w.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `UPDATE webhook_endpoints SET `+change); err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan error, 1)
+		go func() {
+			_, err := w.store.Redeliver(t.Context(), w.merchantID, e.ID, id)
+			asked <- err
+		}()
+		waiting := false
+		for !waiting && len(asked) == 0 {
+			waiting = value[bool](w, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`)
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-asked; code(err) != want {
+			t.Errorf("%s: %v", change, err)
+		}
+		if state := value[string](w, `SELECT state FROM webhook_deliveries`); state != string(Succeeded) {
+			t.Errorf("%s: the delivery is %s", change, state)
+		}
+	}
+}
+
 func TestAnotherMerchantSeesNothing(t *testing.T) {
 	w := newWorld(t)
 	r := newReceiver(t, nil)
