@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -50,7 +52,9 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	sagaID, step, named := saga.OfKey(n.Key)
 	named = named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step)
 	if b.unexplained(n, named) {
-		return s.inspect(ctx, tx, b.data)
+		if err := s.inspect(ctx, tx, b.data); err != nil {
+			return err
+		}
 	}
 	live := b.state == saga.Running || b.state == saga.Compensating
 	switch {
@@ -78,10 +82,16 @@ func (s *Service) noticed(ctx context.Context, tx pgx.Tx, n provider.Notificatio
 	if !payment.ValidID(payment.PrefixPayment, n.Reference) {
 		which, value = `p.authorization_reference = $1`, n.Authorization
 	}
-	if value == "" {
+	if !storable(value) {
 		return b, errNoPayment
 	}
 	refundSaga, _, _ := saga.OfKey(n.Key)
+	if !payment.ValidID(payment.PrefixSaga, refundSaga) {
+		refundSaga = ""
+	}
+	if !storable(n.OperationID) {
+		n.OperationID = ""
+	}
 	err := tx.QueryRow(ctx, `
 		SELECT p.merchant_id, p.order_id, p.id, p.amount, p.currency, p.status, p.authorization_reference IS NOT NULL, p.capture_reference IS NOT NULL,
 			coalesce(s.id, ''), coalesce(s.state, 'completed'), coalesce(
@@ -126,4 +136,9 @@ func (b noticed) unexplained(n provider.Notification, named bool) bool {
 		return !n.Declined
 	}
 	return !n.Declined // a dispute, an expiry: nothing that was ever asked for
+}
+
+// storable reports whether a provider's id can be a text in the database.
+func storable(id string) bool {
+	return id != "" && len(id) <= 255 && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
 }
