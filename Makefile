@@ -14,6 +14,8 @@ PKG       ?= ./...
 TESTFLAGS ?= -race -timeout 15m
 KILLS     ?= 30
 OUTAGE    ?= 30s
+AUDITS    ?= 200
+OPERATIONS ?= 50
 PAYMENTS  ?= 1000000
 REFRESHES ?= 20
 
@@ -59,6 +61,10 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 .PHONY: counts-baseline
 counts-baseline: ## Take what a payment costs now, in statements, rows, log and allocations, as the baseline of `make test`
 	cd bench && go test -count=1 -v -run TestAPaymentCosts ./counts -update
+
+.PHONY: audit-load
+audit-load: ## Run AUDITS=200 audits in a row under load, with OPERATIONS=50 of each kind between two, on both providers
+	PAYMENTS_AUDIT_ROUNDS=$(AUDITS) PAYMENTS_AUDIT_OPERATIONS=$(OPERATIONS) go test ./test -run TestAuditsUnderLoadAreClean -v -count=1 -timeout 6h
 
 .PHONY: bench-quick
 bench-quick: build ## Measure payments a second, latency, idling and what one payment costs, beside DBOS, in three minutes

@@ -37,7 +37,7 @@ var commands = map[string]command{
 	"migrate":     {"bring the schema up and grant the service's role", migrate},
 	"seed":        {"make the demo merchants, keys and stock; with -payments N, N ended payments", seedDatabase},
 	"secrets":     {"print fresh secrets, keep a stack's, rotate a keyset, or re-encrypt what is stored", secrets},
-	"audit":       {"check the invariants; exit 1 if one is violated (-settled: nothing may be under way)", runAudit},
+	"audit":       {"check the invariants, also under load; exit 1 if one is violated (-settled, -kafka, -from, -to)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
 	"reconcile":   {"compare a range with the provider; exit 1 if something differs (-repair: follow what is safe)", reconcile},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},

@@ -1,24 +1,38 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"net/http"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"payments/internal/provider"
 )
 
 // Audit knows where the state is. Read may be the same pool as Write.
 type Audit struct {
 	Write, Read *pgxpool.Pool
-	// Ledger is the URL of the provider's list of operations.
-	Ledger string
-	Client *http.Client
+	// Provider is nil if nothing is to be compared with the provider.
+	Provider provider.Inspector
+	// Log is nil if the event log is not to be read.
+	Log Log
+	// From and To bound the payments that are compared with the provider, by the time at
+	// which they were made. Zero: no bound.
+	From, To time.Time
 	// Settled says that nothing is under way any more: what is still live,
 	// unpublished or unapplied is then a violation as well.
 	Settled bool
+	// Pause is how long a difference has to last. Default 250 ms.
+	Pause time.Duration
+	// Dir holds the temporary files. Default: the system's directory for them.
+	Dir string
+	// Done is called with what was looked at so far.
+	Done func(what string, n int64)
 }
 
 // Finding is one invariant: how many things were looked at, and what is wrong.
@@ -27,11 +41,12 @@ type Finding struct {
 	Name       string
 	Counted    int64
 	Violations []string
-	Unnamed    int64 // violations beyond those
+	Unnamed    int64  // violations beyond those
+	Note       string // what was not looked at, and why
 }
 
-// maxNamed violations that are found row by row are named, so that a table which is
-// wrong as a whole does not fill the memory.
+// maxNamed violations of an invariant are named, so that a table which is wrong as a
+// whole does not fill the memory.
 const maxNamed = 1000
 
 func (f *Finding) violate(format string, args ...any) {
@@ -42,46 +57,83 @@ func (f *Finding) violate(format string, args ...any) {
 	f.Violations = append(f.Violations, fmt.Sprintf(format, args...))
 }
 
-// Run looks at everything. An error means that the audit could not be made,
-// which says nothing about the invariants.
+// full reports that nothing more will be named.
+func (f *Finding) full() bool { return len(f.Violations) == maxNamed }
+
+const (
+	defaultPause = 250 * time.Millisecond
+	// looks at one difference, while it moves. A payment comes to rest: it ends, and its
+	// refunds are bounded.
+	maxLooks = 20
+	pageSize = 500
+)
+
+// Run looks at everything. Nothing is held in memory but a page, and no transaction is
+// open for longer than one statement takes. An error means that the audit could not be
+// made, which says nothing about the invariants.
 func (a Audit) Run(ctx context.Context) ([]Finding, error) {
-	// The read model comes first: what is read later can only be further on.
-	views, err := a.views(ctx)
-	if err != nil {
-		return nil, err
+	var findings []Finding
+	for _, part := range []func(context.Context) ([]Finding, error){a.statements, a.compareViews, a.revalidated, a.compareLedger, a.compareLog} {
+		found, err := part(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			a.done(f.Name, f.Counted)
+		}
+		findings = append(findings, found...)
 	}
+	return findings, nil
+}
+
+// snapshot runs fn over one snapshot of the write model.
+func (a Audit) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	tx, err := a.Write.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return nil, fmt.Errorf("open the write model: %w", err)
+		return fmt.Errorf("open the write model: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // read only: there is nothing to lose
 	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
-		return nil, fmt.Errorf("open the write model: %w", err)
+		return fmt.Errorf("open the write model: %w", err)
 	}
-	var findings []Finding
+	return fn(tx)
+}
+
+func (a Audit) statements(ctx context.Context) (findings []Finding, err error) {
 	for _, c := range checks {
-		f, err := c.run(ctx, tx, a.Settled)
-		if err != nil {
+		if err := a.snapshot(ctx, func(tx pgx.Tx) error {
+			f, err := c.run(ctx, tx, a.Settled)
+			findings = append(findings, f)
+			return err
+		}); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
-		findings = append(findings, f)
 	}
-	payments, err := readPayments(ctx, tx)
-	if err != nil {
-		return nil, err
+	return findings, nil
+}
+
+func (a Audit) revalidated(ctx context.Context) (findings []Finding, err error) {
+	err = a.snapshot(ctx, func(tx pgx.Tx) error {
+		findings, err = revalidate(ctx, tx)
+		return err
+	})
+	return findings, err
+}
+
+func (a Audit) done(what string, n int64) {
+	if a.Done != nil {
+		a.Done(what, n)
 	}
-	findings = append(findings, compareViews(payments, views, a.Settled))
-	stored, err := revalidate(ctx, tx)
-	if err != nil {
-		return nil, err
+}
+
+// wait is over after the pause, or with the context.
+func (a Audit) wait(ctx context.Context) error {
+	select {
+	case <-time.After(cmp.Or(a.Pause, defaultPause)):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	findings = append(findings, stored...)
-	// The ledger comes last: what a payment claims must be there by now.
-	bank, err := a.compareLedger(ctx, payments)
-	if err != nil {
-		return nil, err
-	}
-	return append(findings, bank...), nil
 }
 
 // Print writes a line for each invariant and one for each violation, and reports
@@ -90,20 +142,25 @@ func Print(w io.Writer, findings []Finding) (clean bool, err error) {
 	clean = true
 	for _, f := range findings {
 		verdict := "ok  "
-		if len(f.Violations) > 0 {
+		switch {
+		case len(f.Violations) > 0:
 			verdict, clean = "FAIL", false
+		case f.Note != "" && f.Counted == 0:
+			verdict = "skip"
 		}
 		if _, err = fmt.Fprintf(w, "%s  %2d  %-58s %8d checked, %d violations\n", verdict, f.Invariant, f.Name, f.Counted,
 			int64(len(f.Violations))+f.Unnamed); err != nil {
 			return clean, err
 		}
-		for _, v := range f.Violations {
-			if _, err = fmt.Fprintf(w, "          %s\n", v); err != nil {
-				return clean, err
-			}
-		}
+		lines := f.Violations
 		if f.Unnamed > 0 {
-			if _, err = fmt.Fprintf(w, "          and %d more\n", f.Unnamed); err != nil {
+			lines = append(slices.Clip(lines), fmt.Sprintf("and %d more", f.Unnamed))
+		}
+		if f.Note != "" {
+			lines = append(slices.Clip(lines), f.Note)
+		}
+		for _, v := range lines {
+			if _, err = fmt.Fprintf(w, "          %s\n", v); err != nil {
 				return clean, err
 			}
 		}

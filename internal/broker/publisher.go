@@ -73,7 +73,7 @@ func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message, by produ
 		if err != nil {
 			return err
 		}
-		at := place{m.Topic, kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(m.Key)}, all...)}
+		at := place{m.Topic, partitionOf(m.Key, all)}
 		shares[at] = append(shares[at], record(m))
 	}
 	var wg sync.WaitGroup
@@ -95,6 +95,20 @@ func (p *Publisher) publish(ctx context.Context, msgs []outbox.Message, by produ
 		clear(p.partitions) // the cluster may have changed
 	}
 	return errors.Join(errs...)
+}
+
+// partitionOf is that of the Java client's default partitioner.
+func partitionOf(key string, all []int) int {
+	return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(key)}, all...)
+}
+
+// Partition is where a key is published while its topic has so many partitions.
+func (c *Client) Partition(key string, partitions int) int {
+	all := make([]int, partitions)
+	for i := range all {
+		all[i] = i
+	}
+	return partitionOf(key, all)
 }
 
 // all partitions of the topic, from 0.

@@ -3,8 +3,6 @@ package order_test
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
@@ -13,7 +11,6 @@ import (
 
 	"payments/internal/order"
 	"payments/internal/payment"
-	"payments/internal/provider"
 	"payments/internal/provider/stripe"
 	"payments/internal/provider/stripe/stripetest"
 	"payments/internal/provider/webhook"
@@ -43,7 +40,6 @@ func newStripeWorld(t *testing.T) *stripeWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.bank = w.ledgerOfStripe()
 	return w
 }
 
@@ -55,60 +51,8 @@ func (w *stripeWorld) use(key string) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(c.Close)
-	w.config.Provider = c
+	w.config.Provider, w.books = c, c
 	w.orders = order.New(w.config)
-}
-
-// ledgerOfStripe serves what the account has as a list of operations, for the audit.
-func (w *stripeWorld) ledgerOfStripe() string {
-	type operation struct {
-		ID        string `json:"id"`
-		Reference string `json:"reference"`
-		Type      string `json:"type"`
-		Status    string `json:"status"`
-		Amount    int64  `json:"amount"`
-		Currency  string `json:"currency"`
-	}
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		all := []operation{}
-		seen := map[string]bool{}
-		for cursor := ""; ; {
-			page, err := w.config.Provider.List(r.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), cursor)
-			if err != nil {
-				http.Error(rw, err.Error(), http.StatusBadGateway)
-				return
-			}
-			for _, s := range page.States {
-				if seen[s.Reference] {
-					continue
-				}
-				seen[s.Reference] = true
-				for _, a := range s.Authorizations {
-					if a.Status != provider.AuthorizationDeclined {
-						all = append(all, operation{a.ID, s.Reference, "authorization", "succeeded", a.Amount, a.Currency})
-					}
-					if a.Status == provider.AuthorizationVoided || a.Status == provider.AuthorizationExpired {
-						all = append(all, operation{a.ID, s.Reference, "void", "succeeded", a.Amount, a.Currency})
-					}
-				}
-				for _, c := range s.Captures {
-					all = append(all, operation{c.ID, s.Reference, "capture", "succeeded", c.Amount, c.Currency})
-				}
-				for _, f := range s.Refunds {
-					if f.Status == provider.RefundSucceeded {
-						all = append(all, operation{f.ID, s.Reference, "refund", "succeeded", f.Amount, f.Currency})
-					}
-				}
-			}
-			if cursor = page.Next; cursor == "" {
-				break
-			}
-		}
-		rw.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(rw).Encode(map[string]any{"object": "list", "data": all})
-	}))
-	w.t.Cleanup(srv.Close)
-	return srv.URL
 }
 
 // hear delivers what the account has to tell, and lets everything that follows happen.

@@ -37,7 +37,9 @@ type world struct {
 	t        *testing.T
 	pool     *pgxpool.Pool
 	orders   *order.Service
-	bank     string // the simulator's URL
+	owner    string             // the URL of who owns the tables
+	bank     string             // the simulator's URL
+	books    provider.Inspector // of a provider that is not the simulator
 	merchant string
 	ids      payment.Generator
 	config   order.Config
@@ -55,7 +57,8 @@ const horizon = 400 * time.Millisecond
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	database := devtest.Database(t)
+	pool, err := postgres.Open(t.Context(), database.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +82,7 @@ func newWorld(t *testing.T) *world {
 	pepper, cipher := secrettest.Keys(t)
 	pause := func(int) time.Duration { return 20 * time.Millisecond }
 	w := &world{
-		t: t, pool: pool, bank: server.URL, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
+		t: t, pool: pool, owner: database.OwnerURL, bank: server.URL, ids: payment.Generator{Now: time.Now, Random: rand.Reader},
 		policy: saga.Policy{Horizon: horizon, KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return 20 * time.Millisecond }},
 	}
 	w.config = order.Config{Pool: pool, IDs: w.ids, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: horizon}
@@ -334,7 +337,7 @@ func (w *world) audited() {
 	w.t.Helper()
 	w.told()
 	w.agree()
-	findings, err := audit.Audit{Write: w.pool, Read: w.pool, Ledger: w.bank + "/v1/operations", Client: client}.Run(w.t.Context())
+	findings, err := w.audit(w.bank).Run(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -346,6 +349,20 @@ func (w *world) audited() {
 			w.t.Errorf("invariant %d, %s: %s", f.Invariant, f.Name, v)
 		}
 	}
+}
+
+// audit compares with the bank at the URL, or with the books of another provider.
+func (w *world) audit(bank string) audit.Audit {
+	w.t.Helper()
+	if w.books != nil {
+		return audit.Audit{Write: w.pool, Read: w.pool, Provider: w.books, Pause: 10 * time.Millisecond, Dir: w.t.TempDir()}
+	}
+	patient, err := provider.NewHTTP(bank, provider.HTTPConfig{Timeout: 10 * time.Second})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(patient.Close)
+	return audit.Audit{Write: w.pool, Read: w.pool, Provider: patient, Pause: 10 * time.Millisecond, Dir: w.t.TempDir()}
 }
 
 // gaugeValue sums a metric of the newest worker over its labels.

@@ -1,10 +1,8 @@
 package seed_test
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"payments/internal/devstack/devtest"
 	"payments/internal/order"
 	"payments/internal/postgres"
+	"payments/internal/provider"
 	"payments/internal/secret/secrettest"
 	"payments/internal/seed"
 )
@@ -39,35 +38,45 @@ func config(t *testing.T, pool *pgxpool.Pool, payments int) seed.Config {
 	}
 }
 
-// bank is what the provider would have done for the payments that are there.
-func bank(t *testing.T, pool *pgxpool.Pool) string {
+// bank has done for the payments that are there what they say.
+type bank struct{ states []provider.State }
+
+func (b bank) List(context.Context, time.Time, time.Time, string) (provider.Page, error) {
+	return provider.Page{States: b.states}, nil
+}
+
+func (b bank) Inspect(context.Context, provider.Payment) (provider.State, error) {
+	return provider.State{}, errors.New("nothing differs, so that nothing has to be looked at again")
+}
+
+func newBank(t *testing.T, pool *pgxpool.Pool) (b bank) {
 	t.Helper()
 	rows, err := pool.Query(t.Context(), `
-		SELECT p.id, o.type, 'succeeded', p.currency, o.amount FROM payments p, LATERAL (VALUES
-			('authorization', p.amount, p.authorization_reference IS NOT NULL), ('capture', p.amount, p.status = 'succeeded'),
-			('void', p.amount, p.status = 'canceled'), ('refund', p.amount_refunded, p.amount_refunded > 0)) o (type, amount, done)
-		WHERE o.done`)
+		SELECT id, coalesce(authorization_reference, ''), coalesce(capture_reference, ''), status, currency, amount, amount_refunded FROM payments`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	type operation struct {
-		Reference string `json:"reference"`
-		Type      string `json:"type"`
-		Status    string `json:"status"`
-		Currency  string `json:"currency"`
-		Amount    int64  `json:"amount"`
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[operation])
-	if err != nil {
+	var id, authorization, capture, status, currency string
+	var amount, refunded int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &authorization, &capture, &status, &currency, &amount, &refunded}, func() error {
+		s := provider.State{Reference: id}
+		if authorization != "" {
+			a := provider.AuthorizationState{ID: authorization, Status: provider.AuthorizationVoided, Amount: amount, Currency: currency}
+			if capture != "" {
+				a.Status = provider.AuthorizationCaptured
+				s.Captures = append(s.Captures, provider.CaptureState{ID: capture, Authorization: authorization, Amount: amount, Currency: currency})
+			}
+			s.Authorizations = append(s.Authorizations, a)
+		}
+		if refunded > 0 {
+			s.Refunds = append(s.Refunds, provider.RefundState{ID: "re_" + id, Capture: capture, Status: provider.RefundSucceeded, Amount: refunded, Currency: currency})
+		}
+		b.states = append(b.states, s)
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
-	document, err := json.Marshal(map[string]any{"data": all})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document) }))
-	t.Cleanup(s.Close)
-	return s.URL
+	return b
 }
 
 func TestTheAuditPassesOverWhatIsSeeded(t *testing.T) {
@@ -79,7 +88,7 @@ func TestTheAuditPassesOverWhatIsSeeded(t *testing.T) {
 	if err := seed.Run(t.Context(), c); err != nil || done != payments {
 		t.Fatalf("%d: %v", done, err)
 	}
-	findings, err := audit.Audit{Write: pool, Read: pool, Ledger: bank(t, pool), Client: &http.Client{Timeout: time.Minute}, Settled: true}.Run(t.Context())
+	findings, err := audit.Audit{Write: pool, Read: pool, Provider: newBank(t, pool), Settled: true}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
