@@ -15,7 +15,7 @@ import (
 func TestTermDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, parts{})
-	w.vars["PAYMENTS_PROVIDER_TIMEOUT"], w.vars["PAYMENTS_PROVIDER_HORIZON"] = "5s", "6s" // pm_card_slow answers in time
+	w.vars["PAYMENTS_PROVIDER_TIMEOUT"], w.vars["PAYMENTS_PROVIDER_HORIZON"] = "5s", "6s" // the slow capture is answered in time
 	s := w.serve(nil)
 	before := w.paid(s, "before", order("before", "pm_card_visa")) // the relay leads, the projector has its partitions
 
@@ -27,9 +27,10 @@ func TestTermDrains(t *testing.T) {
 		}
 		followed <- string(a.body)
 	}()
+	w.fault(`{"kind": "slow", "operation": "capture", "rate": 1, "latency_ms": 1000, "seconds": 60}`)
 	answered := make(chan answer, 1)
 	go func() {
-		a, err := w.post(s, "drained", order("drained", "pm_card_slow"), map[string]string{"Prefer": "wait=30"})
+		a, err := w.post(s, "drained", order("drained", "pm_card_visa"), map[string]string{"Prefer": "wait=30"})
 		if err != nil {
 			t.Error(err)
 		}

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,7 +93,7 @@ func (w *world) hold(url string, n int, sent string, answered bool) {
 			w.t.Fatal(err)
 		}
 		w.t.Cleanup(func() { c.Close() })
-		go io.WriteString(c, sent) //nolint:errcheck // the server may close before all is sent
+		go func() { _, _ = io.WriteString(c, sent) }() // the server may close before all is sent
 		if !answered {
 			continue
 		}
@@ -100,7 +101,7 @@ func (w *world) hold(url string, n int, sent string, answered bool) {
 			w.t.Fatal(err)
 		}
 		line, err := bufio.NewReaderSize(c, 16).ReadSlice('\n')
-		if err != nil && err != bufio.ErrBufferFull || !strings.HasPrefix(string(line), "HTTP/1.1 200") {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) || !strings.HasPrefix(string(line), "HTTP/1.1 200") {
 			w.t.Fatalf("answered %q, %v", line, err)
 		}
 	}

@@ -69,7 +69,7 @@ const (
 	drainWithin = 9500 * time.Millisecond
 	// answerWithin is how long into the drain clients may wait for an outcome before they are
 	// answered with what is known.
-	answerWithin = 3 * time.Second
+	answerWithin = 4 * time.Second
 )
 
 func serve(ctx context.Context, e environment) error {

@@ -48,7 +48,7 @@ func runSimulator(ctx context.Context, e environment) error {
 
 // closeWithin bounds how long a server waits for requests in hand once it is told to stop. After
 // it, connections that have not finished are closed: their clients did not send or do not read.
-const closeWithin = 4 * time.Second
+const closeWithin = 5 * time.Second
 
 // serveUntil serves until ctx ends, runs before, lets the requests in hand finish, and closes
 // what is then still open.

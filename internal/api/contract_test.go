@@ -163,7 +163,6 @@ func TestTheReaderNeedsNothingFromElsewhere(t *testing.T) {
 	w.refused("no such part", w.do("GET", "/docs/page.html", "", ""), 404, payment.CodeNotFound)
 }
 
-// A browser's walk over it is in scripts/reader.sh.
 func TestTheReaderMakesAFreshValueForEachRequest(t *testing.T) {
 	w := newWorld(t)
 	const placeholder = "REPLACE-WITH-A-FRESH-VALUE"

@@ -143,7 +143,7 @@ type Config struct {
 	// Default 1000 and 200.
 	Waits, WaitsOfKey int
 	// Closing ends when waiting requests have to be answered with what is known, since the
-	// process stops. Default: never.
+	// process stops. Default nil: never.
 	Closing    context.Context //nolint:containedctx // of the process, not of a request
 	Registerer prometheus.Registerer
 }
@@ -177,9 +177,6 @@ func New(c Config) (http.Handler, error) {
 	}
 	if c.Waits < 0 || c.WaitsOfKey < 0 {
 		return nil, errors.New("api: no number of waits can be negative")
-	}
-	if c.Closing == nil {
-		c.Closing = context.Background()
 	}
 	s := &server{c, m, l, d, places{most: cmp.Or(c.Waits, 1000), mostOfKey: cmp.Or(c.WaitsOfKey, 200)}}
 	if err := check(s.routes()); err != nil {
@@ -217,6 +214,9 @@ func boundBody(h http.Handler) http.Handler {
 // untilClosing is ctx, ended early when waiting requests have to be answered.
 func (s *server) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
+	if s.Closing == nil {
+		return ctx, cancel
+	}
 	stop := context.AfterFunc(s.Closing, cancel)
 	return ctx, func() {
 		stop()

@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		Streams: 1000, StreamsPerKey: 20, Waits: 1000, WaitsPerKey: 200, FeedKeep: 168 * time.Hour,
-		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour,
+		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour, Reconcile: Reconcile{6 * time.Hour, 3, 5},
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Traces: Traces{Ratio: 1}, Log: Log{slog.LevelInfo, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
