@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -62,10 +63,10 @@ type waking struct {
 	dispatcher *webhook.Dispatcher
 }
 
-func (w waking) Apply(ctx context.Context, generation int, batch []inbox.Message) (taken int, err error) {
-	taken, err = w.Inbox.Apply(ctx, generation, batch)
-	if taken > 0 {
+func (w waking) ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) []inbox.Taken {
+	taken := w.Inbox.ApplyAll(ctx, generation, batches)
+	if slices.ContainsFunc(taken, func(t inbox.Taken) bool { return t.N > 0 }) {
 		w.dispatcher.Wake()
 	}
-	return taken, err
+	return taken
 }

@@ -37,7 +37,8 @@ const (
 type ConsumerConfig struct {
 	Group string
 	Topic string
-	// MaxBatch is how many messages at most are handled at once. Default 500.
+	// MaxBatch is how many messages at most are handled at once, of all partitions
+	// together. As many are fetched ahead of each partition. Default 500.
 	MaxBatch int
 	// Beat is called each second in which every partition that is this member's
 	// was asked for messages and none is held up by an error.
@@ -53,10 +54,10 @@ type Sink interface {
 	// where the sink stands in it, which is where it goes on, whatever the group has
 	// committed. current asks the group's coordinator whether the generation still stands.
 	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (inbox.Place, error)
-	// Apply takes a batch of one partition in, as far as it comes: the offsets of
-	// the first taken messages are committed, and after an error the others come
-	// again. After inbox.ErrFenced the group is joined anew.
-	Apply(ctx context.Context, generation int, batch []inbox.Message) (taken int, err error)
+	// ApplyAll takes a batch of each of several partitions in, as far as it comes: after an
+	// error the messages that are not taken come again. After inbox.ErrFenced the group is
+	// joined anew. It tells about the batches in their order.
+	ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) []inbox.Taken
 }
 
 type consumer struct {
@@ -153,7 +154,7 @@ func (k *consumer) leave(group *kafka.ConsumerGroup, conns *connections) {
 }
 
 // generation pumps the partitions that are this member's until owned ends, ctx
-// ends, or a partition cannot commit.
+// ends, or a partition is another's.
 func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation) {
 	owned, disown := context.WithCancel(owned)
 	defer disown()
@@ -164,27 +165,38 @@ func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation)
 
 	topic := k.client.prefixed(k.Topic)
 	var commits sync.Mutex // one at a time on the connection that heartbeats share
-	var pumps []*pump
+	commit := func(offsets map[int]int64) error {
+		commits.Lock()
+		defer commits.Unlock()
+		return gen.CommitOffsets(map[string]map[int]int64{topic: offsets})
+	}
+	fetched := make(chan struct{}, 1)
+	a := &applier{consumer: k, generation: int(gen.ID), fetched: fetched, commit: commit, sent: map[int]int64{}}
+	for _, assigned := range gen.Assignments[topic] {
+		a.sent[assigned.ID] = assigned.Offset
+		a.pumps = append(a.pumps, &pump{
+			consumer: k, partition: assigned.ID, generation: int(gen.ID), committed: assigned.Offset,
+			confirm: func(next int64) error { return commit(map[int]int64{assigned.ID: next}) },
+			fetched: fetched, room: make(chan struct{}, 1), pause: newPause(), log: k.Log.With("partition", assigned.ID),
+		})
+	}
+	k.Log.InfoContext(ctx, "partitions assigned", "partitions", len(a.pumps), "generation", gen.ID)
 	var wg sync.WaitGroup
-	for _, a := range gen.Assignments[topic] {
-		p := &pump{consumer: k, partition: a.ID, generation: int(gen.ID), offset: a.Offset, log: k.Log.With("partition", a.ID)}
-		p.commit = func(offset int64) error {
-			commits.Lock()
-			defer commits.Unlock()
-			return gen.CommitOffsets(map[string]map[int]int64{topic: {a.ID: offset}})
-		}
-		pumps = append(pumps, p)
+	for _, p := range a.pumps {
 		wg.Go(func() {
 			defer stop()
 			p.run(fetching, owned)
 		})
 	}
-	k.Log.InfoContext(ctx, "partitions assigned", "partitions", len(pumps), "generation", gen.ID)
-	k.beat(fetching, pumps)
+	wg.Go(func() {
+		defer stop()
+		a.run(fetching, owned)
+	})
+	k.beat(fetching, a)
 	wg.Wait()
 }
 
-func (k *consumer) beat(ctx context.Context, pumps []*pump) {
+func (k *consumer) beat(ctx context.Context, a *applier) {
 	ticker := time.NewTicker(beatInterval)
 	defer ticker.Stop()
 	for {
@@ -193,13 +205,14 @@ func (k *consumer) beat(ctx context.Context, pumps []*pump) {
 			return
 		case <-ticker.C:
 		}
-		alive := true
-		for _, p := range pumps {
-			alive = p.turned.Load() && alive
+		alive := a.turned.Load()
+		for _, p := range a.pumps {
+			alive = p.alive() && alive
 		}
 		if alive {
-			for _, p := range pumps {
-				p.turned.Store(false)
+			a.turned.Store(false)
+			for _, p := range a.pumps {
+				p.began()
 			}
 			k.Beat()
 		}

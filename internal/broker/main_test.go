@@ -276,6 +276,14 @@ func (m *member) took(batch []inbox.Message) {
 	stands.at[m.place(last.Partition)] = inbox.Place{Next: last.Offset + 1, LastID: last.Headers["ce_id"]}
 }
 
+func (m *member) ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) (taken []inbox.Taken) {
+	for _, batch := range batches {
+		n, err := m.Apply(ctx, generation, batch)
+		taken = append(taken, inbox.Taken{N: n, Err: err})
+	}
+	return taken
+}
+
 func (m *member) Apply(ctx context.Context, _ int, batch []inbox.Message) (int, error) {
 	m.mu.Lock()
 	m.tries++

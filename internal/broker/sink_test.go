@@ -170,19 +170,23 @@ type partial struct {
 	take int
 }
 
-func (p *partial) Apply(_ context.Context, _ int, batch []inbox.Message) (int, error) {
+func (p *partial) ApplyAll(_ context.Context, _ int, batches [][]inbox.Message) (taken []inbox.Taken) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tries++
-	n := min(p.take-len(p.got), len(batch))
-	if n > 0 {
-		p.got = append(p.got, batch[:n]...)
-		p.took(batch[:n])
+	for _, batch := range batches {
+		n := min(p.take-len(p.got), len(batch))
+		if n > 0 {
+			p.got = append(p.got, batch[:n]...)
+			p.took(batch[:n])
+		}
+		t := inbox.Taken{N: n}
+		if n < len(batch) {
+			t.Err = errAway
+		}
+		taken = append(taken, t)
 	}
-	if n < len(batch) {
-		return n, errAway
-	}
-	return n, nil
+	return taken
 }
 
 func TestWaitingIsWhatTheLogHasBehindTheOffsets(t *testing.T) {

@@ -53,16 +53,28 @@ type commitError struct{ error }
 
 func (e *commitError) Unwrap() error { return e.error }
 
+// finishError is one of Config.Finish.
+type finishError struct{ error }
+
+func (e *finishError) Unwrap() error { return e.error }
+
 // refused reports whether the messages may be at fault for a transaction that failed
-// outside of the handler: a value was refused, or the handler's effects were, by a
-// check that is deferred to the commit. All else is the database's fault.
+// outside of the handler: a value was refused, the handler's effects were by a check that
+// is deferred to the commit, or its end failed. All else is the database's fault.
 func refused(err error) bool {
-	if postgres.DataError(err) {
+	if errors.Is(err, ErrFenced) {
+		return false
+	}
+	if permanent(err) {
 		return true
 	}
+	if postgres.Unavailable(err) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	_, finishing := errors.AsType[*finishError](err)
 	_, committing := errors.AsType[*commitError](err)
 	pg, answered := errors.AsType[*pgconn.PgError](err)
-	return committing && answered && !postgres.Unavailable(err) && pg.Code[:2] != "58" && pg.Code[:2] != "XX" && pg.Code[:2] != "25"
+	return finishing || committing && answered && pg.Code[:2] != "XX"
 }
 
 // probeTimeout is how long a database that is well takes to write one row, at most.

@@ -1,10 +1,12 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -33,7 +35,11 @@ type Config struct {
 	// a sequence that it keeps for each aggregate. Then a message is handed to it
 	// even when it is so old that its id is forgotten (Maintain); otherwise such a
 	// message is parked, since nobody can tell whether it was applied.
-	Sequenced  bool
+	Sequenced bool
+	// Finish, when set, is called once in each transaction, as the last of all, with the
+	// messages that the handler has applied in it, in order. What many transactions would
+	// wait for is locked here, so that it is held for no longer than the commit takes.
+	Finish     func(ctx context.Context, tx pgx.Tx, applied []Message) error
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -75,88 +81,68 @@ func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox,
 	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, places: map[partitionKey]*position{}}, nil
 }
 
-// Apply takes in a batch of one partition, in its order, for a member of the
-// consumer group in this generation (any constant without a group). The first
-// taken messages are applied, known already or parked, and that is committed
-// together with their offsets; after an error the others come again. The error
-// is ErrFenced when a later generation has been here.
+// Taken is what became of a partition's messages: the first N are applied, known already
+// or parked, and that is committed together with their offsets. After an error the others
+// come again. The error is ErrFenced when a later generation has been here.
+type Taken struct {
+	N   int
+	Err error
+}
+
+// Apply is ApplyAll for a batch of one partition.
 func (in *Inbox) Apply(ctx context.Context, generation int, batch []Message) (taken int, err error) {
-	if len(batch) == 0 {
-		return 0, nil
-	}
-	if err := onePartition(batch); err != nil {
-		return 0, err
-	}
-	p := in.place(batch[0].Topic, batch[0].Partition)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.claimed || p.generation != generation {
-		if err := in.claim(ctx, p, generation, nil); err != nil {
-			return 0, err
-		}
-	}
-	for taken < len(batch) {
-		n, err := in.attempt(ctx, p, batch[taken:])
-		if taken += n; err != nil {
-			p.claimed = p.claimed && !errors.Is(err, ErrFenced)
-			return taken, fmt.Errorf("apply to %s from offset %d of %s/%d: %w",
-				in.consumer, batch[taken].Offset, p.topic, p.partition, err)
-		}
-	}
-	return taken, nil
+	t := in.ApplyAll(ctx, generation, [][]Message{batch})[0]
+	return t.N, t.Err
 }
 
-// suspects take turns, all inboxes of a process together: when the process dies
-// of one of them, no other is in hand, and no other's attempt is counted for it.
-var suspects = make(chan struct{}, 1) //nolint:gochecknoglobals // a process dies as a whole
-
-// attempt takes in the batch, or its first message alone if that was in hand in
-// an attempt that failed. The attempt is on record before the handler is called.
-func (in *Inbox) attempt(ctx context.Context, p *position, batch []Message) (taken int, err error) {
-	before := p.progress
-	tried := before.attemptsOf(batch[0].Offset)
-	if tried > 0 {
-		batch = batch[:1]
-		select {
-		case suspects <- struct{}{}:
-			defer func() { <-suspects }()
-		case <-ctx.Done():
-			return 0, ctx.Err()
+// ApplyAll takes in a batch of each of several partitions, each in its order, for a
+// member of the consumer group in this generation (any constant without a group). All
+// of them are taken in by one transaction, and by further ones as long as there are
+// suspects. What happens to one partition does not hold up the others: a partition that
+// a later generation has claimed is left out, and one whose message has failed stops
+// there.
+func (in *Inbox) ApplyAll(ctx context.Context, generation int, batches [][]Message) []Taken {
+	taken := make([]Taken, len(batches))
+	var parts []*part
+	for i, batch := range batches {
+		if len(batch) == 0 {
+			continue
+		}
+		if err := onePartition(batch); err != nil {
+			taken[i].Err = err
+			continue
+		}
+		parts = append(parts, &part{position: in.place(batch[0].Topic, batch[0].Partition), at: i, rest: batch})
+	}
+	// Here and in the database, partitions are locked in one order.
+	slices.SortFunc(parts, func(a, b *part) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
+	})
+	for i, p := range parts {
+		if i > 0 && p.position == parts[i-1].position {
+			p.err = fmt.Errorf("two batches of %s/%d", p.topic, p.partition)
+			continue
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.claimed || p.generation != generation {
+			p.err = in.claim(ctx, p.position, generation, nil)
 		}
 	}
-	var exhausted error
-	if tried >= in.MaxAttempts {
-		if exhausted = p.failure; exhausted == nil {
-			exhausted = fmt.Errorf("%w %d times while the message was in hand", errDied, tried)
-		}
-	} else {
-		p.progress = before.begin(batch)
-		if err := in.record(ctx, p); err != nil {
-			p.progress = before
-			return 0, err
+	for hand := next(parts); len(hand) > 0; hand = next(parts) {
+		in.attempt(ctx, hand)
+	}
+	for _, p := range parts {
+		taken[p.at].N = p.taken
+		if p.err != nil {
+			taken[p.at].Err = fmt.Errorf("apply to %s from offset %d of %s/%d: %w", in.consumer, p.rest[0].Offset, p.topic, p.partition, p.err)
 		}
 	}
-	out, err := in.commit(ctx, p, batch, exhausted)
-	switch {
-	case err == nil:
-		in.metrics.count(out)
-		in.tell(ctx, out)
-		p.progress, p.failure = out.progress, out.stopped
-		return out.taken, out.stopped
-	case errors.Is(err, ErrFenced):
-	case refused(err):
-		p.failure = err
-	default:
-		// The attempt says nothing about the messages. If the record cannot be put
-		// right, the next process takes them for suspects and applies them one by one.
-		p.progress = before
-		in.forgive(ctx, p)
-	}
-	return 0, err
+	return taken
 }
 
-func (in *Inbox) tell(ctx context.Context, o outcome) {
-	for _, f := range o.faults {
+func (in *Inbox) tell(ctx context.Context, faults []fault) {
+	for _, f := range faults {
 		in.Log.ErrorContext(ctx, "message parked, its key waits behind it", "parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
 			"topic", f.message.Topic, "partition", f.message.Partition, "offset", f.message.Offset,
 			"id", clean(f.message.Headers[HeaderID]), "key", clean(string(f.message.Key)), "error", f.err)

@@ -27,6 +27,8 @@ type Message struct {
 	Key       []byte
 	Value     []byte
 	Headers   map[string]string
+	// Left is what the handler leaves for Config.Finish.
+	Left any
 }
 
 // id is false when there is none that the database could hold.

@@ -71,7 +71,7 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
 	if err != nil {
 		return err
 	}
-	s := &sieve{in: in, tx: tx, replay: true, taken: len(parked), held: map[string]bool{}}
+	s := &sieve{in: in, tx: tx, replay: true, parts: make([]int, len(parked)), held: map[string]bool{}}
 	for _, m := range parked {
 		s.batch = append(s.batch, Message{
 			Topic: key.Topic, Partition: m.Partition, Offset: m.Offset, Key: key.Key, Value: m.Value, Headers: m.Headers,
@@ -85,20 +85,28 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
 			return err
 		}
 	}
-	remaining, err := unpark(ctx, tx, r.ID, parked[:s.taken])
+	taken := len(parked)
+	stop, stopped := s.stops[0]
+	if stopped {
+		taken = stop.message
+	}
+	remaining, err := unpark(ctx, tx, r.ID, parked[:taken])
 	if err != nil {
 		return err
 	}
-	next := Replay{ID: r.ID, Applied: r.Applied + s.applied, Released: remaining == 0, Remaining: remaining}
-	if s.stopped != nil {
-		next.Reason = reasonOf(s.stopped)
+	next := Replay{ID: r.ID, Applied: r.Applied + len(s.applied), Released: remaining == 0, Remaining: remaining}
+	if stopped {
+		next.Reason = reasonOf(stop.reason)
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $3 WHERE parked_key = $1 AND arrival = $2`,
-			r.ID, parked[s.taken].arrival, next.Reason); err != nil {
+			r.ID, parked[taken].arrival, next.Reason); err != nil {
 			return fmt.Errorf("write the refusal down: %w", err)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprint(next.Reason)); err != nil {
 			return fmt.Errorf("write the refusal down: %w", err)
 		}
+	}
+	if err := in.finish(ctx, tx, s.applied); err != nil {
+		return err
 	}
 	*r = next
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,26 +13,27 @@ import (
 	"payments/internal/postgres"
 )
 
-// sieve takes one batch apart, inside its transaction.
+// sieve takes the messages in hand apart, inside their transaction.
 type sieve struct {
 	in        *Inbox
 	tx        pgx.Tx
-	batch     []Message
-	attempts  func(offset int64) int
+	batch     []Message // of all parts, one part after the other
+	parts     []int     // of each message, the part that it is of
+	attempts  []int     // of each message, the one under way included
 	exhausted error
 	replay    bool // of one parked key: whatever fails stops it, and age refuses nothing
 
+	fenced   map[int]bool    // parts that are a later generation's; they are not in the batch
 	held     map[string]bool // ids of parked keys
 	keptFrom time.Time       // the first day whose ids are kept
 	own      map[int]bool    // messages whose ids were written here
 	known    map[int]bool    // messages whose ids were there already, or are written for an earlier one
 	struck   map[int]bool    // messages that a person discarded, and that no id tells of
 
-	taken     int // of the batch, from its beginning
-	applied   int
+	applied   []Message
 	waiting   []waiting // what is parked, in order
 	faults    []fault
-	stopped   error
+	stops     map[int]stop // by part: nothing is taken in from the message on
 	duplicate int
 	parked    int
 }
@@ -42,34 +44,34 @@ type waiting struct {
 	reason  error
 }
 
-func (s *sieve) outcome() outcome {
-	return outcome{
-		taken: s.taken, applied: s.applied, duplicate: s.duplicate, parked: s.parked,
-		faults: s.faults, stopped: s.stopped,
-	}
+// stop is a message that has to be tried again.
+type stop struct {
+	message int
+	reason  error
 }
 
-// enter locks the consumer's row of the partition, and the parked keys of the
-// batch against a replay of them. It locks the table of ids before it reads from
-// which day on they are kept, so that they are kept until the end.
-func (s *sieve) enter(ctx context.Context, p *position) error {
-	keys := make([]string, len(s.batch))
-	for i, m := range s.batch {
-		keys[i] = parkedID(s.in.consumer, m.Topic, m.Key)
+// enter locks the consumer's rows of the partitions, and the parked keys of the batch
+// against a replay of them. It locks the table of ids before it reads from which day on
+// they are kept, so that they are kept until the end.
+func (s *sieve) enter(ctx context.Context, hand []*part) error {
+	var topics []string
+	var partitions []int32
+	var stood []*int64
+	keys := []string{}
+	for _, p := range hand {
+		topics, partitions, stood = append(topics, p.topic), append(partitions, int32(p.partition)), append(stood, p.progress.next) //nolint:gosec // Kafka's partitions are int32
+		for _, m := range p.hand {
+			keys = append(keys, parkedID(s.in.consumer, m.Topic, m.Key))
+		}
 	}
-	s.held = map[string]bool{}
-	owned := false
+	s.fenced, s.held = map[int]bool{}, map[string]bool{}
+	var mine map[partitionKey]bool
 	var b pgx.Batch
 	b.Queue(`
-		SELECT true FROM inbox_offsets
-		WHERE consumer = $1 AND topic = $2 AND partition = $3 AND generation = $4 FOR UPDATE`,
-		s.in.consumer, p.topic, p.partition, p.generation).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(&owned)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrFenced
-		}
-		return err
-	})
+		SELECT o.topic, o.partition FROM inbox_offsets o JOIN unnest($3::text[], $4::int[], $5::bigint[]) AS s (topic, partition, stood) USING (topic, partition)
+		WHERE o.consumer = $1 AND o.generation = $2 AND (s.stood IS NULL OR o.next_offset >= s.stood)
+		ORDER BY o.topic, o.partition FOR UPDATE OF o`,
+		s.in.consumer, hand[0].generation, topics, partitions, stood).Query(scanPartitions(&mine))
 	queueKept(&b, &s.keptFrom)
 	b.Queue(`SELECT id FROM inbox_parked_keys WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, keys).Query(func(rows pgx.Rows) error {
 		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -79,9 +81,41 @@ func (s *sieve) enter(ctx context.Context, p *position) error {
 		return err
 	})
 	if err := s.tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("enter %s/%d: %w", p.topic, p.partition, err)
+		return fmt.Errorf("enter: %w", err)
+	}
+	for i, p := range hand {
+		if !mine[p.partitionKey] {
+			s.fenced[i] = true
+			continue
+		}
+		for _, m := range p.hand {
+			s.batch, s.parts, s.attempts = append(s.batch, m), append(s.parts, i), append(s.attempts, p.progress.attemptsOf(m.Offset))
+		}
 	}
 	return s.note(ctx)
+}
+
+// outcomeOf is what became of a part.
+func (s *sieve) outcomeOf(i int, p *part) partOutcome {
+	o := partOutcome{taken: len(p.hand), progress: p.progress}
+	stop, stopped := s.stops[i]
+	if stopped {
+		o.taken = slices.IndexFunc(p.hand, func(m Message) bool { return m.Offset == s.batch[stop.message].Offset })
+		o.stopped = stop.reason
+	}
+	if o.taken > 0 {
+		o.progress = p.progress.passed(p.hand[o.taken-1])
+	}
+	if stopped {
+		o.progress = p.progress.failedAt(s.batch[stop.message].Offset, o.progress)
+	}
+	return o
+}
+
+// halted: the message's part has stopped before it.
+func (s *sieve) halted(i int) bool {
+	_, stopped := s.stops[s.parts[i]]
+	return stopped
 }
 
 // note writes the ids of all messages that may be applied, and learns which of
@@ -101,7 +135,7 @@ func (s *sieve) note(ctx context.Context) error {
 	}
 	rows, err := s.tx.Query(ctx, `
 		INSERT INTO inbox_messages (consumer, made_on, message_id)
-		SELECT $1, made_on, id FROM unnest($2::date[], $3::text[]) AS m (made_on, id)
+		SELECT $1, made_on, id FROM unnest($2::date[], $3::text[]) AS m (made_on, id) ORDER BY made_on, id
 		ON CONFLICT DO NOTHING RETURNING message_id`, s.in.consumer, days, ids)
 	if err != nil {
 		return fmt.Errorf("note ids: %w", err)
@@ -163,14 +197,17 @@ func (s *sieve) recall(ctx context.Context) error {
 	return nil
 }
 
-// sift hands runs of new messages on, until the end or the first message that
-// has to be tried again.
+// sift hands runs of new messages on, of each part until its end or the first message
+// that has to be tried again.
 func (s *sieve) sift(ctx context.Context) error {
+	s.stops = map[int]stop{}
 	var run []int
 	for i, m := range s.batch {
 		id, usable := m.id()
 		var refusal error
 		switch {
+		case s.halted(i):
+			continue
 		case s.known[i] || s.struck[i]:
 			s.duplicate++
 			continue
@@ -188,45 +225,46 @@ func (s *sieve) sift(ctx context.Context) error {
 			run = append(run, i)
 			continue
 		}
-		if stop, err := s.process(ctx, run); stop || err != nil {
+		if err := s.process(ctx, run); err != nil {
 			return err
 		}
 		run = nil
-		if s.refuse(i, Permanent(refusal)) {
-			return nil
+		if !s.halted(i) {
+			s.refuse(i, Permanent(refusal))
 		}
 	}
-	_, err := s.process(ctx, run)
-	return err
+	return s.process(ctx, run)
 }
 
-// process applies what is not behind a parked message: all at once, else each
+// process applies what is not behind a parked or failed message: all at once, else each
 // half, so that few messages at fault cost few attempts more.
-func (s *sieve) process(ctx context.Context, run []int) (stop bool, err error) {
+func (s *sieve) process(ctx context.Context, run []int) error {
 	flowing := run[:0:0]
 	for _, i := range run {
-		if s.behind(i) {
+		switch {
+		case s.halted(i):
+		case s.behind(i):
 			s.waiting = append(s.waiting, waiting{i, errBehind})
-			continue
+		default:
+			flowing = append(flowing, i)
 		}
-		flowing = append(flowing, i)
 	}
 	if len(flowing) == 0 {
-		return false, nil
+		return nil
 	}
 	fault, err := s.try(ctx, flowing)
 	switch {
 	case err != nil:
-		return true, err
+		return err
 	case fault == nil:
-		s.applied += len(flowing)
-		return false, nil
+		return nil
 	case len(flowing) == 1:
-		return s.refuse(flowing[0], fault), nil
+		s.refuse(flowing[0], fault)
+		return nil
 	}
 	half := len(flowing) / 2
-	if stop, err := s.process(ctx, flowing[:half]); stop || err != nil {
-		return stop, err
+	if err := s.process(ctx, flowing[:half]); err != nil {
+		return err
 	}
 	return s.process(ctx, flowing[half:])
 }
@@ -235,22 +273,21 @@ func (s *sieve) behind(i int) bool {
 	return s.held[parkedID(s.in.consumer, s.batch[i].Topic, s.batch[i].Key)]
 }
 
-// refuse parks the message's key, or stops before the message when it is worth
+// refuse parks the message's key, or stops its part before the message when it is worth
 // another attempt.
-func (s *sieve) refuse(i int, reason error) (stop bool) {
+func (s *sieve) refuse(i int, reason error) {
 	m := s.batch[i]
-	if s.replay || !permanent(reason) && s.attempts(m.Offset) < s.in.MaxAttempts {
-		s.taken, s.stopped = i, reason
-		return true
+	if s.replay || !permanent(reason) && s.attempts[i] < s.in.MaxAttempts {
+		s.stops[s.parts[i]] = stop{i, reason}
+		return
 	}
 	if s.behind(i) {
 		s.waiting = append(s.waiting, waiting{i, errBehind})
-		return false
+		return
 	}
 	s.held[parkedID(s.in.consumer, m.Topic, m.Key)] = true
 	s.waiting = append(s.waiting, waiting{i, reason})
 	s.faults = append(s.faults, fault{m, reason})
-	return false
 }
 
 // try applies the messages behind a savepoint. A fault means that nothing of it
@@ -267,6 +304,7 @@ func (s *sieve) try(ctx context.Context, run []int) (fault, err error) {
 	fault = safely(ctx, s.in.handle, savepoint, messages)
 	if fault == nil {
 		if fault = savepoint.Commit(ctx); fault == nil {
+			s.applied = append(s.applied, messages...)
 			return nil, nil
 		}
 	}
@@ -298,11 +336,18 @@ func (s *sieve) leave(ctx context.Context) error {
 			ids, days = append(ids, id), append(days, madeOn(id))
 		}
 	}
+	// What is behind a message that comes again comes again as well.
+	s.waiting = slices.DeleteFunc(s.waiting, func(w waiting) bool {
+		stop, ok := s.stops[s.parts[w.message]]
+		return ok && w.message > stop.message
+	})
 	for _, w := range s.waiting {
 		back(w.message)
 	}
-	for i := s.taken; i < len(s.batch); i++ {
-		back(i)
+	for i := range s.batch {
+		if stop, ok := s.stops[s.parts[i]]; ok && i >= stop.message {
+			back(i)
+		}
 	}
 	if len(ids) > 0 {
 		if _, err := s.tx.Exec(ctx, `
