@@ -2465,7 +2465,7 @@ func requestStreamEvents(params *StreamEventsParams) request {
 // StreamEvents: Follow all payments of a merchant.
 //
 // Server-Sent Events of the merchant's payments, as they happen: from now on, or, with `Last-Event-ID`, all that came since, without a gap
-// and each payment's in order. A feed can be resumed for as long as it is kept; after that it is 410 `events_expired`.
+// and each payment's in order. A feed can be resumed for as long as it is kept; after that, and when the event of `Last-Event-ID` is gone, it is 410 `events_expired`.
 //
 // A stream that ends or breaks off is opened again behind the last event, for as long as the context lasts: none is
 // missed, and none comes twice. A refusal that stands, or the context's end, is the last that comes.
@@ -2977,7 +2977,8 @@ func requestStreamPaymentEvents(id PaymentID, params *StreamPaymentEventsParams)
 // StreamPaymentEvents: Follow a payment.
 //
 // Server-Sent Events of the payment: all from its first one on, or those behind `Last-Event-ID`, and then each as it happens, in order.
-// It stays open when the payment has ended, since a refund or a review may follow. `curl -N` shows it.
+// It stays open when the payment has ended, since a refund or a review may follow. `curl -N` shows it. When the event of `Last-Event-ID` is gone,
+// as after a restore from a backup, it is 410 `events_expired`: begin without the header.
 //
 // A stream that ends or breaks off is opened again behind the last event, for as long as the context lasts: none is
 // missed, and none comes twice. A refusal that stands, or the context's end, is the last that comes.

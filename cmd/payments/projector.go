@@ -20,9 +20,7 @@ import (
 const projector = "payment_view"
 
 func newInbox(read *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometheus.Registerer) (*inbox.Inbox, error) {
-	return inbox.New(read, projector, readmodel.NewProjector().Handle, inbox.Config{
-		MaxAttempts: c.InboxMaxAttempts, Sequenced: true, Log: log, Registerer: reg,
-	})
+	return readmodel.NewProjector().NewInbox(read, projector, inbox.Config{MaxAttempts: c.InboxMaxAttempts, Log: log, Registerer: reg})
 }
 
 // maintainInboxes looks after the projector's, and that of the provider's webhooks.
@@ -36,6 +34,10 @@ func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
 
 func (s *service) project(ctx context.Context) {
 	s.consume(ctx, "projector", projector, s.inbox)
+	s.loop(ctx, "projector_gaps", 5*time.Second, func(ctx context.Context) (bool, error) {
+		_, err := s.inbox.CloseGaps(ctx)
+		return false, err
+	}, nil)
 	s.loop(ctx, "feed_reaper", time.Minute, func(ctx context.Context) (bool, error) {
 		return readmodel.ReapFeeds(ctx, s.read, s.FeedKeep, 1000)
 	}, nil)

@@ -28,9 +28,9 @@ const headerLastEventID = "Last-Event-ID"
 type subject struct {
 	merchantID, paymentID string // no payment: the merchant's feed
 	// read gives what follows a position.
-	read func(ctx context.Context, after int64) ([]readmodel.FeedEvent, error)
-	// begin is the position of a stream without Last-Event-ID.
-	begin func(ctx context.Context) (int64, error)
+	read func(ctx context.Context, after readmodel.FeedCursor) ([]readmodel.FeedEvent, error)
+	// begin is where a stream without Last-Event-ID begins.
+	begin func(ctx context.Context) (readmodel.FeedCursor, error)
 }
 
 // streamPayment is of one payment, from its first event on. It does not end with the
@@ -43,10 +43,11 @@ func (s *server) streamPayment(ctx context.Context, c *call) error {
 	}
 	return s.stream(ctx, c, subject{
 		merchantID: p.MerchantID, paymentID: p.ID,
-		read: func(ctx context.Context, after int64) ([]readmodel.FeedEvent, error) {
-			return s.Payments.EventsOf(ctx, p.MerchantID, p.ID, after, streamPage)
+		read: func(ctx context.Context, after readmodel.FeedCursor) ([]readmodel.FeedEvent, error) {
+			events, err := s.Payments.EventsOf(ctx, p.MerchantID, p.ID, after, streamPage)
+			return events, expired(err)
 		},
-		begin: func(context.Context) (int64, error) { return 0, nil },
+		begin: func(context.Context) (readmodel.FeedCursor, error) { return readmodel.FeedCursor{}, nil },
 	})
 }
 
@@ -67,15 +68,19 @@ func (s *server) streamMerchant(ctx context.Context, c *call) error {
 	}
 	return s.stream(ctx, c, subject{
 		merchantID: merchantID,
-		read: func(ctx context.Context, after int64) ([]readmodel.FeedEvent, error) {
+		read: func(ctx context.Context, after readmodel.FeedCursor) ([]readmodel.FeedEvent, error) {
 			events, err := s.Payments.Feed(ctx, merchantID, after, streamPage)
-			if errors.Is(err, readmodel.ErrFeedExpired) {
-				err = payment.Errorf(codeEventsExpired, "The events behind this Last-Event-ID are no longer kept. Begin without it, and list what has changed.").Because(err)
-			}
-			return events, err
+			return events, expired(err)
 		},
-		begin: func(ctx context.Context) (int64, error) { return s.Payments.FeedHead(ctx, merchantID) },
+		begin: func(ctx context.Context) (readmodel.FeedCursor, error) { return s.Payments.FeedHead(ctx, merchantID) },
 	})
+}
+
+func expired(err error) error {
+	if errors.Is(err, readmodel.ErrFeedExpired) {
+		return payment.Errorf(codeEventsExpired, "The events behind this Last-Event-ID are no longer kept. Begin without it, and list what has changed.").Because(err)
+	}
+	return err
 }
 
 // stream answers with Server-Sent Events (WHATWG HTML, 9.2) until the client goes, its
@@ -115,7 +120,7 @@ func (s *server) stream(ctx context.Context, c *call, of subject) (err error) {
 
 // follow writes the events behind at and what comes after them. It returns nil when the
 // client has gone, or ctx has ended.
-func (s *server) follow(ctx context.Context, c *call, of subject, at int64, events []readmodel.FeedEvent, wake <-chan struct{}) (err error) {
+func (s *server) follow(ctx context.Context, c *call, of subject, at readmodel.FeedCursor, events []readmodel.FeedEvent, wake <-chan struct{}) (err error) {
 	heartbeat := time.NewTicker(s.Streams.Heartbeat)
 	defer heartbeat.Stop()
 	var b bytes.Buffer
@@ -123,7 +128,7 @@ func (s *server) follow(ctx context.Context, c *call, of subject, at int64, even
 	b.WriteString("retry: " + streamRetry + "\nid: " + *s.eventID(c, at) + "\n\n")
 	for {
 		for _, e := range events {
-			if at = e.Position; e.ID == "" {
+			if at = e.Cursor(); e.ID == "" {
 				continue
 			}
 			if err := s.writeEvent(&b, c, e); err != nil {
@@ -151,7 +156,7 @@ func (s *server) follow(ctx context.Context, c *call, of subject, at int64, even
 	}
 }
 
-func (s *server) readOn(ctx context.Context, of subject, at int64) ([]readmodel.FeedEvent, error) {
+func (s *server) readOn(ctx context.Context, of subject, at readmodel.FeedCursor) ([]readmodel.FeedEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	events, err := of.read(ctx, at)
@@ -167,7 +172,7 @@ func (s *server) writeEvent(b *bytes.Buffer, c *call, e readmodel.FeedEvent) err
 	if err != nil {
 		return err
 	}
-	b.WriteString("id: " + *s.eventID(c, e.Position) + "\nevent: " + string(e.Type) + "\ndata: ")
+	b.WriteString("id: " + *s.eventID(c, e.Cursor()) + "\nevent: " + string(e.Type) + "\ndata: ")
 	b.Write(data)
 	b.WriteString("\n\n")
 	return nil
@@ -188,21 +193,25 @@ func (c *call) send(b *bytes.Buffer, within time.Duration) error {
 }
 
 // eventID is a cursor of the stream that the request is for.
-func (s *server) eventID(c *call, position int64) *string {
-	return s.behind(c, strconv.FormatInt(position, 10))
+func (s *server) eventID(c *call, at readmodel.FeedCursor) *string {
+	return s.behind(c, strconv.FormatInt(at.Position, 10), at.EventID)
 }
 
-// lastEventID is where the stream is to go on.
-func (s *server) lastEventID(ctx context.Context, c *call, of subject) (int64, error) {
+// lastEventID is where the stream is to go on. An id that a version before this one has
+// given has a position alone.
+func (s *server) lastEventID(ctx context.Context, c *call, of subject) (at readmodel.FeedCursor, err error) {
 	values := c.r.Header.Values(headerLastEventID)
 	if len(values) == 0 {
 		return of.begin(ctx)
 	}
 	place, ok := s.place(c, values[0])
-	if ok = ok && len(values) == 1 && len(place) == 1; ok {
-		if at, err := strconv.ParseInt(place[0], 10, 64); err == nil {
+	if ok = ok && len(values) == 1 && len(place) <= 2; ok {
+		if at.Position, err = strconv.ParseInt(place[0], 10, 64); err == nil {
+			if len(place) == 2 {
+				at.EventID = place[1]
+			}
 			return at, nil
 		}
 	}
-	return 0, payment.Errorf(codeLastEventIDInvalid, "The Last-Event-ID header has to be one id that this stream has given.")
+	return readmodel.FeedCursor{}, payment.Errorf(codeLastEventIDInvalid, "The Last-Event-ID header has to be one id that this stream has given.")
 }

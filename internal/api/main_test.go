@@ -142,8 +142,8 @@ func newWorld(t *testing.T) *world {
 	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
 	w.reader, w.support, w.auditor = key(access.RoleMerchantReader, w.merchantID), key(access.RoleSupport, ""), key(access.RoleAuditor, "")
 	w.orders = &brittle{Service: order.New(w.config(pool))}
-	w.projector, err = inbox.New(pool, "payment_view", readmodel.NewProjector().Handle,
-		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	w.projector, err = readmodel.NewProjector().NewInbox(pool, "payment_view",
+		inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +382,7 @@ func (w *world) project(more ...inbox.Message) {
 
 // handle applies messages in one transaction.
 func (w *world) handle(batch ...inbox.Message) error {
-	return postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Handle(w.t.Context(), tx, batch) })
+	return postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Project(w.t.Context(), tx, batch) })
 }
 
 // declined is the order's second event: all that the saga would tell, in one.

@@ -67,10 +67,10 @@ type Payments interface {
 	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)
 	Expand(ctx context.Context, payments []readmodel.Payment, e readmodel.Expand) (map[string]readmodel.Expanded, error)
 	AwaitPosition(ctx context.Context, scope access.Scope, at readmodel.Position) error
-	EventsOf(ctx context.Context, merchantID, paymentID string, after int64, limit int) ([]readmodel.FeedEvent, error)
+	EventsOf(ctx context.Context, merchantID, paymentID string, after readmodel.FeedCursor, limit int) ([]readmodel.FeedEvent, error)
 	// FeedHead and Feed are of a merchant that is in scope.
-	FeedHead(ctx context.Context, merchantID string) (int64, error)
-	Feed(ctx context.Context, merchantID string, after int64, limit int) ([]readmodel.FeedEvent, error)
+	FeedHead(ctx context.Context, merchantID string) (readmodel.FeedCursor, error)
+	Feed(ctx context.Context, merchantID string, after readmodel.FeedCursor, limit int) ([]readmodel.FeedEvent, error)
 }
 
 // ProviderWebhooks takes what a payment provider signed. Its refusals are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -171,9 +172,7 @@ func (a *applier) send(ctx context.Context, now bool) {
 		a.Log.WarnContext(ctx, "offsets not committed to the group", "partitions", len(offsets), "error", err)
 		return
 	}
-	for partition, offset := range offsets {
-		a.sent[partition] = offset
-	}
+	maps.Copy(a.sent, offsets)
 }
 
 func (a *applier) safely(ctx context.Context, batches [][]inbox.Message) (taken []inbox.Taken) {

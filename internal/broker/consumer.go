@@ -221,7 +221,7 @@ func (k *consumer) beat(ctx context.Context, a *applier) {
 
 func lagGauge(reg prometheus.Registerer) (*prometheus.GaugeVec, error) {
 	lag := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "payments_inbox_lag_messages", Help: "Messages of a partition that the consumer has not committed.",
+		Name: "payments_inbox_lag_messages", Help: "Messages of a partition that the consumer has not taken in.",
 	}, []string{"consumer", "partition"})
 	err := reg.Register(lag)
 	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {

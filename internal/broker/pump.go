@@ -209,7 +209,7 @@ func (p *pump) began() {
 func (p *pump) claim(fetching, owned context.Context) bool {
 	// Only members of the generation that stands may commit.
 	current := func(next int64) error { return p.confirm(max(next, p.committed, 0)) }
-	p.offset, p.taken = kafka.FirstOffset, -1
+	p.stand(kafka.FirstOffset, -1)
 	ok := p.insist(fetching, "claim", func() error {
 		stands, err := p.sink.Claim(owned, p.Topic, p.partition, p.generation, current)
 		if err != nil || stands.Next < 0 {
@@ -223,13 +223,19 @@ func (p *pump) claim(fetching, owned context.Context) bool {
 			p.log.ErrorContext(fetching, "another log under the topic's name, beginning at its first message", "consumed", stands.Next)
 			return nil
 		}
-		p.offset, p.taken = stands.Next, stands.Next
+		p.stand(stands.Next, stands.Next)
 		return nil
 	})
 	if ok && p.offset != p.committed {
 		p.log.InfoContext(fetching, "going on where the effects stand", "offset", p.offset, "committed", p.committed)
 	}
 	return ok
+}
+
+func (p *pump) stand(offset, taken int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.offset, p.taken = offset, taken
 }
 
 // knows is false when the log ends before the message that the sink has taken in

@@ -96,6 +96,9 @@ func (in *Inbox) commit(ctx context.Context, hand []*part, exhausted error) (out
 		if err := s.leave(ctx); err != nil {
 			return err
 		}
+		if err := s.closeGaps(ctx); err != nil {
+			return err
+		}
 		out = outcome{applied: len(s.applied), duplicate: s.duplicate, parked: s.parked, faults: s.faults, of: make([]partOutcome, len(hand))}
 		var rows []progressRow
 		for i, p := range hand {

@@ -24,7 +24,18 @@ var (
 	errDied   = errors.New("the process died, or its transaction could not be committed,")
 )
 
-type permanentError struct{ error }
+// The fingerprints of parked keys that are not made of their errors' texts.
+const (
+	// fingerprintGap: the key waits for a message that is missing, and goes on when it comes.
+	fingerprintGap = "gap"
+	// fingerprintConflict: the messages contradict what was applied.
+	fingerprintConflict = "conflict"
+)
+
+type permanentError struct {
+	error
+	fingerprint string // when not empty
+}
 
 func (e permanentError) Unwrap() error { return e.error }
 
@@ -33,8 +44,17 @@ func Permanent(err error) error {
 	if err == nil {
 		return nil
 	}
-	return permanentError{err}
+	return permanentError{err, ""}
 }
+
+// Gap is a permanent error of a message that can be applied only after an earlier one of
+// its key, which has not come. It may come still, by another partition. The message waits, and
+// is applied in the order of HeaderSequence when the missing one has come.
+func Gap(err error) error { return permanentError{err, fingerprintGap} }
+
+// Conflict is a permanent error of a message that contradicts another that was applied:
+// its key has two histories, and a person has to say which is true.
+func Conflict(err error) error { return permanentError{err, fingerprintConflict} }
 
 // permanent: a later attempt would end alike.
 func permanent(err error) bool {
@@ -106,6 +126,14 @@ func reasonOf(err error) string {
 // variable is what differs between two occurrences of one error: identifiers
 // (TypeIDs, UUIDs, digests) and numbers.
 var variable = regexp.MustCompile(`[a-z_]*_[0-7][0-9a-hjkmnp-tv-z]{25}\b|\b[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\b[0-9a-f]{16,}\b|\d+`)
+
+// fingerprintOf is that of the error by which a message is parked.
+func fingerprintOf(err error) string {
+	if p, ok := errors.AsType[permanentError](err); ok && p.fingerprint != "" {
+		return p.fingerprint
+	}
+	return fingerprint(reasonOf(err))
+}
 
 // fingerprint groups parked keys by what ails them: alike for errors whose first
 // lines differ in identifiers and numbers only.

@@ -118,13 +118,19 @@ func (in *Inbox) ApplyAll(ctx context.Context, generation int, batches [][]Messa
 	slices.SortFunc(parts, func(a, b *part) int {
 		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
 	})
+	var locked []*part
+	defer func() {
+		for _, p := range locked {
+			p.mu.Unlock()
+		}
+	}()
 	for i, p := range parts {
 		if i > 0 && p.position == parts[i-1].position {
 			p.err = fmt.Errorf("two batches of %s/%d", p.topic, p.partition)
 			continue
 		}
 		p.mu.Lock()
-		defer p.mu.Unlock()
+		locked = append(locked, p)
 		if !p.claimed || p.generation != generation {
 			p.err = in.claim(ctx, p.position, generation, nil)
 		}
@@ -143,8 +149,13 @@ func (in *Inbox) ApplyAll(ctx context.Context, generation int, batches [][]Messa
 
 func (in *Inbox) tell(ctx context.Context, faults []fault) {
 	for _, f := range faults {
-		in.Log.ErrorContext(ctx, "message parked, its key waits behind it", "parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
+		log := in.Log.With("parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
 			"topic", f.message.Topic, "partition", f.message.Partition, "offset", f.message.Offset,
 			"id", clean(f.message.Headers[HeaderID]), "key", clean(string(f.message.Key)), "error", f.err)
+		if fingerprintOf(f.err) == fingerprintGap {
+			log.WarnContext(ctx, "message waits for an earlier one of its key")
+		} else {
+			log.ErrorContext(ctx, "message parked, its key waits behind it")
+		}
 	}
 }

@@ -14,6 +14,10 @@ import (
 // Kafka's binary mode. Two messages with one id are one event.
 const HeaderID = "ce_id"
 
+// HeaderSequence is the header with a message's place among those of its key, of a
+// CloudEvent as well. Parked messages that have it are applied in its order.
+const HeaderSequence = "ce_sequence"
+
 const maxID = 255
 
 // Message is a record of a broker's log. Its place in the log is Topic,

@@ -12,6 +12,8 @@ type metrics struct {
 	applied *prometheus.CounterVec
 	keys    prometheus.Gauge
 	oldest  prometheus.Gauge
+	// of the parked keys
+	conflicts prometheus.Gauge
 }
 
 func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
@@ -26,11 +28,14 @@ func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
 			Name: "payments_inbox_parked_oldest_seconds", Help: "How long the longest parked key has waited.",
 		}),
 	}
+	m.conflicts = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "payments_inbox_conflicting_keys", Help: "Parked keys whose messages contradict what was applied of them.",
+	})
 	for _, result := range []string{"applied", "duplicate", "parked"} {
 		m.applied.WithLabelValues(result)
 	}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"consumer": consumer}, reg)
-	for _, metric := range []prometheus.Collector{m.applied, m.keys, m.oldest} {
+	for _, metric := range []prometheus.Collector{m.applied, m.keys, m.oldest, m.conflicts} {
 		if err := reg.Register(metric); err != nil {
 			return m, fmt.Errorf("register inbox %s: %w", consumer, err)
 		}
@@ -47,14 +52,15 @@ func (m metrics) count(o outcome) {
 // Measure sets the gauges of parked keys from the table, so that they are right
 // whoever parks, replays or discards.
 func (in *Inbox) Measure(ctx context.Context) error {
-	var keys, seconds float64
+	var keys, seconds, conflicts float64
 	err := in.pool.QueryRow(ctx, `
-		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(parked_at)), 0)::float8
-		FROM inbox_parked_keys WHERE consumer = $1`, in.consumer).Scan(&keys, &seconds)
+		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(parked_at)), 0)::float8, count(*) FILTER (WHERE fingerprint = $2)
+		FROM inbox_parked_keys WHERE consumer = $1`, in.consumer, fingerprintConflict).Scan(&keys, &seconds, &conflicts)
 	if err != nil {
 		return fmt.Errorf("count parked keys of %s: %w", in.consumer, err)
 	}
 	in.metrics.keys.Set(keys)
+	in.metrics.conflicts.Set(conflicts)
 	in.metrics.oldest.Set(max(seconds, 0))
 	return nil
 }

@@ -28,7 +28,7 @@ func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []wai
 		why := reasonOf(w.reason)
 		if !seen[owner] { // the first of a key has the reason, unless the key is parked already
 			seen[owner] = true
-			keyIDs, topics, keys, prints = append(keyIDs, owner), append(topics, m.Topic), append(keys, orEmpty(m.Key)), append(prints, fingerprint(why))
+			keyIDs, topics, keys, prints = append(keyIDs, owner), append(topics, m.Topic), append(keys, orEmpty(m.Key)), append(prints, fingerprintOf(w.reason))
 		}
 		h, err := encodeHeaders(m.Headers)
 		if err != nil {

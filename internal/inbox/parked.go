@@ -88,10 +88,15 @@ type ParkedPage struct {
 	Next string
 }
 
+// parkedOrder is that in which a key's messages are applied: by their sequence, since
+// they may have come by several partitions, and else as they came. One without a sequence
+// is before the others.
+const parkedOrder = `CASE WHEN headers->>'` + HeaderSequence + `' ~ '^[0-9]{1,18}$' THEN (headers->>'` + HeaderSequence + `')::bigint ELSE 0 END, arrival`
+
 const selectKeys = `
 	SELECT k.id, k.consumer, k.topic, k.key, k.fingerprint, coalesce(head.reason, ''), all_of.n, k.replays, k.parked_at
 	FROM inbox_parked_keys k
-	LEFT JOIN LATERAL (SELECT reason FROM inbox_parked WHERE parked_key = k.id ORDER BY arrival LIMIT 1) head ON true,
+	LEFT JOIN LATERAL (SELECT reason FROM inbox_parked WHERE parked_key = k.id ORDER BY ` + parkedOrder + ` LIMIT 1) head ON true,
 		LATERAL (SELECT count(*) AS n FROM inbox_parked WHERE parked_key = k.id) all_of `
 
 func scanKey(row pgx.CollectableRow) (k ParkedKey, err error) {
@@ -184,11 +189,11 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// readParked is in the order in which they have to be applied: that in which they came.
+// readParked is in the order in which they have to be applied.
 func readParked(ctx context.Context, q querier, id string, limit int) ([]ParkedMessage, error) {
 	rows, err := q.Query(ctx, `
 		SELECT partition, "offset", headers, value, reason, parked_at, arrival FROM inbox_parked
-		WHERE parked_key = $1 ORDER BY arrival LIMIT $2`, id, limit)
+		WHERE parked_key = $1 ORDER BY `+parkedOrder+` LIMIT $2`, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read parked messages: %w", err)
 	}

@@ -44,7 +44,7 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 		return r, notHere(consumer)
 	}
 	for !r.Released && r.Reason == "" {
-		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replay(ctx, tx, &r) })
+		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replayAndFinish(ctx, tx, &r) })
 		if errors.Is(err, ErrNotParked) && r.Applied > 0 { // somebody else has finished it: nothing of it waits any more
 			r.Released, r.Remaining = true, 0
 			break
@@ -61,15 +61,51 @@ func notHere(consumer string) error {
 	return fmt.Errorf("this process cannot apply what %s has parked", consumer)
 }
 
-// replay applies the next chunk, and says in r what stands when tx is committed.
-func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
-	key, err := lockKey(ctx, tx, r.ID)
+func (in *Inbox) replayAndFinish(ctx context.Context, tx pgx.Tx, r *Replay) error {
+	applied, err := in.replay(ctx, tx, r)
 	if err != nil {
 		return err
 	}
+	return in.finish(ctx, tx, applied)
+}
+
+// CloseGaps tries the keys again that wait for a missing message, the newest hundred of
+// them. What is missing closes a gap when it comes; only when both come at the same time, by two
+// partitions, neither sees the other. A gap that stays is no error.
+func (in *Inbox) CloseGaps(ctx context.Context) (closed int, err error) {
+	// By the index inbox_parked_keys_oldest.
+	rows, err := in.pool.Query(ctx, `
+		SELECT id FROM inbox_parked_keys WHERE consumer = $1 AND fingerprint = $2 ORDER BY parked_at DESC LIMIT 100`, in.consumer, fingerprintGap)
+	if err != nil {
+		return 0, fmt.Errorf("look for gaps: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, fmt.Errorf("look for gaps: %w", err)
+	}
+	for _, id := range ids {
+		r := Replay{ID: id}
+		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replayAndFinish(ctx, tx, &r) })
+		if err != nil && !errors.Is(err, ErrNotParked) {
+			return closed, fmt.Errorf("close the gap of %s: %w", id, err)
+		}
+		if r.Released {
+			closed++
+			in.Log.InfoContext(ctx, "gap closed, its key goes on", "parked", id, "applied", r.Applied)
+		}
+	}
+	return closed, nil
+}
+
+// replay applies the next chunk, and says in r what stands when tx is committed.
+func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Message, err error) {
+	key, err := lockKey(ctx, tx, r.ID)
+	if err != nil {
+		return nil, err
+	}
 	parked, err := readParked(ctx, tx, r.ID, replayChunk)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := &sieve{in: in, tx: tx, replay: true, parts: make([]int, len(parked)), held: map[string]bool{}}
 	for _, m := range parked {
@@ -78,11 +114,11 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
 		})
 	}
 	if s.keptFrom, err = lockKept(ctx, tx); err != nil {
-		return err
+		return nil, err
 	}
 	for _, step := range []func(context.Context) error{s.note, s.sift, s.leave} {
 		if err := step(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	taken := len(parked)
@@ -92,24 +128,21 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) error {
 	}
 	remaining, err := unpark(ctx, tx, r.ID, parked[:taken])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	next := Replay{ID: r.ID, Applied: r.Applied + len(s.applied), Released: remaining == 0, Remaining: remaining}
 	if stopped {
 		next.Reason = reasonOf(stop.reason)
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $3 WHERE parked_key = $1 AND arrival = $2`,
 			r.ID, parked[taken].arrival, next.Reason); err != nil {
-			return fmt.Errorf("write the refusal down: %w", err)
+			return nil, fmt.Errorf("write the refusal down: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprint(next.Reason)); err != nil {
-			return fmt.Errorf("write the refusal down: %w", err)
+		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprintOf(stop.reason)); err != nil {
+			return nil, fmt.Errorf("write the refusal down: %w", err)
 		}
-	}
-	if err := in.finish(ctx, tx, s.applied); err != nil {
-		return err
 	}
 	*r = next
-	return nil
+	return s.applied, nil
 }
 
 func lockKey(ctx context.Context, tx pgx.Tx, id string) (k ParkedKey, err error) {

@@ -25,6 +25,7 @@ type sieve struct {
 
 	fenced   map[int]bool    // parts that are a later generation's; they are not in the batch
 	held     map[string]bool // ids of parked keys
+	gaps     map[string]bool // those of them that wait for a message that is missing
 	keptFrom time.Time       // the first day whose ids are kept
 	own      map[int]bool    // messages whose ids were written here
 	known    map[int]bool    // messages whose ids were there already, or are written for an earlier one
@@ -64,7 +65,7 @@ func (s *sieve) enter(ctx context.Context, hand []*part) error {
 			keys = append(keys, parkedID(s.in.consumer, m.Topic, m.Key))
 		}
 	}
-	s.fenced, s.held = map[int]bool{}, map[string]bool{}
+	s.fenced, s.held, s.gaps = map[int]bool{}, map[string]bool{}, map[string]bool{}
 	var mine map[partitionKey]bool
 	var b pgx.Batch
 	b.Queue(`
@@ -73,11 +74,15 @@ func (s *sieve) enter(ctx context.Context, hand []*part) error {
 		ORDER BY o.topic, o.partition FOR UPDATE OF o`,
 		s.in.consumer, hand[0].generation, topics, partitions, stood).Query(scanPartitions(&mine))
 	queueKept(&b, &s.keptFrom)
-	b.Queue(`SELECT id FROM inbox_parked_keys WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, keys).Query(func(rows pgx.Rows) error {
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		for _, id := range ids {
+	b.Queue(`SELECT id, fingerprint FROM inbox_parked_keys WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, keys).Query(func(rows pgx.Rows) error {
+		var id, fingerprint string
+		_, err := pgx.ForEachRow(rows, []any{&id, &fingerprint}, func() error {
 			s.held[id] = true
-		}
+			if fingerprint == fingerprintGap {
+				s.gaps[id] = true
+			}
+			return nil
+		})
 		return err
 	})
 	if err := s.tx.SendBatch(ctx, &b).Close(); err != nil {
@@ -285,7 +290,8 @@ func (s *sieve) refuse(i int, reason error) {
 		s.waiting = append(s.waiting, waiting{i, errBehind})
 		return
 	}
-	s.held[parkedID(s.in.consumer, m.Topic, m.Key)] = true
+	id := parkedID(s.in.consumer, m.Topic, m.Key)
+	s.held[id], s.gaps[id] = true, fingerprintOf(reason) == fingerprintGap
 	s.waiting = append(s.waiting, waiting{i, reason})
 	s.faults = append(s.faults, fault{m, reason})
 }
@@ -362,4 +368,30 @@ func (s *sieve) leave(ctx context.Context) error {
 	n, err := s.in.park(ctx, s.tx, s.batch, s.waiting)
 	s.parked, s.duplicate = n, s.duplicate+len(s.waiting)-n
 	return err
+}
+
+// closeGaps applies what waits of keys whose missing message may be among those that were
+// parked behind it just now. In a log of one partition it cannot be: then it costs nothing.
+func (s *sieve) closeGaps(ctx context.Context) error {
+	var ids []string
+	for _, w := range s.waiting {
+		m := s.batch[w.message]
+		if id := parkedID(s.in.consumer, m.Topic, m.Key); s.gaps[id] && errors.Is(w.reason, errBehind) && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		for r := (Replay{ID: id}); !r.Released && r.Reason == ""; {
+			applied, err := s.in.replay(ctx, s.tx, &r)
+			if errors.Is(err, ErrNotParked) { // what waits was known
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("close a gap: %w", err)
+			}
+			s.applied = append(s.applied, applied...)
+		}
+	}
+	return nil
 }

@@ -38,7 +38,7 @@ func (w *world) projected() {
 	}); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Handle(w.t.Context(), tx, batch) }); err != nil {
+	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Project(w.t.Context(), tx, batch) }); err != nil {
 		w.t.Fatal(err)
 	}
 }

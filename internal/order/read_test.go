@@ -37,7 +37,7 @@ func (w *world) project() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Handle(w.t.Context(), tx, messages) }); err != nil {
+	if err := postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error { return readmodel.NewProjector().Project(w.t.Context(), tx, messages) }); err != nil {
 		w.t.Fatal(err)
 	}
 }

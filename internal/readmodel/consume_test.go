@@ -40,8 +40,8 @@ func newPipeline(t *testing.T) *pipeline {
 // consumer is one process of the projector until stop.
 func (p *pipeline) consumer() (stop func()) {
 	p.t.Helper()
-	in, err := inbox.New(p.pool, "payment_view", NewProjector().Handle,
-		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	in, err := NewProjector().NewInbox(p.pool, "payment_view",
+		inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 // told is the feed from a position on, as "pay_… 1".
 func (w *world) told(merchantID string, after int64) (all []string) {
 	w.t.Helper()
-	events, err := w.queries.Feed(w.t.Context(), merchantID, after, 1000)
+	events, err := w.queries.Feed(w.t.Context(), merchantID, FeedCursor{Position: after}, 1000)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -43,12 +43,12 @@ func TestWhatDrawsItsPositionLaterIsSeenLater(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := NewProjector().Handle(t.Context(), a, []inbox.Message{first.placed()}); err != nil {
+		if err := NewProjector().Project(t.Context(), a, []inbox.Message{first.placed()}); err != nil {
 			t.Fatal(err)
 		}
 		message, done := second.placed(), make(chan error, 1)
 		go func() {
-			done <- postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return NewProjector().Handle(t.Context(), tx, []inbox.Message{message}) })
+			done <- postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return NewProjector().Project(t.Context(), tx, []inbox.Message{message}) })
 		}()
 		for waits := false; !waits; {
 			if err := w.pool.QueryRow(t.Context(), `
@@ -102,7 +102,7 @@ func TestReadersOfAFeedMissNothing(t *testing.T) {
 			for len(topic) > 0 {
 				n := min(1+dice.IntN(7), len(topic))
 				err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
-					err := NewProjector().Handle(t.Context(), tx, topic[:n])
+					err := NewProjector().Project(t.Context(), tx, topic[:n])
 					if err == nil && dice.IntN(4) == 0 {
 						err = refused
 					}
@@ -121,7 +121,7 @@ func TestReadersOfAFeedMissNothing(t *testing.T) {
 		working.Go(func() {
 			last := map[string]int64{}
 			for at := int64(0); at < int64(want[m]) && !t.Failed(); {
-				events, err := w.queries.Feed(t.Context(), m, at, 10)
+				events, err := w.queries.Feed(t.Context(), m, FeedCursor{Position: at}, 10)
 				if err != nil {
 					t.Error(err)
 				}
@@ -151,7 +151,7 @@ func TestAnEventIsFedOnce(t *testing.T) {
 	events := l.succeeded()
 	handle := func(p *Projector, batch ...inbox.Message) {
 		t.Helper()
-		if err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return p.Handle(t.Context(), tx, batch) }); err != nil {
+		if err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return p.Project(t.Context(), tx, batch) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestAnEventIsFedOnce(t *testing.T) {
 		want = append(want, fmt.Sprint(l.ids.PaymentID, " ", i+1))
 	}
 	same(t, "the feed", w.told(merchantID, 0), want)
-	if _, err := w.queries.Feed(t.Context(), merchantID, 6, 10); !errors.Is(err, ErrFeedExpired) {
+	if _, err := w.queries.Feed(t.Context(), merchantID, FeedCursor{Position: 6}, 10); !errors.Is(err, ErrFeedExpired) {
 		t.Errorf("beyond the head: %v", err)
 	}
 }
@@ -187,7 +187,7 @@ func TestReapingKeepsAFeedWhole(t *testing.T) {
 	}
 	same(t, "the rest", len(w.told(merchantID, 1)), 4)
 	same(t, "the other's", len(w.told(other, 0)), 5)
-	if _, err := w.queries.Feed(t.Context(), merchantID, 0, 10); !errors.Is(err, ErrFeedExpired) {
+	if _, err := w.queries.Feed(t.Context(), merchantID, FeedCursor{}, 10); !errors.Is(err, ErrFeedExpired) {
 		t.Errorf("behind what is kept: %v", err)
 	}
 	if _, err := w.pool.Exec(t.Context(), `UPDATE feed_events SET fed_at = now() - interval '2 hours'`); err != nil {
@@ -200,7 +200,7 @@ func TestReapingKeepsAFeedWhole(t *testing.T) {
 		}
 	}
 	same(t, "at the head of an empty feed", len(w.told(merchantID, 5)), 0)
-	if _, err := w.queries.Feed(t.Context(), merchantID, 4, 10); !errors.Is(err, ErrFeedExpired) {
+	if _, err := w.queries.Feed(t.Context(), merchantID, FeedCursor{Position: 4}, 10); !errors.Is(err, ErrFeedExpired) {
 		t.Errorf("an empty feed, before its head: %v", err)
 	}
 }

@@ -27,10 +27,12 @@ func NewFollowers(pool *pgxpool.Pool) *Followers {
 }
 
 // followed is a merchant's feed up to a position that every follower of it has been
-// woken for, or has come after; looked is false until that is known.
+// woken for, or has come after; looked is false until that is known. anchor is the event
+// at the position, if it was seen.
 type followed struct {
 	position int64
 	looked   bool
+	anchor   anchor
 	// By payment; under the empty id, those of the whole feed.
 	waiting map[string]map[chan struct{}]bool
 	count   int
@@ -66,6 +68,17 @@ func (f *Followers) Follow(merchantID, paymentID string) (wake <-chan struct{}, 
 	})
 }
 
+type anchor struct {
+	paymentID string
+	sequence  int64
+}
+
+func (f *followed) wakeAll() {
+	for paymentID := range f.waiting {
+		f.wake(paymentID)
+	}
+}
+
 func (f *followed) wake(paymentID string) {
 	for c := range f.waiting[paymentID] {
 		select {
@@ -76,7 +89,10 @@ func (f *followed) wake(paymentID string) {
 }
 
 // Turn wakes whoever waits for what was found since the last one; more means that it
-// has not looked at all of it.
+// has not looked at all of it. When a feed's head has moved backwards, or another event
+// stands where the last one was seen, the database has come back without its last
+// commits: then everybody who follows the feed is woken, and finds out by reading whether
+// his cursor still holds.
 func (f *Followers) Turn(ctx context.Context) (more, found bool, err error) {
 	merchants, positions, unknown := f.stand()
 	if len(unknown) > 0 {
@@ -88,17 +104,18 @@ func (f *Followers) Turn(ctx context.Context) (more, found bool, err error) {
 		return false, false, nil
 	}
 	rows, err := f.pool.Query(ctx, `
-		SELECT w.merchant_id, f.position, f.payment_id
-		FROM unnest($1::text[], $2::bigint[]) AS w (merchant_id, position) CROSS JOIN LATERAL (
-			SELECT position, payment_id FROM feed_events f
-			WHERE f.merchant_id = w.merchant_id AND f.position > w.position ORDER BY f.position LIMIT $3) f`, merchants, positions, turnRows)
+		SELECT w.merchant_id, w.position, coalesce(h.position, 0), coalesce(f.position, 0), coalesce(f.payment_id, ''), coalesce(f.sequence, 0)
+		FROM unnest($1::text[], $2::bigint[]) AS w (merchant_id, position) LEFT JOIN feed_heads h USING (merchant_id) LEFT JOIN LATERAL (
+			SELECT position, payment_id, sequence FROM feed_events f
+			WHERE f.merchant_id = w.merchant_id AND f.position >= w.position ORDER BY f.position LIMIT $3 + 1) f ON true`, merchants, positions, turnRows)
 	if err != nil {
 		return false, false, fmt.Errorf("look for events: %w", err)
 	}
 	type seen struct {
-		MerchantID string
-		Position   int64
-		PaymentID  string
+		MerchantID            string
+		After, Head, Position int64
+		PaymentID             string
+		Sequence              int64
 	}
 	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[seen])
 	if err != nil {
@@ -110,15 +127,25 @@ func (f *Followers) Turn(ctx context.Context) (more, found bool, err error) {
 	for _, e := range events {
 		feed := f.feeds[e.MerchantID]
 		if feed == nil || !feed.looked {
-			continue // it has been left, and perhaps taken up anew
+			continue // it has been left, and perhaps taken up anew, or has moved backwards
 		}
-		feed.position = max(feed.position, e.Position)
-		feed.wake("")
-		feed.wake(e.PaymentID)
-		looked[e.MerchantID]++
-		more = more || looked[e.MerchantID] == turnRows
+		at := anchor{e.PaymentID, e.Sequence}
+		switch {
+		case e.Head < e.After, e.Position == e.After && e.Position > 0 && feed.anchor != (anchor{}) && feed.anchor != at:
+			feed.looked, feed.anchor, found = false, anchor{}, true // begin wakes all
+		case e.Position == e.After:
+			if e.Position > 0 && feed.position == e.After {
+				feed.anchor = at
+			}
+		case e.Position > feed.position:
+			feed.position, feed.anchor, found = e.Position, at, true
+			feed.wake("")
+			feed.wake(e.PaymentID)
+			looked[e.MerchantID]++
+			more = more || looked[e.MerchantID] == turnRows
+		}
 	}
-	return more, len(events) > 0, nil
+	return more, found, nil
 }
 
 func (f *Followers) stand() (merchants []string, positions []int64, unknown []string) {
@@ -158,9 +185,7 @@ func (f *Followers) begin(ctx context.Context, merchants []string) error {
 			continue
 		}
 		feed.position, feed.looked = heads[merchantID], true
-		for paymentID := range feed.waiting {
-			feed.wake(paymentID)
-		}
+		feed.wakeAll()
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ func newWorld(tb testing.TB) *world {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(pool.Close)
-	in, err := inbox.New(pool, "payment_view", NewProjector().Handle,
-		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	in, err := NewProjector().NewInbox(pool, "payment_view",
+		inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		tb.Fatal(err)
 	}

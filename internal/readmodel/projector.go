@@ -11,15 +11,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/inbox"
 	"payments/internal/payment"
 )
 
 // Projector applies the events of an order in sequence: the next one moves the
-// row and writes a line of the timeline, one that was applied before changes
-// nothing (but writes its line, should that be missing), and one behind a gap is a
-// permanent error.
+// row and writes a line of the timeline, and one that was applied before changes
+// nothing (but writes its line, should that be missing). Another event at a sequence
+// that was applied is an inbox.Conflict, and one after a gap an inbox.Gap.
 type Projector struct {
 	// feeds: its events go into the merchants' feeds. Those of a rebuild have been told,
 	// or will be, by the projector itself.
@@ -28,12 +29,31 @@ type Projector struct {
 
 func NewProjector() *Projector { return &Projector{feeds: true} }
 
+// NewInbox makes the projector's consumer of that name. Of the configuration, the
+// handler's part is set here.
+func (p *Projector) NewInbox(pool *pgxpool.Pool, consumer string, c inbox.Config) (*inbox.Inbox, error) {
+	c.Sequenced = true
+	if p.feeds {
+		c.Finish = p.Finish
+	}
+	return inbox.New(pool, consumer, p.Handle, c)
+}
+
+// Project is Handle and Finish, on a transaction that ends with it.
+func (p *Projector) Project(ctx context.Context, tx pgx.Tx, batch []inbox.Message) error {
+	if err := p.Handle(ctx, tx, batch); err != nil {
+		return err
+	}
+	return p.Finish(ctx, tx, batch)
+}
+
 // Handle is an inbox.Handler. It reads the batch's rows, moves each over all of
 // its events in memory, and writes what came of it, with a fixed number of
 // statements for any number of events.
 func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message) error {
 	events := make([]event, len(batch))
 	for i, m := range batch {
+		batch[i].Left = nil
 		var err error
 		if events[i], err = decode(m); err != nil {
 			return inbox.Permanent(fmt.Errorf("read event: %w", err))
@@ -43,7 +63,7 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 	if err != nil {
 		return err
 	}
-	var next []event
+	var next, older []event
 	for _, e := range events {
 		id := rowID{e.Data.MerchantID, e.Data.PaymentID}
 		row := rows[id]
@@ -53,13 +73,18 @@ func (p *Projector) Handle(ctx context.Context, tx pgx.Tx, batch []inbox.Message
 		}
 		moved, err := row.apply(e)
 		if err != nil {
-			return inbox.Permanent(fmt.Errorf("apply %s %s at sequence %d: %w", e.Type, e.Data.PaymentID, e.Sequence, err))
+			return fmt.Errorf("apply %s %s at sequence %d: %w", e.Type, e.Data.PaymentID, e.Sequence, err)
 		}
 		if moved {
 			next = append(next, e)
+		} else {
+			older = append(older, e)
 		}
 	}
-	return p.write(ctx, tx, rows, next, events)
+	if err := sameHistory(ctx, tx, next, older); err != nil {
+		return err
+	}
+	return p.write(ctx, tx, rows, next, events, batch)
 }
 
 type rowID struct{ merchant, payment string }
@@ -88,15 +113,15 @@ type viewRow struct {
 func (r *viewRow) apply(e event) (moved bool, err error) {
 	switch {
 	case r.Sequence > 0 && r.OrderID != e.Data.OrderID:
-		return false, fmt.Errorf("event %s of order %s names the payment of order %s", e.ID, e.Data.OrderID, r.OrderID)
+		return false, inbox.Permanent(fmt.Errorf("event %s of order %s names the payment of order %s", e.ID, e.Data.OrderID, r.OrderID))
 	case e.Sequence <= r.Sequence:
 		return false, nil
 	case e.Sequence > r.Sequence+1: // so that the first is order.placed (check)
-		return false, fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d", e.ID, e.Sequence, r.PaymentID, r.Sequence)
+		return false, inbox.Gap(fmt.Errorf("gap: event %s has sequence %d and %s is at sequence %d", e.ID, e.Sequence, r.PaymentID, r.Sequence))
 	}
 	if e.Sequence == 1 {
 		if e.Type != payment.EventOrderPlaced { // of an unknown type; check has looked at the others
-			return false, fmt.Errorf("event %s has sequence 1 and is no order.placed", e.ID)
+			return false, inbox.Permanent(fmt.Errorf("event %s has sequence 1 and is no order.placed", e.ID))
 		}
 		r.OrderID, r.Placed, r.CreatedAt = e.Data.OrderID, e.Data.Placed, e.At
 	}
@@ -191,7 +216,6 @@ const insertTimeline = `
 	ON CONFLICT (merchant_id, payment_id, sequence) DO NOTHING`
 
 type timelineEntry struct {
-	N          int               `json:"n"` // in the batch
 	MerchantID string            `json:"merchant_id"`
 	PaymentID  string            `json:"payment_id"`
 	Sequence   int64             `json:"sequence"`
@@ -207,7 +231,7 @@ var errRaced = errors.New("another process writes the same rows")
 // write takes the rows as they are after the events that moved them, and all events
 // for the timeline: a row that a rebuild has put further than the consumer stood
 // gets the lines of its past as their events come.
-func (p *Projector) write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, events []event) error {
+func (p *Projector) write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRow, moving, events []event, batch []inbox.Message) error {
 	var made, moved []*viewRow
 	for _, r := range rows {
 		switch {
@@ -220,13 +244,15 @@ func (p *Projector) write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRo
 	}
 	// Whoever inserts the same rows beside this does it in the same order.
 	slices.SortFunc(made, func(a, b *viewRow) int { return cmp.Compare(a.PaymentID, b.PaymentID) })
-	timeline := make([]timelineEntry, len(events))
+	var timeline []timelineEntry
+	at := map[line]int{} // in the batch
 	for i, e := range events {
-		timeline[i] = timelineEntry{i, e.Data.MerchantID, e.Data.PaymentID, e.Sequence, e.ID, e.Type, e.raw, e.At}
-	}
-	timelineSQL := insertTimeline
-	if p.feeds {
-		timelineSQL = insertFed
+		l := line{e.Data.MerchantID, e.Data.PaymentID, e.Sequence}
+		if _, again := at[l]; again {
+			continue
+		}
+		at[l] = i
+		timeline = append(timeline, timelineEntry{l.merchantID, l.paymentID, l.sequence, e.ID, e.Type, e.raw, e.At})
 	}
 	var b pgx.Batch
 	all := func(want int) func(pgconn.CommandTag) error {
@@ -237,10 +263,17 @@ func (p *Projector) write(ctx context.Context, tx pgx.Tx, rows map[rowID]*viewRo
 			return nil
 		}
 	}
-	if err := errors.Join(
+	err := errors.Join(
 		queue(&b, insertRows, made, all(len(made))), queue(&b, updateRows, moved, all(len(moved))),
-		queue(&b, upsertRefunds, refundsOf(moving), nil), queue(&b, insertTerms, termsOf(made), nil), queue(&b, timelineSQL, timeline, nil),
-	); err != nil {
+		queue(&b, upsertRefunds, refundsOf(moving), nil), queue(&b, insertTerms, termsOf(made), nil))
+	if !p.feeds {
+		err = errors.Join(err, queue(&b, insertTimeline, timeline, nil))
+	} else if document, merr := json.Marshal(timeline); merr != nil {
+		err = errors.Join(err, fmt.Errorf("encode rows: %w", merr))
+	} else {
+		b.Queue(insertFed, document).Query(leaveLines(batch, at))
+	}
+	if err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {

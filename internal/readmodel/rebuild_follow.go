@@ -49,9 +49,7 @@ func (b *rebuild) newFollower(ctx context.Context) (*follower, error) {
 func (f *follower) close() { f.pool.Close() }
 
 func (f *follower) begin(ctx context.Context) (err error) {
-	f.inbox, err = inbox.New(f.pool, f.consumer(), (&Projector{}).Handle, inbox.Config{
-		Sequenced: true, Log: f.Logger, Registerer: prometheus.NewRegistry(),
-	})
+	f.inbox, err = (&Projector{}).NewInbox(f.pool, f.consumer(), inbox.Config{Log: f.Logger, Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func TestAPaymentsStreamSkipsNothingThatARebuildCouldNotTell(t *testing.T) {
 	}
 	at, told := before, []int64{} // a client that follows the payment
 	read := func() {
-		events, err := s.queries.EventsOf(t.Context(), s.merchant, payment, at, 100)
+		events, err := s.queries.EventsOf(t.Context(), s.merchant, payment, FeedCursor{Position: at}, 100)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -146,8 +146,8 @@ func (s *shop) loop(name string, turn func(context.Context) (bool, error)) (stop
 
 func (s *shop) projector() *inbox.Inbox {
 	s.t.Helper()
-	in, err := inbox.New(s.read, "payment_view", NewProjector().Handle,
-		inbox.Config{Sequenced: true, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	in, err := NewProjector().NewInbox(s.read, "payment_view",
+		inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		s.t.Fatal(err)
 	}

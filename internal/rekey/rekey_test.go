@@ -137,7 +137,7 @@ func (w *world) project() {
 		w.t.Fatal(err)
 	}
 	if err := postgres.InTx(w.t.Context(), w.service, func(tx pgx.Tx) error {
-		return readmodel.NewProjector().Handle(w.t.Context(), tx, messages)
+		return readmodel.NewProjector().Project(w.t.Context(), tx, messages)
 	}); err != nil {
 		w.t.Fatal(err)
 	}
