@@ -1564,6 +1564,9 @@ type Saga struct {
 	Traceparent string `json:"traceparent"`
 	Tries       int32  `json:"tries"`
 	Version     int32  `json:"version"`
+
+	// WaitsFor What its next call lacks, such as the account at the provider that the service has no credentials for. It goes on by itself.
+	WaitsFor string `json:"waits_for"`
 }
 
 // SagaActionsVerdictOutcome defines model for Saga.Actions.Verdict.Outcome.

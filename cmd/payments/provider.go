@@ -10,15 +10,15 @@ import (
 	"payments/internal/provider/webhook"
 )
 
-func (s *service) newProvider() (provider.Provider, error) {
-	if s.Provider == config.ProviderStripe {
-		c, err := stripe.New(s.StripeKey, stripe.Config{URL: s.StripeURL, Timeout: s.ProviderTimeout, MaxConns: s.ProviderCalls, Now: time.Now})
+func newProvider(b config.Bank, calls int) (provider.Provider, error) {
+	if b.Provider == config.ProviderStripe {
+		c, err := stripe.New(b.StripeKey, stripe.Config{URL: b.StripeURL, Timeout: b.ProviderTimeout, MaxConns: calls, Now: time.Now})
 		if err != nil {
 			return nil, fmt.Errorf("PAYMENTS_STRIPE_URL: %w", err)
 		}
 		return c, nil
 	}
-	bank, err := provider.NewHTTP(s.ProviderURL, provider.HTTPConfig{Timeout: s.ProviderTimeout, MaxConns: s.ProviderCalls})
+	bank, err := provider.NewHTTP(b.ProviderURL, provider.HTTPConfig{Timeout: b.ProviderTimeout, MaxConns: calls})
 	if err != nil {
 		return nil, fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
 	}

@@ -65,8 +65,7 @@ func runReconcile(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	s := &service{Config: c}
-	bank, err := s.newProvider()
+	bank, err := newProvider(c.Bank, c.ProviderCalls)
 	if err != nil {
 		return err
 	}

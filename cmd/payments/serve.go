@@ -118,7 +118,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
 		return err
 	}
-	bank, err := s.newProvider()
+	bank, err := newProvider(s.Bank, s.ProviderCalls)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
-		Definitions: s.orders.Sagas(), Owner: owner(), Lock: s.orders.Lock,
+		Definitions: s.orders.Sagas(), Owner: owner(), Lock: s.orders.Lock, Prepare: s.orders.Prepare,
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
 		Concurrency: s.SagaConcurrency, Calls: s.ProviderCalls, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{
@@ -247,6 +247,9 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 	s.group.Go(func() error { return s.awaitDatabases(working) })
 	if err := s.keepOutbox(working); err != nil {
 		return err
+	}
+	if s.Roles.Has(config.RoleSaga) || s.Roles.Has(config.RoleAPI) {
+		s.loop(working, "provider_account", 10*time.Second, newAccountWatch(s).runOnce, nil)
 	}
 	if s.Roles.Has(config.RoleSaga) {
 		s.loop(working, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())

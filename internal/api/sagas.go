@@ -42,6 +42,7 @@ type sagaResource struct {
 	DueAt      *time.Time         `json:"due_at"`
 	CreatedAt  time.Time          `json:"created_at"`
 	Trace      *string            `json:"traceparent"`
+	WaitsFor   *string            `json:"waits_for"` // what its next call lacks
 
 	Attempts []trialResource `json:"attempts,omitzero"` // of one saga only
 	Actions  []actResource   `json:"actions,omitzero"`
@@ -173,7 +174,7 @@ func newSagaResource(s order.SagaSummary) sagaResource {
 		ID: s.ID, Object: "saga", Merchant: s.MerchantID, Definition: s.Definition, Version: s.Version, Subject: s.Subject,
 		State: string(s.State), Step: s.Step, StepSince: shown(s.StepSince), Tries: s.Tries, Resolving: s.Resolving, Awaiting: s.Awaiting,
 		Rejection: rejected(s.Rejection), Parked: rejected(s.Parked), Deadline: utc(s.Deadline), PausedAt: utc(s.PausedAt),
-		Owner: s.Owner, Epoch: s.Epoch, DueAt: utc(s.DueAt), CreatedAt: shown(s.CreatedAt), Trace: s.Trace,
+		Owner: s.Owner, Epoch: s.Epoch, DueAt: utc(s.DueAt), CreatedAt: shown(s.CreatedAt), Trace: s.Trace, WaitsFor: s.WaitsFor,
 	}
 }
 

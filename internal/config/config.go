@@ -46,15 +46,11 @@ type Config struct {
 	KafkaPrefix        string // before the name of every topic and group; empty unless set
 	Outbox             Outbox
 	Reports            Reports
-	Provider           string   // simulator or stripe
-	ProviderURL        string   // simulator's; empty with stripe
-	StripeKey          string   // empty with simulator
-	StripeURL          string   // in the place of https://api.stripe.com; empty: that
-	WebhookSecrets     []string // whsec_…, each live, of the provider's webhooks; none: they are not served
+	Bank
+	WebhookSecrets []string // whsec_…, each live, of the provider's webhooks; none: they are not served
 	// WebhooksAllowPrivate lets merchants' endpoints be http, loopback and private addresses.
 	WebhooksAllowPrivate bool
 	WebhooksConcurrency  int           // deliveries under way at once
-	ProviderTimeout      time.Duration // of one call
 	ProviderHorizon      time.Duration // how long a request may still be in flight; at least ProviderTimeout
 	OrderDeadline        time.Duration // until an order that was not captured turns back
 	Reconcile            Reconcile
@@ -105,8 +101,7 @@ func Load(lookup Lookup) (Config, error) {
 		Outbox:               r.outbox(),
 		Reports:              r.reports(),
 		Reconcile:            r.reconcile(),
-		Provider:             r.choice("PAYMENTS_PROVIDER", ProviderSimulator, ProviderStripe),
-		StripeURL:            r.httpURL("PAYMENTS_STRIPE_URL", optional),
+		Bank:                 r.bank(),
 		WebhookSecrets:       r.webhookSecrets("PAYMENTS_PROVIDER_WEBHOOK_SECRETS"),
 		WebhooksAllowPrivate: r.boolean("PAYMENTS_WEBHOOKS_ALLOW_PRIVATE"),
 		WebhooksConcurrency:  r.integer("PAYMENTS_WEBHOOKS_CONCURRENCY", 128, 1, 4096),
@@ -124,16 +119,11 @@ func Load(lookup Lookup) (Config, error) {
 		Traces:               Traces{r.httpURL("PAYMENTS_TRACES_ENDPOINT", optional), r.ratio("PAYMENTS_TRACES_RATIO", 1)},
 		Log:                  r.log(),
 	}
-	timeout, horizon := 2*time.Second, 5*time.Second
+	horizon := 5 * time.Second
 	if c.Provider == ProviderStripe {
-		// A confirmation asks the card's issuer, and Stripe's own clients wait 80 s for it. What
-		// took longer is looked up; a longer timeout makes a longer lease, and later takeovers.
-		timeout, horizon = 5*time.Second, 2*time.Minute
+		horizon = 2 * time.Minute
 	}
-	c.ProviderTimeout = r.duration("PAYMENTS_PROVIDER_TIMEOUT", timeout, 100*time.Millisecond, 10*time.Second)
 	c.ProviderHorizon = r.duration("PAYMENTS_PROVIDER_HORIZON", horizon, 100*time.Millisecond, 24*time.Hour)
-	c.ProviderURL = r.httpURL("PAYMENTS_PROVIDER_URL", need(c.Provider == ProviderSimulator))
-	c.StripeKey = r.stripeKey("PAYMENTS_STRIPE_KEY", need(c.Provider == ProviderStripe))
 	if c.MigrateDatabaseURL == "" {
 		c.MigrateDatabaseURL = c.DatabaseURL
 	}

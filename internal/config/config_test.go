@@ -52,8 +52,9 @@ func TestDefaults(t *testing.T) {
 	const db = "postgres://app:hunter2@db:5432/payments"
 	want := Config{
 		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:8081", DatabaseURL: db, MigrateDatabaseURL: db, ReadDatabaseURL: db,
-		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Reports: Reports{5 * time.Minute, 30 * time.Minute}, Provider: "simulator", ProviderURL: "http://provider:8090",
-		ProviderTimeout: 2 * time.Second, ProviderHorizon: 5 * time.Second, UnfinishedPayments: 256, UnfinishedAge: 10 * time.Second, SagaConcurrency: 256, ProviderCalls: 64, WebhooksConcurrency: 128,
+		KafkaBrokers: []string{"a:9092", "b:9093"}, KafkaPartitions: 6, Kafka: Kafka{ReplicationFactor: 1}, Outbox: Outbox{1_000_000, 7 * 24 * time.Hour}, Reports: Reports{5 * time.Minute, 30 * time.Minute},
+		Bank:            Bank{Provider: "simulator", ProviderURL: "http://provider:8090", ProviderTimeout: 2 * time.Second},
+		ProviderHorizon: 5 * time.Second, UnfinishedPayments: 256, UnfinishedAge: 10 * time.Second, SagaConcurrency: 256, ProviderCalls: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
 		Streams: 1000, StreamsPerKey: 20, Waits: 1000, WaitsPerKey: 200, FeedKeep: 168 * time.Hour,

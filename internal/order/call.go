@@ -21,6 +21,7 @@ type sagaData struct {
 	OrderID       string                `json:"order_id"`
 	PaymentID     string                `json:"payment_id"`
 	RefundID      string                `json:"refund_id,omitempty"`
+	Account       string                `json:"provider_account,omitempty"` // since the first call
 	Amount        int64                 `json:"amount"`
 	Currency      string                `json:"currency"`
 	PaymentMethod []byte                `json:"payment_method_ciphertext,omitempty"` // until the authorization is settled
@@ -71,7 +72,7 @@ func (s *Service) call(t provider.OperationType, r record) *saga.Call {
 				return badData(err)
 			}
 		}
-		return withoutMethod(outcome(t, s.Provider.Execute(withTraceparent(ctx, req.Trace), op)), op.PaymentMethod)
+		return withoutMethod(s.outcome(t, s.Provider.Execute(withTraceparent(ctx, req.Trace), op)), op.PaymentMethod)
 	}
 	lookup := func(ctx context.Context, req saga.Request) saga.Outcome {
 		d, err := decode(req.Data)
@@ -79,9 +80,9 @@ func (s *Service) call(t provider.OperationType, r record) *saga.Call {
 			return badData(err)
 		}
 		method, _ := s.method(d) // what was sent is found without it
-		return withoutMethod(outcome(t, s.Provider.Lookup(withTraceparent(ctx, req.Trace), d.operation(t, req.Key, req.Until))), method)
+		return withoutMethod(s.outcome(t, s.Provider.Lookup(withTraceparent(ctx, req.Trace), d.operation(t, req.Key, req.Until))), method)
 	}
-	return &saga.Call{Execute: execute, Lookup: lookup, Record: recording(r)}
+	return &saga.Call{Ready: s.ready, Execute: execute, Lookup: lookup, Record: recording(r)}
 }
 
 // method is the token that the authorization charges.
@@ -137,7 +138,8 @@ func (d sagaData) operation(t provider.OperationType, key string, until time.Tim
 // gone are the provider's refusals of a void that say that nothing is held any more.
 var gone = map[string]bool{"already_voided": true, "authorization_voided": true, codeLapsed: true}
 
-func outcome(t provider.OperationType, r provider.Result) saga.Outcome {
+func (s *Service) outcome(t provider.OperationType, r provider.Result) saga.Outcome {
+	s.accounts.heard(r.Code)
 	o := saga.Outcome{Verdict: saga.Unknown, Code: r.Code, Detail: r.Message, Reference: r.OperationID, InFlight: r.InFlight, Pending: r.Pending}
 	switch r.Outcome {
 	case provider.Succeeded:

@@ -105,7 +105,7 @@ func (s *Service) inspection() saga.Definition {
 	return saga.Definition{
 		Name: sagaInspect, Version: 1, Steadfast: true,
 		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: stepInspect, Call: &saga.Call{
-			Execute: look, Lookup: look, Record: func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error { return nil },
+			Ready: s.ready, Execute: look, Lookup: look, Record: func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error { return nil },
 		}}}},
 		Completed: nothing, Compensated: nothing, Parked: s.parkOrphan,
 	}

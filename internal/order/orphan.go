@@ -47,7 +47,7 @@ func (s *Service) finding() *saga.Call {
 		if err != nil {
 			return badData(err)
 		}
-		o := outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey, d.AuthorizationUntil)))
+		o := s.outcome(provider.Authorization, s.Provider.Lookup(ctx, d.operation(provider.Authorization, d.AuthorizationKey, d.AuthorizationUntil)))
 		age := s.age(req.Key)
 		switch open := o.Verdict == saga.Unknown || o.Verdict == saga.NotFound; {
 		case open && age <= watchFor:
@@ -57,7 +57,7 @@ func (s *Service) finding() *saga.Call {
 		}
 		return o
 	}
-	return &saga.Call{Execute: look, Lookup: look, Record: recording(func(_ context.Context, _ pgx.Tx, _ *saga.Instance, d *sagaData, o saga.Outcome) error {
+	return &saga.Call{Ready: s.ready, Execute: look, Lookup: look, Record: recording(func(_ context.Context, _ pgx.Tx, _ *saga.Instance, d *sagaData, o saga.Outcome) error {
 		if o.Verdict == saga.Succeeded {
 			d.Authorization = o.Reference
 		}

@@ -62,7 +62,7 @@ func (s *Service) refusedBecauseCaptured(c *saga.Call, judge func(sagaData, prov
 			return o
 		}
 	}
-	return &saga.Call{Execute: looking(c.Execute), Lookup: looking(c.Lookup), Record: c.Record}
+	return &saga.Call{Ready: c.Ready, Execute: looking(c.Execute), Lookup: looking(c.Lookup), Record: c.Record}
 }
 
 // actAcceptCapture makes a capture that was made at the provider the payment's.

@@ -17,9 +17,9 @@ func (s *Service) authorized(ctx context.Context, tx pgx.Tx, i *saga.Instance, d
 	}
 	d.Authorization = o.Reference
 	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET authorization_reference = $3, updated_at = now(),
+		UPDATE payments SET authorization_reference = $3, provider_account = nullif($4, ''), updated_at = now(),
 			status = CASE WHEN capture_method = 'manual' THEN 'requires_capture' ELSE status END
-		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, o.Reference); err != nil {
+		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, o.Reference, d.Account); err != nil {
 		return fmt.Errorf("record authorization: %w", err)
 	}
 	if d.CaptureMethod == payment.CaptureManual {
@@ -84,8 +84,9 @@ func recordFailure(ctx context.Context, tx pgx.Tx, d *sagaData, f payment.Failur
 		f.Message = "The payment was refused."
 	}
 	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET failure_code = $3, failure_step = $4, failure_message = $5, updated_at = now()
-		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, f.Code, f.Step, f.Message); err != nil {
+		UPDATE payments SET failure_code = $3, failure_step = $4, failure_message = $5, updated_at = now(),
+			provider_account = coalesce(provider_account, nullif($6, ''))
+		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, f.Code, f.Step, f.Message, d.Account); err != nil {
 		return f, fmt.Errorf("record failure: %w", err)
 	}
 	return f, nil

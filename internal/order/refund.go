@@ -59,8 +59,8 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	var left int64
 	// Read by a statement of its own, after the lock: what other refunds took is seen.
 	err = tx.QueryRow(ctx, `
-		SELECT amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, '')
-		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&left, &d.Capture)
+		SELECT amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, ''), coalesce(provider_account, '')
+		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&left, &d.Capture, &d.Account)
 	if err != nil {
 		return Refunding{}, fmt.Errorf("read payment: %w", err)
 	}

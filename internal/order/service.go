@@ -31,14 +31,17 @@ type Config struct {
 }
 
 // Service places orders and moves them. Its zero value is of no use.
-type Service struct{ Config }
+type Service struct {
+	Config
+	accounts *accounts
+}
 
 // New makes a service.
 func New(c Config) *Service {
 	if c.Due == nil {
 		c.Due = func() {}
 	}
-	return &Service{c}
+	return &Service{Config: c, accounts: &accounts{}}
 }
 
 // Placed is a new order and its payment.

@@ -145,7 +145,7 @@ func (w *world) worker(definitions ...saga.Definition) *saga.Worker {
 	w.registry = prometheus.NewRegistry()
 	worker, err := saga.NewWorker(w.pool, saga.Config{
 		Definitions: definitions, Owner: rand.Text(), CallTimeout: 250 * time.Millisecond,
-		Lease: 3 * time.Second, Concurrency: 32, Lock: w.orders.Lock, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Lease: 3 * time.Second, Concurrency: 32, Lock: w.orders.Lock, Prepare: w.orders.Prepare, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Registerer: w.registry, Policy: w.policy, Crash: w.crash,
 	})
 	if err != nil {
@@ -155,10 +155,10 @@ func (w *world) worker(definitions ...saga.Definition) *saga.Worker {
 }
 
 // settle runs workers, a new one after each crash, until no order and no refund is
-// on its way. The leases of a dead worker end at once.
+// on its way but those that wait for credentials. The leases of a dead worker end at once.
 func (w *world) settle() {
 	w.t.Helper()
-	w.until(`definition <> 'orphan_void' AND (NOT awaiting OR signaled OR abort IS NOT NULL)`)
+	w.until(`definition <> 'orphan_void' AND waits_for IS NULL AND (NOT awaiting OR signaled OR abort IS NOT NULL)`)
 }
 
 // drain is settle, and waits for the searches for late authorizations too.

@@ -40,6 +40,8 @@ type HTTP struct {
 	client *http.Client
 	limit  time.Duration
 	now    func() time.Time
+
+	account atomic.Pointer[string] // the id of the ledger that Account named last
 }
 
 var _ Provider = (*HTTP)(nil)
@@ -99,6 +101,33 @@ func (h *HTTP) Name() string { return h.name }
 // Close ends idle connections; calls under way are not touched.
 func (h *HTTP) Close() { h.client.CloseIdleConnections() }
 
+// accountHeader names the ledger that a request is for: another one answers 421 and
+// does nothing.
+const (
+	accountHeader = "Provider-Account"
+	accountPath   = "/v1/account"
+)
+
+// Account asks for the ledger's id, and holds every later request to it.
+func (h *HTTP) Account(ctx context.Context) (string, error) {
+	a, err := h.call(ctx, http.MethodGet, accountPath, nil, "", nil)
+	if err == nil && a.status != http.StatusOK {
+		err = a.failure()
+	}
+	var got struct{ ID, Object string }
+	if err == nil {
+		err = a.decode(&got)
+	}
+	if err == nil && (got.Object != "account" || got.ID == "" || Printable(got.ID, 200) != got.ID) {
+		err = errors.New("the provider's answer is not an account")
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the provider's account: %w", err)
+	}
+	h.account.Store(&got.ID)
+	return h.name + ":" + got.ID, nil
+}
+
 func (h *HTTP) Execute(ctx context.Context, op Operation) Result {
 	path, body, err := executeRequest(op)
 	if err != nil {
@@ -124,7 +153,18 @@ func (h *HTTP) Execute(ctx context.Context, op Operation) Result {
 	// request with an Idempotency-Key. The error then answers the second
 	// sending; the first may still be applied.
 	inFlight := !refused(a.status) || a.connections > 1
-	return unknown(inFlight, "%s %s: %w", op.Type, op.Reference, a.failure())
+	return a.astray(unknown(inFlight, "%s %s: %w", op.Type, op.Reference, a.failure()))
+}
+
+// astray adds what an answer says about where the request went.
+func (a answer) astray(r Result) Result {
+	switch a.status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		r.Code = CodeAccessRefused
+	case http.StatusNotFound, http.StatusMisdirectedRequest: // a URL of another server; another ledger
+		r.Code = CodeOtherAccount
+	}
+	return r
 }
 
 // refused tells which answers come from a provider that did not do it. A
@@ -158,7 +198,7 @@ func (h *HTTP) Lookup(ctx context.Context, op Operation) Result {
 		err = errors.New("the provider's answer is not a list of at most one operation")
 	}
 	if err != nil {
-		return unknown(false, "look up %s %s: %w", op.Type, op.Reference, err)
+		return a.astray(unknown(false, "look up %s %s: %w", op.Type, op.Reference, err))
 	}
 	if len(*list.Data) == 0 {
 		return Result{Outcome: NotFound}
@@ -231,6 +271,9 @@ func (h *HTTP) callUpTo(ctx context.Context, most int64, method, path string, qu
 	}
 	req.Header.Set("Accept", "application/json")
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	if account := h.account.Load(); account != nil && path != accountPath {
+		req.Header.Set(accountHeader, *account)
+	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Idempotency-Key", key)

@@ -126,6 +126,7 @@ func (s *State) add(o ledgerAnswer, now time.Time) {
 		s.became(o.Parent, AuthorizationCaptured)
 	case Void:
 		s.became(o.Parent, AuthorizationVoided)
+		s.voidedBy(o.Parent, o.ID)
 	case Refund:
 		r := RefundState{
 			ID: o.ID, Key: o.IdempotencyKey, Capture: o.Parent, Status: RefundSucceeded, Amount: o.Amount, Currency: o.Currency, Created: o.Created,
@@ -146,6 +147,14 @@ func (s *State) add(o ledgerAnswer, now time.Time) {
 			} else if d.ID == o.Parent {
 				d.Status = DisputeLost
 			}
+		}
+	}
+}
+
+func (s *State) voidedBy(authorization, void string) {
+	for i := range s.Authorizations {
+		if s.Authorizations[i].ID == authorization {
+			s.Authorizations[i].Void = void
 		}
 	}
 }

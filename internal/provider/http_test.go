@@ -28,43 +28,52 @@ func TestAnswersThatAreNotBelieved(t *testing.T) {
 		body     string
 		inFlight bool
 	}{
-		"not JSON":              {201, "<html>hello</html>", true},
-		"truncated":             {201, goodAnswer[:len(goodAnswer)-1], true},
-		"trailing bytes":        {201, goodAnswer + "x", true},
-		"too large":             {201, goodAnswer + strings.Repeat(" ", 300<<10), true},
-		"empty object":          {201, "{}", true},
-		"null":                  {201, "null", true},
-		"no id":                 {201, change("op_1", ""), true},
-		"other reference":       {201, change("pay_1", "pay_2"), true},
-		"other amount":          {201, change("4998", "4999"), true},
-		"float amount":          {201, change("4998", "4998.5"), true},
-		"other currency":        {201, change("EUR", "USD"), true},
-		"other type":            {201, change(`"authorization"`, `"capture"`), true},
-		"other key":             {201, change(`"k"`, `"l"`), true},
-		"other status":          {201, change("succeeded", "pending"), true},
-		"decline without code":  {402, change("succeeded", "declined"), true},
-		"402 but succeeded":     {402, goodAnswer, true},
-		"201 but declined":      {201, change(`"status":"succeeded"`, `"status":"declined","code":"card_declined"`), true},
-		"bare 402":              {402, "", true},
-		"202":                   {202, goodAnswer, true},
-		"204":                   {204, "", true},
-		"redirect":              {307, "", true},
-		"request timeout":       {408, "", true},
-		"bad gateway":           {502, "", true},
-		"gateway timeout":       {504, "", true},
-		"unheard of":            {520, "", true},
-		"internal error":        {500, "", false},
-		"unavailable":           {503, "", false},
-		"too many requests":     {429, "", false},
-		"in use":                {409, "", false},
-		"reused":                {422, `{"code":"idempotency_key_reused","message":"no"}`, false},
-		"not found is no route": {404, "", false},
+		"not JSON":             {201, "<html>hello</html>", true},
+		"truncated":            {201, goodAnswer[:len(goodAnswer)-1], true},
+		"trailing bytes":       {201, goodAnswer + "x", true},
+		"too large":            {201, goodAnswer + strings.Repeat(" ", 300<<10), true},
+		"empty object":         {201, "{}", true},
+		"null":                 {201, "null", true},
+		"no id":                {201, change("op_1", ""), true},
+		"other reference":      {201, change("pay_1", "pay_2"), true},
+		"other amount":         {201, change("4998", "4999"), true},
+		"float amount":         {201, change("4998", "4998.5"), true},
+		"other currency":       {201, change("EUR", "USD"), true},
+		"other type":           {201, change(`"authorization"`, `"capture"`), true},
+		"other key":            {201, change(`"k"`, `"l"`), true},
+		"other status":         {201, change("succeeded", "pending"), true},
+		"decline without code": {402, change("succeeded", "declined"), true},
+		"402 but succeeded":    {402, goodAnswer, true},
+		"201 but declined":     {201, change(`"status":"succeeded"`, `"status":"declined","code":"card_declined"`), true},
+		"bare 402":             {402, "", true},
+		"202":                  {202, goodAnswer, true},
+		"204":                  {204, "", true},
+		"redirect":             {307, "", true},
+		"request timeout":      {408, "", true},
+		"bad gateway":          {502, "", true},
+		"gateway timeout":      {504, "", true},
+		"unheard of":           {520, "", true},
+		"internal error":       {500, "", false},
+		"unavailable":          {503, "", false},
+		"too many requests":    {429, "", false},
+		"in use":               {409, "", false},
+		"reused":               {422, `{"code":"idempotency_key_reused","message":"no"}`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newHTTP(t, answering(t, tc.status, tc.body, "application/json"), time.Minute)
 			want(t, "execute", p.Execute(t.Context(), op), provider.Unknown, "", tc.inFlight)
 			want(t, "lookup", p.Lookup(t.Context(), op), provider.Unknown, "", false)
 		})
+	}
+	// A wrong key, or a URL of another server: the operation may have been done all the same.
+	for status, code := range map[int]string{
+		401: provider.CodeAccessRefused, 403: provider.CodeAccessRefused, 404: provider.CodeOtherAccount, 421: provider.CodeOtherAccount,
+	} {
+		for _, body := range []string{"", `<html>Not here.</html>`, `{"code":"no","message":"No."}`} {
+			p := newHTTP(t, answering(t, status, body, "text/html"), time.Minute)
+			want(t, "execute", p.Execute(t.Context(), op), provider.Unknown, code, false)
+			want(t, "lookup", p.Lookup(t.Context(), op), provider.Unknown, code, false)
+		}
 	}
 	p := newHTTP(t, answering(t, 201, goodAnswer, "application/json"), time.Minute)
 	want(t, "the good answer", p.Execute(t.Context(), op), provider.Succeeded, "", false)

@@ -16,6 +16,7 @@ type instrumented struct {
 	Provider
 	tracer  trace.Tracer
 	calls   *prometheus.CounterVec
+	astray  *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
 
@@ -30,6 +31,10 @@ func Instrument(p Provider, tracer trace.Tracer, reg prometheus.Registerer) Prov
 			Name: "payments_provider_calls_total",
 			Help: "Calls to the payment provider by what is known after them.",
 		}, []string{"provider", "call", "operation", "outcome"})),
+		astray: registered(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_provider_calls_astray_total",
+			Help: "Calls to the payment provider that went to a wrong account or URL, or with a wrong key, by what tells so.",
+		}, []string{"provider", "reason"})),
 		seconds: registered(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "payments_provider_call_seconds",
 			Help:    "Time that a call to the payment provider took.",
@@ -44,6 +49,9 @@ func Instrument(p Provider, tracer trace.Tracer, reg prometheus.Registerer) Prov
 			}
 			i.calls.WithLabelValues(p.Name(), "lookup", string(op), o.String())
 		}
+	}
+	for _, code := range []string{CodeUnknownParent, CodeAccessRefused, CodeOtherAccount} {
+		i.astray.WithLabelValues(p.Name(), code)
 	}
 	return i
 }
@@ -81,5 +89,9 @@ func (i *instrumented) observe(ctx context.Context, call string, op Operation, d
 	}
 	i.seconds.WithLabelValues(call, string(op.Type)).Observe(time.Since(began).Seconds())
 	i.calls.WithLabelValues(i.Name(), call, string(op.Type), r.Outcome.String()).Inc()
+	switch r.Code {
+	case CodeUnknownParent, CodeAccessRefused, CodeOtherAccount:
+		i.astray.WithLabelValues(i.Name(), r.Code).Inc()
+	}
 	return r
 }

@@ -21,6 +21,8 @@ type fixed struct {
 
 func (f fixed) Name() string { return f.name }
 
+func (f fixed) Account(context.Context) (string, error) { return f.name + ":1", nil }
+
 func (f fixed) Execute(context.Context, provider.Operation) provider.Result { return f.result }
 
 func (f fixed) Lookup(context.Context, provider.Operation) provider.Result {

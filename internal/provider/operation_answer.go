@@ -28,6 +28,11 @@ func (a operationAnswer) result(op Operation) Result {
 	if a.Status == "succeeded" {
 		return Result{Outcome: Succeeded, OperationID: a.ID}
 	}
+	if a.Code == "no_such_authorization" || a.Code == "no_such_capture" {
+		r := unknown(false, "%s %s: the provider does not know %s, which it gave us", op.Type, op.Reference, Printable(op.Parent, 255))
+		r.Code = CodeUnknownParent
+		return r
+	}
 	return Result{Outcome: Rejected, OperationID: a.ID, Code: Printable(a.Code, 64), Message: Printable(a.Message, 256)}
 }
 

@@ -76,9 +76,23 @@ type Result struct {
 	Err error // Unknown: the cause
 }
 
+// The codes of a Result that is Unknown because the request went astray: to a wrong
+// account, with a wrong key, or to a wrong URL. Such an answer proves nothing about the
+// operation, however final it sounds.
+const (
+	CodeUnknownParent = "provider_unknown_parent" // it does not know the id of Operation.Parent, which it gave us
+	CodeAccessRefused = "provider_access_refused" // it does not accept the credentials
+	CodeOtherAccount  = "provider_other_account"  // the answer is from another account than Account named
+)
+
 // Provider is safe for concurrent use.
 type Provider interface {
 	Name() string
+
+	// Account names the account that the credentials are for: the provider's name, a
+	// colon and the account's own id, such as stripe:acct_1. An operation is known in
+	// its own account alone: to all others it does not exist.
+	Account(ctx context.Context) (string, error)
 
 	// Execute sends op. It may be called again with the same op at any time
 	// within the key's lifetime at the provider; nothing is done twice.

@@ -14,6 +14,9 @@ type Payment struct{ Reference, Authorization string }
 // That proves nothing about the payment: the key, the account or the URL is wrong.
 var ErrUnknownID = errors.New("the provider does not know an id that it gave us: the key, the account or the URL is another one")
 
+// ErrOtherPayment means that the authorization is of another payment than the one named.
+var ErrOtherPayment = errors.New("the authorization is of another payment")
+
 // State is everything that the provider has of one payment, whoever caused it.
 // Each list is complete, oldest first.
 type State struct {
@@ -46,6 +49,7 @@ type AuthorizationState struct {
 	Currency  string
 	Created   time.Time
 	ExpiresAt time.Time // zero: the provider does not say
+	Void      string    // the provider's id of what released it, if anything did
 }
 
 // CaptureState is one capture that took money.

@@ -77,7 +77,7 @@ func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance
 		case !ok:
 			return fmt.Errorf("saga %s version %d has no step %q", d.Name, d.Version, i.Step)
 		case action.Call != nil:
-			return w.intend(j, i)
+			return w.intend(j, i, action.Call)
 		case action.Await != nil:
 			p, o := i.await(action.Await.Within(i.Data), action.Await.Lapse, now)
 			if i.position = p; o == nil {
@@ -96,16 +96,23 @@ func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance
 }
 
 // intend writes down that a call is about to be made. A saga that finds the
-// circuit open waits without having tried.
-func (w *Worker) intend(j *journal, i *Instance) error {
+// circuit open, or whose call lacks something, waits without having tried.
+func (w *Worker) intend(j *journal, i *Instance, c *Call) error {
 	if i.Intent || i.Resolving {
 		return nil
 	}
-	if w.circuit.open() {
+	now := i.now(w.Now())
+	lacks, err := c.ready(i)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", i.Step, err)
+	case lacks != "":
+		i.position = i.lack(lacks, now, w.Policy)
+		return nil
+	case w.circuit.open():
 		i.position = i.hold(w.Policy.Shut())
 		return nil
 	}
-	now := i.now(w.Now())
 	if !i.Attempted {
 		i.Since = now // the key's lifetime begins
 	}

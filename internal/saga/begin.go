@@ -172,3 +172,17 @@ func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definit
 	}
 	return Hurry(ctx, tx, merchantID, id, "")
 }
+
+// Provide makes the sagas due whose calls lack one of these, on the caller's transaction.
+func Provide(ctx context.Context, tx pgx.Tx, what ...string) error {
+	// sagas_not_ended serves this. What another transaction has locked is driven anyway.
+	if _, err := tx.Exec(ctx, `
+		UPDATE sagas s SET waits_for = NULL, due_at = now() FROM (
+			SELECT merchant_id, id FROM sagas
+			WHERE state IN ('running', 'compensating') AND waits_for = ANY ($1) AND owner IS NULL
+			ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) w
+		WHERE s.merchant_id = w.merchant_id AND s.id = w.id`, what); err != nil {
+		return fmt.Errorf("make the sagas due that waited: %w", err)
+	}
+	return nil
+}

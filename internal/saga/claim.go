@@ -124,7 +124,7 @@ func (w *Worker) claiming(from [queues]key, limit, share int) (sql string, args 
 		WHERE s.ctid = due.ctid AND s.id = due.id
 		RETURNING s.merchant_id, s.id, s.definition, s.version, s.subject, s.data, coalesce(s.traceparent, ''), s.state, s.step,
 		          s.step_since, s.tries, s.intent, s.attempted, s.resolving, coalesce(s.in_flight_until, 'epoch'), s.rejection,
-		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.begun, s.claim_at, now()`,
+		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.pending, s.begun, s.claim_at, now()`,
 		[]any{w.Owner, w.Lease, w.held, limit, share, from[fresh].at, from[fresh].id, from[begun].at, from[begun].id}
 }
 
@@ -147,7 +147,7 @@ func (w *Worker) read(results pgx.BatchResults, asked time.Time, sweeps bool) (c
 		var k key
 		err := row.Scan(&i.MerchantID, &i.ID, &i.definition, &i.version, &i.Subject, &i.Data, &i.Trace, &i.State, &i.Step,
 			&i.Since, &i.Tries, &i.Intent, &i.Attempted, &i.Resolving, &i.InFlight, &i.Rejection,
-			&i.Abort, &i.Signaled, &i.verdict, &deadline, &i.number, &i.epoch, &hasBegun, &k.at, &i.clock)
+			&i.Abort, &i.Signaled, &i.verdict, &deadline, &i.number, &i.epoch, &i.Pending, &hasBegun, &k.at, &i.clock)
 		clock = i.clock
 		if deadline != nil {
 			i.Deadline = *deadline

@@ -180,6 +180,8 @@ func (w *Worker) save(ctx context.Context, tx pgx.Tx, merchantID string, held []
 		since, inFlight                  []time.Time
 		rejections, parked, aborts       []*Rejection
 		from                             []*string
+		pending                          []bool
+		waits                            []string
 		deadlines                        []*time.Time
 		due                              []*float64
 	)
@@ -210,21 +212,23 @@ func (w *Worker) save(ctx context.Context, tx pgx.Tx, merchantID string, held []
 		since, inFlight = append(since, i.Since), append(inFlight, i.InFlight)
 		rejections, parked, aborts = append(rejections, i.Rejection), append(parked, i.Parked), append(aborts, i.Abort)
 		from, deadlines, due = append(from, filled(string(i.From))), append(deadlines, deadline), append(due, seconds)
+		pending, waits = append(pending, i.Pending), append(waits, i.WaitsFor)
 	}
 	tag, err := tx.Exec(ctx, `
 		UPDATE sagas s SET state = v.state, step = v.step, step_since = v.step_since, tries = v.tries, attempts = v.attempts,
 			intent = v.intent, attempted = v.attempted, resolving = v.resolving, in_flight_until = v.in_flight_until,
 			rejection = v.rejection, parked = v.parked, parked_from = v.parked_from, abort = v.abort, signaled = v.signaled, verdict = NULL,
 			abortable = v.abortable, awaiting = v.awaiting, deadline = v.deadline, data = v.data::jsonb,
+			pending = v.pending, waits_for = nullif(v.waits_for, ''),
 			owner = nullif(v.owner, ''), due_at = clock_timestamp() + make_interval(secs => v.due), updated_at = now()
 		FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::int[], $8::int[], $9::bool[], $10::bool[],
 			$11::bool[], $12::timestamptz[], $13::jsonb[], $14::jsonb[], $15::text[], $16::jsonb[], $17::bool[], $18::bool[], $19::bool[],
-			$20::timestamptz[], $21::text[], $22::text[], $23::float8[])
+			$20::timestamptz[], $21::text[], $22::text[], $23::float8[], $24::bool[], $25::text[])
 			AS v (id, epoch, state, step, step_since, tries, attempts, intent, attempted, resolving, in_flight_until, rejection, parked,
-				parked_from, abort, signaled, abortable, awaiting, deadline, data, owner, due)
+				parked_from, abort, signaled, abortable, awaiting, deadline, data, owner, due, pending, waits_for)
 		WHERE s.merchant_id = $1 AND s.id = v.id AND s.epoch = v.epoch`,
 		merchantID, ids, epochs, states, steps, since, tries, numbers, intents, attempted, resolving, inFlight, rejections, parked,
-		from, aborts, signaled, abortable, awaiting, deadlines, data, owners, due)
+		from, aborts, signaled, abortable, awaiting, deadlines, data, owners, due, pending, waits)
 	if err != nil {
 		return fmt.Errorf("save sagas: %w", err)
 	}

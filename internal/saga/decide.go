@@ -27,6 +27,8 @@ type position struct {
 	Attempted bool      // a request of Step was sent, even if a lookup has since found nothing
 	Resolving bool      // its outcome has to be looked up
 	InFlight  time.Time // what was sent is carried out until then or never
+	Pending   bool      // the other system has the operation and has not decided it
+	WaitsFor  string    // what the call of Step lacks
 	Rejection *Rejection
 	Parked    *Rejection
 	From      State      // Parked from
@@ -62,6 +64,9 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 		p.Rejection = rejection
 		return d.back(p, index, now)
 	case NotFound:
+		if p.Pending { // it was there: the answer is another system's, or wrong
+			return p.unknown(o, now, policy)
+		}
 		if o.Again > 0 {
 			p.Tries++
 			p.Resolving, p.Wait = true, o.Again
@@ -71,38 +76,55 @@ func (d Definition) decide(p position, o Outcome, now time.Time, policy Policy) 
 	case notSent:
 		return p.hold(cmp.Or(o.Again, policy.Shut()))
 	default:
-		p.Tries++
-		if o.Again > 0 {
-			p.Resolving, p.Attempted, p.Wait = true, true, o.Again
-			return p
-		}
-		if p.Resolving && !o.Pending && now.Sub(p.Since) > policy.KeyLifetime {
-			return p.park(unresolved(p.Step)) // lookups may stay without an answer for ever
-		}
-		if o.sent.IsZero() {
-			o.sent = now
-		}
-		switch until := o.sent.Add(policy.Horizon); {
-		case o.InFlight && until.After(p.InFlight):
-			p.InFlight = until
-		case !p.Resolving && now.After(p.InFlight): // it was carried out by now, or never is
-			p.InFlight = now
-		}
-		p.Resolving, p.Attempted = true, true
-		p.Wait = policy.pause(p.State, p.Tries)
-		if o.Pending {
-			p.Wait = max(p.Wait, min(now.Sub(p.Since)/pendingShare, mostPending))
-		}
-		return p
+		return p.unknown(o, now, policy)
 	}
 }
 
-// What is pending ends by itself, after days it may be: between two looks at it lies
-// a share of the time that it has been pending.
+func (p position) unknown(o Outcome, now time.Time, policy Policy) position {
+	p.Tries++
+	p.Pending = p.Pending || o.Pending
+	if o.Again > 0 {
+		p.Resolving, p.Attempted, p.Wait = true, true, o.Again
+		return p
+	}
+	// What is pending ends by itself: neither our clock nor lookups without an answer end it.
+	if p.Resolving && !p.Pending && now.Sub(p.Since) > policy.KeyLifetime {
+		return p.park(unresolved(p.Step)) // lookups may stay without an answer for ever
+	}
+	if o.sent.IsZero() {
+		o.sent = now
+	}
+	switch until := o.sent.Add(policy.Horizon); {
+	case o.InFlight && until.After(p.InFlight):
+		p.InFlight = until
+	case !p.Resolving && now.After(p.InFlight): // it was carried out by now, or never is
+		p.InFlight = now
+	}
+	p.Resolving, p.Attempted = true, true
+	p.Wait = policy.pause(p.State, p.Tries)
+	if p.Pending {
+		p.Wait = max(p.Wait, p.share(now))
+	}
+	return p
+}
+
+// What ends by itself may take days: the pause between two looks at it is a share of the
+// time that has passed.
 const (
-	pendingShare = 4
-	mostPending  = 10 * time.Minute
+	waitShare = 4
+	mostWait  = 10 * time.Minute
 )
+
+func (p position) share(now time.Time) time.Duration {
+	return min(now.Sub(p.Since)/waitShare, mostWait)
+}
+
+// lack waits for what the call of Step lacks.
+func (p position) lack(what string, now time.Time, policy Policy) position {
+	p = p.hold(max(policy.Shut(), p.share(now)))
+	p.WaitsFor = what
+	return p
+}
 
 // hold waits before the call of Step. What was sent and not found is looked up anew
 // afterwards: it may have been carried out, and its key may have expired.

@@ -103,11 +103,19 @@ func TestDecide(t *testing.T) {
 		},
 		"what is pending is looked at ever more rarely, and is nobody's fault": {
 			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, InFlight: now.Add(-time.Minute)}, Outcome{Verdict: Unknown, Pending: true},
-			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, InFlight: now.Add(-time.Minute), Tries: 1, Wait: 30 * time.Second},
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, InFlight: now.Add(-time.Minute), Pending: true, Tries: 1, Wait: 30 * time.Second},
 		},
 		"what is pending for days is not given up": {
 			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true}, Outcome{Verdict: Unknown, Pending: true},
-			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true, Tries: 1, Wait: 10 * time.Minute},
+			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true, Pending: true, Tries: 1, Wait: 10 * time.Minute},
+		},
+		"what was pending is not given up by a lookup without an answer": {
+			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true, Pending: true}, Outcome{Verdict: Unknown},
+			position{State: Running, Step: "capture", Since: now.Add(-48 * time.Hour), Intent: true, Attempted: true, Resolving: true, Pending: true, Tries: 1, Wait: 10 * time.Minute},
+		},
+		"what was pending is not sent again when it is not found": {
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, Pending: true, InFlight: now.Add(-time.Minute)}, Outcome{Verdict: NotFound},
+			position{State: Running, Step: "capture", Since: now.Add(-2 * time.Minute), Intent: true, Attempted: true, Resolving: true, Pending: true, InFlight: now.Add(-time.Minute), Tries: 1, Wait: 30 * time.Second},
 		},
 		"a step that only looks goes on without an answer": {
 			position{State: Running, Step: "authorize", Since: now.Add(-2 * time.Hour), Intent: true, Attempted: true, Resolving: true}, Outcome{Verdict: Unknown, Again: time.Minute},

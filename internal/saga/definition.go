@@ -57,6 +57,20 @@ type Call struct {
 	Execute func(context.Context, Request) Outcome
 	Lookup  func(context.Context, Request) Outcome
 	Record  func(context.Context, pgx.Tx, *Instance, Outcome) error
+	// Ready says what the call lacks, such as credentials, or "". It is asked in the
+	// transaction that writes the call's intent and before each lookup, so it must not
+	// wait. It may add to the saga's data, which is kept with the intent. A saga that
+	// lacks something waits: nothing is sent, no try is counted, and it is not given up.
+	// nil: the call lacks nothing.
+	Ready func(*Instance) (lacks string, err error)
+}
+
+// ready asks Ready.
+func (c *Call) ready(i *Instance) (lacks string, err error) {
+	if c.Ready == nil {
+		return "", nil
+	}
+	return c.Ready(i)
 }
 
 // Await holds a saga until it is signaled, or Within has passed since the step

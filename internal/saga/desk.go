@@ -45,11 +45,12 @@ type Summary struct {
 	DueAt      *time.Time
 	CreatedAt  time.Time
 	Trace      *string
+	WaitsFor   *string // what its call lacks
 }
 
 const selectSummary = `
 	SELECT id, merchant_id, definition, version, subject, state, step, step_since, tries, resolving, awaiting, rejection, parked, abort,
-		deadline, paused_at, owner, epoch, due_at, created_at, traceparent FROM sagas `
+		deadline, paused_at, owner, epoch, due_at, created_at, traceparent, waits_for FROM sagas `
 
 // Filter of a list; a zero member does not narrow. Without a State it lists what
 // has not ended. OlderThan is the time since the saga came to its step.

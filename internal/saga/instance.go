@@ -58,12 +58,13 @@ func OfKey(key string) (sagaID, step string, ok bool) { return strings.Cut(key, 
 // now is the database's time, carried on by the process's monotonic clock.
 func (i *Instance) now(local time.Time) time.Time { return i.clock.Add(local.Sub(i.claimed)) }
 
-// giveBack makes the saga due after wait for whoever claims it then.
+// giveBack makes the saga due after wait for whoever claims it then, and says what it
+// lacks until then.
 func (i *Instance) giveBack(ctx context.Context, pool *pgxpool.Pool, wait time.Duration, failed bool) error {
 	_, err := pool.Exec(ctx, `
-		UPDATE sagas SET owner = NULL, due_at = now() + $4::interval, tries = tries + $5::int, updated_at = now()
+		UPDATE sagas SET owner = NULL, due_at = now() + $4::interval, tries = tries + $5::int, waits_for = nullif($6, ''), updated_at = now()
 		WHERE merchant_id = $1 AND id = $2 AND epoch = $3 AND due_at IS NOT NULL`,
-		i.MerchantID, i.ID, i.epoch, wait, map[bool]int{true: 1}[failed])
+		i.MerchantID, i.ID, i.epoch, wait, map[bool]int{true: 1}[failed], i.WaitsFor)
 	if err != nil {
 		return fmt.Errorf("give saga back: %w", err)
 	}

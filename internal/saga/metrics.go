@@ -12,6 +12,8 @@ type metrics struct {
 	live     *prometheus.GaugeVec
 	paused   prometheus.Gauge
 	orphaned *prometheus.GaugeVec
+	waiting  *prometheus.GaugeVec
+	pending  *prometheus.GaugeVec
 	oldest   prometheus.Gauge
 	stepAge  *prometheus.GaugeVec
 	open     prometheus.Gauge
@@ -32,12 +34,18 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		orphaned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas_orphaned", Help: "Live sagas of a version that no running worker holds.",
 		}, []string{"definition", "version"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_sagas_waiting", Help: "Live sagas whose call lacks something, by what it is, such as credentials for an account at the provider.",
+		}, []string{"for"}),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_sagas_pending", Help: "Live sagas whose operation the provider has and has not decided.",
+		}, []string{"definition", "step"}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_oldest_due_seconds", Help: "How long the longest waiting due saga has waited for a worker.",
 		}),
 		stepAge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_saga_step_age_seconds",
-			Help: "How long the saga that has been at this step longest has been there; without those that await a merchant or are paused.",
+			Help: "How long the saga that has been at this step longest has been there; without those that await a merchant, are paused, wait for credentials or are pending at the provider.",
 		}, []string{"definition", "step"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer.",
@@ -55,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "payments_saga_turn_errors_total", Help: "Turns of a saga that were rolled back and will be tried again.",
 		}),
 	}
-	reg.MustRegister(m.live, m.paused, m.orphaned, m.oldest, m.stepAge, m.open, m.allowed, m.finished, m.fenced, m.errors)
+	reg.MustRegister(m.live, m.paused, m.orphaned, m.waiting, m.pending, m.oldest, m.stepAge, m.open, m.allowed, m.finished, m.fenced, m.errors)
 	return m
 }
 
@@ -78,10 +86,11 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 	rows, err := w.pool.Query(ctx, `
 		SELECT s.definition, s.version, s.state, s.step, count(*), count(s.paused_at),
 			coalesce(extract(epoch FROM now() - min(s.due_at) FILTER (WHERE s.paused_at IS NULL)), 0)::float8,
-			coalesce(extract(epoch FROM now() - min(s.step_since) FILTER (WHERE s.paused_at IS NULL AND NOT s.awaiting AND s.state <> 'parked')), 0)::float8,
-			coalesce(bool_or(d.held_at > now() - $1::interval), false)
+			coalesce(extract(epoch FROM now() - min(s.step_since) FILTER (WHERE s.paused_at IS NULL AND NOT s.awaiting AND s.waits_for IS NULL AND NOT s.pending
+				AND s.state <> 'parked')), 0)::float8,
+			coalesce(bool_or(d.held_at > now() - $1::interval), false), coalesce(s.waits_for, ''), count(*) FILTER (WHERE s.pending)
 		FROM sagas s LEFT JOIN saga_definitions d ON d.name = s.definition AND d.version = s.version
-		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4`, heldFor)
+		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4, s.waits_for`, heldFor)
 	if err != nil {
 		return false, fmt.Errorf("count sagas: %w", err)
 	}
@@ -92,6 +101,8 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 		Count, Paused int64
 		Due, Age      float64 // seconds
 		Held          bool
+		WaitsFor      string
+		Pending       int64
 	}
 	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
@@ -99,12 +110,20 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 	}
 	w.metrics.live.Reset()
 	w.metrics.orphaned.Reset()
+	w.metrics.waiting.Reset()
+	w.metrics.pending.Reset()
 	w.metrics.stepAge.Reset()
 	ages := map[[2]string]float64{}
 	oldest, paused := 0.0, int64(0)
 	for _, c := range counts {
 		w.metrics.live.WithLabelValues(c.Definition, c.State, c.Step).Add(float64(c.Count))
 		oldest, paused = max(oldest, c.Due), paused+c.Paused
+		if c.WaitsFor != "" {
+			w.metrics.waiting.WithLabelValues(c.WaitsFor).Add(float64(c.Count))
+		}
+		if c.Pending > 0 {
+			w.metrics.pending.WithLabelValues(c.Definition, c.Step).Add(float64(c.Pending))
+		}
 		at := [2]string{c.Definition, c.Step}
 		ages[at] = max(ages[at], c.Age)
 		w.metrics.stepAge.WithLabelValues(c.Definition, c.Step).Set(ages[at])

@@ -71,12 +71,13 @@ func (d *Desk) act(ctx context.Context, by By, id, action string, verdict *Outco
 	})
 }
 
-// goOn makes the saga due. A parked one leaves that state; what was sent at its
+// goOn makes the saga due. A verdict that was approved and that no worker has taken yet
+// stays, whatever comes after it. A parked saga leaves that state; what was sent at its
 // step is looked up before anything else. One that a worker holds stays held, and
 // an intent that is not concluded stays one: who finds it waits out its horizon.
 func goOn(ctx context.Context, tx pgx.Tx, on actedOn, verdict *Outcome) error {
 	if _, err := tx.Exec(ctx, `
-		UPDATE sagas SET state = coalesce(parked_from, state), parked = NULL, parked_from = NULL, tries = 0, verdict = $3,
+		UPDATE sagas SET state = coalesce(parked_from, state), parked = NULL, parked_from = NULL, tries = 0, verdict = coalesce($3, verdict), waits_for = NULL,
 			resolving = resolving OR CASE state WHEN 'parked' THEN attempted OR intent ELSE attempted AND NOT intent END,
 			due_at = CASE WHEN owner IS NULL THEN now() ELSE due_at END, updated_at = now()
 		WHERE merchant_id = $1 AND id = $2`, on.merchantID, on.id, verdict); err != nil {
@@ -138,7 +139,7 @@ func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) erro
 // Nothing follows until another person approves. Errors: ErrNotParked,
 // ErrNoCall, ErrVerdict.
 func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
-	if !o.whole() {
+	if !o.Whole() {
 		return ErrVerdict
 	}
 	return d.act(ctx, by, id, "propose", &o, func(_ pgx.Tx, on actedOn) error {
@@ -149,8 +150,8 @@ func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
 	})
 }
 
-// whole reports whether a person can say so.
-func (o Outcome) whole() bool {
+// Whole reports whether a person can say so.
+func (o Outcome) Whole() bool {
 	return o.Verdict == Succeeded && o.Reference != "" || o.Verdict == Rejected && o.Code != ""
 }
 
@@ -177,7 +178,7 @@ func (d *Desk) calls(on actedOn) error {
 // what was proposed may have changed since its operator looked. Errors: ErrNotParked,
 // ErrNoProposal, ErrSameOperator, ErrOtherVerdict, ErrVerdict.
 func (d *Desk) Approve(ctx context.Context, by By, id string, o Outcome) error {
-	if !o.whole() {
+	if !o.Whole() {
 		return ErrVerdict
 	}
 	var verdict Outcome

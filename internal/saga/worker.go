@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config of a Worker. Every member but Lock and Crash is needed.
+// Config of a Worker. Every member but Lock, Prepare and Crash is needed.
 type Config struct {
 	Definitions []Definition
 	Policy      Policy
@@ -32,6 +32,9 @@ type Config struct {
 	// Lock takes, before the steps of a commit run, the locks that their writes will
 	// take, in one order for all, so that two commits cannot deadlock.
 	Lock func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) error
+	// Prepare runs before each saga is driven, outside of any transaction, for at most
+	// CallTimeout: it may find out what the calls' Ready needs to know. nil: nothing.
+	Prepare func(context.Context)
 	// Crash is for tests: where it answers true, the worker does no more, as if its
 	// process had died there. The points are CrashPoints.
 	Crash      func(point, step string) bool
@@ -225,6 +228,11 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 	if i.Intent && !i.Resolving {
 		i.position, i.lost = i.abandoned(i.now(w.Now()), w.Policy), true
 	}
+	if w.Prepare != nil {
+		preparing, cancel := context.WithTimeout(ctx, w.CallTimeout)
+		w.Prepare(preparing)
+		cancel()
+	}
 	for i.live() && i.Wait == 0 {
 		if stop.Err() != nil {
 			w.leave(ctx, stop, i)
@@ -289,6 +297,15 @@ func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 		m = &made{call: callOperator, outcome: *i.verdict, began: now, ended: now}
 		m.outcome.testified, i.verdict = true, nil
 	case i.Resolving || i.Intent:
+		lacks, err := action.Call.ready(i)
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.Step, err)
+		}
+		if lacks != "" {
+			i.position = i.lack(lacks, i.now(w.Now()), w.Policy)
+			w.giveBack(ctx, i, i.Wait, false)
+			return nil
+		}
 		if left := i.leased.Sub(w.Now()); left < w.CallTimeout+time.Second {
 			return fmt.Errorf("the lease ends in %v, too soon for a call", left)
 		}

@@ -2,6 +2,7 @@ package providertest
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,7 +52,6 @@ func decline(a *account) {
 	if other.OperationID == refused.OperationID {
 		a.t.Error("two declined authorizations are one operation")
 	}
-	a.refused(a.on(auth, refused, provider.Capture, amount), "no_such_authorization")
 	a.refused(a.authorization("pm_card_unheard_of"), "invalid_payment_method")
 }
 
@@ -94,14 +94,39 @@ func otherContent(a *account) {
 	a.same(auth, held)
 }
 
+// nothingThere acts on ids that the provider is said to have given, and does not know: it is
+// another account, and says nothing about the operation.
 func nothingThere(a *account) {
 	auth := a.authorization(a.Good)
 	none := provider.Result{OperationID: "pi_0000000000000000"}
-	a.refused(a.on(auth, none, provider.Capture, amount), "no_such_authorization")
-	a.refused(a.on(auth, none, provider.Void, 0), "no_such_authorization")
-	none.OperationID = "ch_0000000000000000"
-	a.refused(a.on(auth, none, provider.Refund, amount), "no_such_capture")
-	a.want("lookup of what was never sent", a.Patient.Lookup(a.ctx(), a.on(auth, none, provider.Refund, 1)), provider.NotFound, "", false)
+	for _, t := range []provider.OperationType{provider.Capture, provider.Void, provider.Refund} {
+		if t == provider.Refund {
+			none.OperationID = "ch_0000000000000000"
+		}
+		op := a.on(auth, none, t, amount)
+		if t == provider.Void {
+			op.Amount = 0
+		}
+		a.want(string(t), a.Patient.Execute(a.ctx(), op), provider.Unknown, provider.CodeUnknownParent, false)
+		if r := a.Patient.Lookup(a.ctx(), op); r.Outcome != provider.Unknown || r.Code != provider.CodeUnknownParent {
+			a.t.Errorf("the lookup of a %s of nothing: %+v", t, r)
+		}
+	}
+}
+
+// accountNamed asks twice, and before and after something was done.
+func accountNamed(a *account) {
+	first, err := a.Patient.Account(a.ctx())
+	if err != nil || !strings.HasPrefix(first, a.Patient.Name()+":") {
+		a.t.Fatalf("the account is %q, %v", first, err)
+	}
+	a.did(a.authorization(a.Good))
+	if again, err := a.Patient.Account(a.ctx()); err != nil || again != first {
+		a.t.Errorf("the account was %q and is %q, %v", first, again, err)
+	}
+	if named, err := a.Dead.Account(a.ctx()); err == nil {
+		a.t.Errorf("an address where nobody is has the account %q", named)
+	}
 }
 
 func unanswered(a *account) {

@@ -47,6 +47,7 @@ func Run(t *testing.T, newSubject func(t *testing.T) Subject) {
 		"what never left is not in flight":          neverSent,
 		"all that was done is read again":           inspected,
 		"an unknown id proves nothing":              notInspected,
+		"the account has a name":                    accountNamed,
 	} {
 		t.Run(name, func(t *testing.T) { test(&account{Subject: newSubject(t), t: t}) })
 	}

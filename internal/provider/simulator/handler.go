@@ -22,6 +22,7 @@ func (s *Simulator) routes() http.Handler {
 		"/v1/voids":          {http.MethodPost: s.operate(void)},
 		"/v1/refunds":        {http.MethodPost: s.operate(refund)},
 		"/v1/operations":     {http.MethodGet: s.listOperations},
+		"/v1/account":        {http.MethodGet: s.showAccount},
 		"/v1/payments":       {http.MethodGet: s.listPayments},
 
 		// What persons do at the bank's dashboard, and what the bank does by itself. Captures,
@@ -57,10 +58,34 @@ func (s *Simulator) route(byMethod methods) http.HandlerFunc {
 				return refuse(http.StatusMethodNotAllowed, "method_not_allowed", "", "The method must be one of %q.", allowed)
 			}
 		}
-		if err := handle(w, r); err != nil {
+		err := s.checkAccount(r)
+		if err == nil {
+			err = handle(w, r)
+		}
+		if err != nil {
 			s.fail(w, r, err)
 		}
 	}
+}
+
+// accountHeader names the ledger that a request is meant for.
+const accountHeader = "Provider-Account"
+
+// checkAccount refuses a request that is meant for another ledger: here it would be done
+// once more, and what it asks for would seem never to have been.
+func (s *Simulator) checkAccount(r *http.Request) error {
+	if meant := r.Header.Values(accountHeader); len(meant) > 0 && (len(meant) > 1 || meant[0] != s.ledger.account) {
+		return refuse(http.StatusMisdirectedRequest, "other_account", "", "This is another ledger than the request is meant for.")
+	}
+	return nil
+}
+
+func (s *Simulator) showAccount(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, struct {
+		ID     string `json:"id"`
+		Object string `json:"object"`
+	}{s.ledger.account, "account"})
+	return nil
 }
 
 func (s *Simulator) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -1,12 +1,14 @@
 package simulator
 
 import (
+	cryptorand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -16,7 +18,7 @@ import (
 
 // Buckets of the ledger. A sequence is 8 bytes, big-endian, and begins at 1.
 var (
-	metaBucket   = []byte("meta")         // "format" → ledgerFormat
+	metaBucket   = []byte("meta")         // "format" → ledgerFormat, "account" → the ledger's own id
 	entryBucket  = []byte("operations")   // sequence → entry as JSON
 	idBucket     = []byte("by_id")        // operation id → sequence
 	keyBucket    = []byte("by_key")       // idempotency key → sequence
@@ -38,6 +40,7 @@ type ledger struct {
 	clock  Clock
 	random *rand.Rand // only inside write transactions, which exclude each other
 
+	account  string        // told apart from every other ledger by this id, for as long as its file lives
 	lifetime time.Duration // of an authorization
 	notify   bool          // every operation newly written is to be notified
 }
@@ -57,29 +60,42 @@ func openLedger(path string, cfg Config, source rand.Source) (*ledger, error) {
 		return nil, fmt.Errorf("the simulator's ledger %s cannot be opened: %w", path, err)
 	}
 	db.MaxBatchDelay = time.Millisecond
-	if err := db.Update(prepare); err != nil {
+	var account string
+	err = db.Update(func(tx *bbolt.Tx) (err error) {
+		account, err = prepare(tx)
+		return err
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the simulator's ledger %s cannot be used: %w", path, err), db.Close())
 	}
 	return &ledger{
-		db: db, clock: cfg.Clock, random: rand.New(source),
+		db: db, clock: cfg.Clock, random: rand.New(source), account: account,
 		lifetime: cfg.AuthorizationLifetime, notify: cfg.Webhook.URL != "",
 	}, nil
 }
 
-func prepare(tx *bbolt.Tx) error {
+func prepare(tx *bbolt.Tx) (account string, err error) {
 	for _, name := range [][]byte{metaBucket, entryBucket, idBucket, keyBucket, refBucket, parentBucket, struckBucket, noticeBucket} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
+			return "", err
 		}
 	}
 	meta := tx.Bucket(metaBucket)
 	switch format := meta.Get([]byte("format")); {
 	case format == nil:
-		return meta.Put([]byte("format"), []byte(ledgerFormat))
+		err = meta.Put([]byte("format"), []byte(ledgerFormat))
 	case string(format) != ledgerFormat:
-		return fmt.Errorf("its format is %q and not %q", format, ledgerFormat)
+		err = fmt.Errorf("its format is %q and not %q", format, ledgerFormat)
 	}
-	return nil
+	if err != nil {
+		return "", err
+	}
+	// Not from the ledger's source of randomness: that may be seeded alike for two of them.
+	if account = string(meta.Get([]byte("account"))); account == "" {
+		account = "led_" + strings.ToLower(cryptorand.Text())
+		err = meta.Put([]byte("account"), []byte(account))
+	}
+	return account, err
 }
 
 // verdict is what became of a submitted request.

@@ -21,6 +21,11 @@ func failure(op provider.Operation, err error, connections int64) provider.Resul
 	if e.Type == stripe.ErrorTypeCard {
 		return declined(subject(e), e)
 	}
+	if code := astray(op, e); code != "" {
+		r := unknown(connections > 1, "%s %s: %w", op.Type, op.Reference, cause(err))
+		r.Code = code
+		return r
+	}
 	if e.Type == stripe.ErrorTypeInvalidRequest {
 		if code, message := refusal(op, e); code != "" {
 			return rejected(subject(e), code, message)
@@ -38,6 +43,18 @@ func failure(op provider.Operation, err error, connections int64) provider.Resul
 	return unknown(inFlight, "%s %s: %w", op.Type, op.Reference, cause(err))
 }
 
+// astray names why an error says nothing about the operation: the key is not accepted, or
+// it is of another account, which has nothing that we were given in ours.
+func astray(op provider.Operation, e *stripe.Error) string {
+	switch {
+	case e.HTTPStatusCode == http.StatusUnauthorized || e.HTTPStatusCode == http.StatusForbidden:
+		return provider.CodeAccessRefused
+	case e.Code == stripe.ErrorCodeResourceMissing && op.Type != provider.Authorization:
+		return provider.CodeUnknownParent
+	}
+	return ""
+}
+
 // subject is the operation's id at Stripe where the error names it.
 func subject(e *stripe.Error) string {
 	if e.PaymentIntent != nil {
@@ -53,7 +70,10 @@ func refusal(op provider.Operation, e *stripe.Error) (code, message string) {
 	case stripe.ErrorCodePaymentIntentUnexpectedState:
 		return unexpectedState(op, e.PaymentIntent)
 	case stripe.ErrorCodeResourceMissing:
-		return missing(op, e.Param)
+		if op.Type == provider.Authorization && e.Param == "payment_method" {
+			return "invalid_payment_method", "There is no such payment method."
+		}
+		return "", ""
 	case stripe.ErrorCodeAmountTooLarge, stripe.ErrorCodeAmountTooSmall:
 		return string(e.Code), provider.Printable(e.Msg, 256)
 	case stripe.ErrorCodeChargeExpiredForCapture, stripe.ErrorCodeCaptureChargeAuthorizationExpired:
@@ -90,22 +110,6 @@ func unexpectedState(op provider.Operation, i *stripe.PaymentIntent) (code, mess
 		return "authorization_expired", "The authorization has expired."
 	case i.Status == stripe.PaymentIntentStatusCanceled:
 		return "authorization_voided", "The authorization was voided."
-	case i.Status == stripe.PaymentIntentStatusProcessing || i.Status == stripe.PaymentIntentStatusRequiresCapture:
-		return "", ""
 	}
-	return "no_such_authorization", "There is no such succeeded authorization."
-}
-
-func missing(op provider.Operation, param string) (code, message string) {
-	switch op.Type {
-	case provider.Authorization:
-		if param == "payment_method" {
-			return "invalid_payment_method", "There is no such payment method."
-		}
-	case provider.Capture, provider.Void:
-		return "no_such_authorization", "There is no such succeeded authorization."
-	case provider.Refund:
-		return "no_such_capture", "There is no such succeeded capture."
-	}
-	return "", ""
+	return "", "" // in between, or never authorized, which is not the operation that we were given
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -23,12 +21,10 @@ const (
 	pageSize = 100 // Stripe's most
 )
 
-// Lookup reads what Stripe shows consistently after a write: an object by
-// its id, and lists. The search by metadata would be one request, but what was
-// just written appears in it up to a minute later, and in an incident an hour
-// (https://docs.stripe.com/search#data-freshness): its silence would be no
-// NotFound. A list that could not be read to its end is Unknown. The search is
-// for what came when no request was expected any more.
+// Lookup reads what Stripe shows consistently after a write: an object by its id, and
+// lists. What was just written appears in the search by metadata up to a minute later,
+// and in an incident an hour (https://docs.stripe.com/search#data-freshness): its
+// silence alone is no NotFound. A list that could not be read to its end is Unknown.
 func (c *Client) Lookup(ctx context.Context, op provider.Operation) provider.Result {
 	amount, refusal := stripeAmount(op)
 	if refusal != "" {
@@ -40,12 +36,12 @@ func (c *Client) Lookup(ctx context.Context, op provider.Operation) provider.Res
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	r, err := c.find(ctx, op, amount)
-	var e *stripe.Error
-	if errors.As(err, &e) && e.HTTPStatusCode == http.StatusNotFound && e.Code == stripe.ErrorCodeResourceMissing {
-		return provider.Result{Outcome: provider.NotFound} // what it acts on does not exist
-	}
 	if err != nil {
-		return unknown(false, "look up %s %s: %w", op.Type, op.Reference, cause(err))
+		r := unknown(false, "look up %s %s: %w", op.Type, op.Reference, cause(err))
+		if e, ok := errors.AsType[*stripe.Error](err); ok {
+			r.Code = astray(op, e)
+		}
+		return r
 	}
 	r.InFlight = false
 	return r
@@ -54,19 +50,7 @@ func (c *Client) Lookup(ctx context.Context, op provider.Operation) provider.Res
 func (c *Client) find(ctx context.Context, op provider.Operation, amount int64) (provider.Result, error) {
 	switch op.Type {
 	case provider.Authorization:
-		created := &stripe.RangeQueryParams{GreaterThanOrEqual: c.created(op.Reference).Add(-skew).Unix()}
-		if !op.Until.IsZero() { // however long ago that was, and how much has been paid since
-			created.LesserThanOrEqual = op.Until.Add(skew).Unix()
-		}
-		all := c.api.V1PaymentIntents.List(ctx, &stripe.PaymentIntentListParams{
-			ListParams:   stripe.ListParams{Limit: new(int64(pageSize))},
-			CreatedRange: created,
-		})
-		r, err := searchIntents(ctx, all, "list", op, amount)
-		if err != nil || r.Outcome != provider.NotFound || op.Until.IsZero() || !c.now().After(op.Until.Add(skew)) {
-			return r, err
-		}
-		return c.findLate(ctx, op, amount)
+		return c.findAuthorization(ctx, op, amount)
 	case provider.Refund:
 		all := c.api.V1Refunds.List(ctx, &stripe.RefundListParams{
 			ListParams: stripe.ListParams{Limit: new(int64(pageSize))}, Charge: &op.Parent,
@@ -93,31 +77,10 @@ func (c *Client) find(ctx context.Context, op provider.Operation, amount int64) 
 	return unknown(false, "%q is no type of operation", op.Type), nil
 }
 
-// findLate finds an authorization that was given after all that was expected, since
-// its sender had stood still: at any time since, so that a list of it would be of all
-// that was paid. Who asks for one asks again, and sees what the index did not have yet.
-func (c *Client) findLate(ctx context.Context, op provider.Operation, amount int64) (provider.Result, error) {
-	all := c.api.V1PaymentIntents.Search(ctx, &stripe.PaymentIntentSearchParams{
-		SearchParams: stripe.SearchParams{Query: fmt.Sprintf("metadata[%q]:%q", metaReference, op.Reference)},
-	})
-	r, err := searchIntents(ctx, all, "search_result", op, amount)
-	var e *stripe.Error
-	// There is no search for accounts in India, nor for a restricted key without the right to it.
-	if errors.As(err, &e) && (e.HTTPStatusCode == http.StatusBadRequest || e.HTTPStatusCode == http.StatusForbidden) {
-		return provider.Result{Outcome: provider.NotFound}, nil
-	}
-	return r, err
-}
-
 // results of a list or of a search.
 type results[T any] interface {
 	All(ctx context.Context) stripe.Seq2[T, error]
 	LastResponse() *stripe.APIResponse
-}
-
-func searchIntents(ctx context.Context, all results[*stripe.PaymentIntent], object string, op provider.Operation, amount int64) (provider.Result, error) {
-	return search(ctx, all, object, func(i *stripe.PaymentIntent) bool { return of(op, i.Metadata) },
-		func(i *stripe.PaymentIntent) provider.Result { return authorized(op, amount, i) })
 }
 
 func search[T any](ctx context.Context, all results[T], object string, matches func(T) bool, result func(T) provider.Result) (provider.Result, error) {

@@ -41,7 +41,11 @@ func TestWhatALookupMeans(t *testing.T) {
 		"captured under another":   {capture, 200, strings.Replace(taken, `"capture_key":"k"`, `"capture_key":"l"`, 1), provider.NotFound},
 		"not captured":             {capture, 200, held, provider.NotFound},
 		"voided instead":           {capture, 200, intent("canceled", ""), provider.NotFound},
-		"capture of nothing":       {capture, 404, missing, provider.NotFound},
+		"capture of nothing":       {capture, 404, missing, provider.Unknown},
+		"void of nothing":          {void, 404, missing, provider.Unknown},
+		"not authenticated":        {refund, 401, errorBody("invalid_request_error", "", ""), provider.Unknown},
+		"not permitted":            {auth, 403, errorBody("invalid_request_error", "", ""), provider.Unknown},
+		"not a request":            {auth, 400, errorBody("invalid_request_error", "", ""), provider.Unknown},
 		"404 of something else":    {capture, 404, `<html>`, provider.Unknown},
 		"404 without a code":       {capture, 404, errorBody("invalid_request_error", "", ""), provider.Unknown},
 		"capture of another":       {capture, 200, strings.Replace(taken, reference, "pay_2", 1), provider.Unknown},
@@ -52,7 +56,8 @@ func TestWhatALookupMeans(t *testing.T) {
 		"refund pending":           {refund, 200, list(refundOf("pending")), provider.Unknown},
 		"refund failed":            {refund, 200, list(refundOf("failed")), provider.Rejected},
 		"not refunded":             {refund, 200, list(), provider.NotFound},
-		"refund of nothing":        {refund, 404, missing, provider.NotFound},
+		"refund of nothing":        {refund, 404, missing, provider.Unknown},
+		"refund of nothing, 400":   {refund, 400, missing, provider.Unknown},
 		"a refund that is no list": {refund, 200, refundOf("succeeded"), provider.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,8 +154,10 @@ func TestAnAuthorizationThatCameTooLateIsFound(t *testing.T) {
 		"too many requests":       {expired, 429, errorBody("invalid_request_error", "rate_limit", ""), provider.Unknown, true},
 		"no answer":               {expired, 500, errorBody("api_error", "", ""), provider.Unknown, true},
 		"no result":               {expired, 200, list, provider.Unknown, true},
-		"expected still":          {expected, 200, fmt.Sprintf(result, held), provider.NotFound, false},
-		"expected at any time":    {time.Time{}, 200, fmt.Sprintf(result, held), provider.NotFound, false},
+		"expected still":          {expected, 200, fmt.Sprintf(result, held), provider.Succeeded, true},
+		"expected at any time":    {time.Time{}, 200, fmt.Sprintf(result, held), provider.Succeeded, true},
+		"expected, and no answer": {expected, 500, errorBody("api_error", "", ""), provider.NotFound, true},
+		"a key that is not known": {expired, 401, errorBody("invalid_request_error", "", ""), provider.Unknown, true},
 		"given, and Stripe's own": {expired, 200, fmt.Sprintf(result, `{"id":"pi_2","object":"payment_intent","metadata":{}},`+held), provider.Succeeded, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,7 +63,7 @@ func authorized(op provider.Operation, amount int64, i *stripe.PaymentIntent) pr
 
 func captured(op provider.Operation, amount int64, i *stripe.PaymentIntent) provider.Result {
 	switch {
-	case i.ID != op.Parent || i.Metadata[metaCapture] != op.Key || !strings.EqualFold(string(i.Currency), op.Currency):
+	case i.ID != op.Parent || i.Metadata[metaReference] != op.Reference || i.Metadata[metaCapture] != op.Key || !strings.EqualFold(string(i.Currency), op.Currency):
 		return another(op)
 	case i.Status == stripe.PaymentIntentStatusProcessing:
 		return pending("%s %s: the capture is being processed", op.Type, op.Reference)
@@ -74,7 +74,7 @@ func captured(op provider.Operation, amount int64, i *stripe.PaymentIntent) prov
 }
 
 func voided(op provider.Operation, i *stripe.PaymentIntent) provider.Result {
-	if i.ID != op.Parent || i.Status != stripe.PaymentIntentStatusCanceled {
+	if i.ID != op.Parent || i.Metadata[metaReference] != op.Reference || i.Status != stripe.PaymentIntentStatusCanceled {
 		return another(op)
 	}
 	return provider.Result{Outcome: provider.Succeeded, OperationID: i.ID}

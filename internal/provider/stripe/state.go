@@ -34,7 +34,7 @@ func (c *Client) inspect(ctx context.Context, p provider.Payment) (provider.Stat
 			return provider.State{}, err
 		}
 		if i.Metadata[metaReference] != p.Reference {
-			return provider.State{}, errors.New("the PaymentIntent is of another payment")
+			return provider.State{}, provider.ErrOtherPayment
 		}
 		return c.stateOf(ctx, i)
 	}
@@ -151,6 +151,7 @@ func authorizationState(i *stripe.PaymentIntent) provider.AuthorizationState {
 	case stripe.PaymentIntentStatusProcessing, stripe.PaymentIntentStatusRequiresConfirmation:
 		a.Status = provider.AuthorizationPending
 	case stripe.PaymentIntentStatusCanceled:
+		a.Void = i.ID // a cancellation has no id of its own
 		switch {
 		case expired(i):
 			a.Status = provider.AuthorizationExpired

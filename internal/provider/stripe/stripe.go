@@ -37,6 +37,8 @@ type Client struct {
 	transport *http.Transport
 	timeout   time.Duration
 	now       func() time.Time
+	passes    passes
+	test      bool // the key is of test mode, whose objects live mode does not have
 }
 
 var _ provider.Provider = (*Client)(nil)
@@ -86,10 +88,31 @@ func New(key string, cfg Config) (*Client, error) {
 		transport: transport,
 		timeout:   cfg.Timeout,
 		now:       cfg.Now,
+		test:      strings.HasPrefix(key, "sk_test_") || strings.HasPrefix(key, "rk_test_"),
 	}, nil
 }
 
 func (c *Client) Name() string { return Name }
+
+// Account asks for the account of the key. Test mode is an account of its own: its
+// PaymentIntents do not exist in live mode, though the account's id is the same. A
+// restricted key needs the right to read its account.
+func (c *Client) Account(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	a, err := c.api.V1Accounts.Retrieve(ctx, nil)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read the provider's account: %w", cause(err))
+	case a.Object != "account" || a.ID == "" || provider.Printable(a.ID, 200) != a.ID:
+		return "", errors.New("read the provider's account: the answer is not an account")
+	}
+	name := Name + ":" + a.ID
+	if c.test {
+		name += ":test"
+	}
+	return name, nil
+}
 
 // Close ends idle connections; calls under way are not touched.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }

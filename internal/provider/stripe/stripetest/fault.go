@@ -17,13 +17,15 @@ type Fault struct {
 	Status      int
 	ContentType string // application/json by default
 	Body        string // an error of Stripe's own for the status by default
+	// After is how many requests are let through before the first is struck.
+	After int
 	// Times bounds how many requests are struck; 0 is all, until the fault is healed.
 	Times int
 }
 
 type broken struct {
 	Fault
-	struck int
+	passed, struck int
 }
 
 // LostAnswer is one request that is carried out and not answered.
@@ -52,6 +54,10 @@ func (s *Server) struck(r *http.Request) *broken {
 	for _, b := range slices.Backward(s.breaks) {
 		here, _ := path.Match(b.Path, r.URL.Path)
 		if (b.Method == "" || b.Method == r.Method) && (b.Path == "" || here) && (b.Times == 0 || b.struck < b.Times) {
+			if b.passed < b.After {
+				b.passed++
+				return nil
+			}
 			b.struck++
 			return b
 		}
