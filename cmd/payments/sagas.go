@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/access"
+	"payments/internal/config"
 	"payments/internal/order"
 	"payments/internal/payment"
 	"payments/internal/provider"
@@ -28,8 +29,8 @@ const sagasUsage = `usage:
   payments sagas retry|resolve|pause|resume|cancel|withdraw|accept_capture -reason TEXT ID
   payments sagas propose|approve -reason TEXT (-succeeded REFERENCE | -rejected CODE) ID`
 
-// sagas is the operators' desk on the command line. It needs the database alone, and
-// for an act PAYMENTS_OPERATOR_KEY and the pepper: who acts is known by the same API key
+// sagas is the operators' desk on the command line. It needs the database alone, for an
+// act PAYMENTS_OPERATOR_KEY and the pepper, and for a verdict the provider: who acts is known by the same API key
 // as over HTTP, and not by a name that anybody can type.
 func sagas(ctx context.Context, e environment) error {
 	if len(e.args) == 0 {
@@ -48,8 +49,18 @@ func sagas(ctx context.Context, e environment) error {
 		return err
 	}
 	defer pool.Close()
-	// The definitions are looked at and not run: no call is made from here.
-	desk := order.New(order.Config{Pool: pool, Provider: (*provider.HTTP)(nil)}).Operations()
+	// The definitions are looked at and not run. Of the provider a verdict is asked alone.
+	var bank provider.Provider = (*provider.HTTP)(nil)
+	if verb == "propose" || verb == "approve" {
+		b, err := config.LoadBank(e.lookup)
+		if err != nil {
+			return err
+		}
+		if bank, err = newProvider(b); err != nil {
+			return err
+		}
+	}
+	desk := order.New(order.Config{Pool: pool, IDs: generator(), Provider: bank}).Operations()
 	switch verb {
 	case "list":
 		return e.listSagas(ctx, desk, a.filter)
@@ -188,6 +199,9 @@ func why(s order.SagaSummary) string {
 		if r != nil {
 			return r.Code
 		}
+	}
+	if s.WaitsFor != nil {
+		return "waits for " + *s.WaitsFor
 	}
 	return ""
 }

@@ -37,16 +37,16 @@ func SagaNames() []string {
 
 // Operations is what operators can do with sagas. Errors: CodeNotFound;
 // CodeSagaState when the saga does not stand where the act makes sense;
-// CodeSecondOperator; CodeInvalid.
+// CodeSecondOperator; CodeInvalid, also when the provider contradicts a verdict;
+// CodeServiceUnavailable when the provider cannot be asked about one.
 type Operations struct {
 	desk   *saga.Desk
 	orders *Service
-	due    func()
 }
 
 // Operations of the sagas of this package.
 func (s *Service) Operations() Operations {
-	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s, s.Due}
+	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s}
 }
 
 // List is oldest first.
@@ -82,10 +82,16 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 		err = o.desk.Resume(ctx, by, id)
 	case "cancel":
 		err = o.desk.Cancel(ctx, by, id, canceled())
-	case "propose":
-		err = o.desk.Propose(ctx, by, id, verdict)
-	case "approve":
-		err = o.desk.Approve(ctx, by, id, verdict)
+	case "propose", "approve":
+		decide := o.desk.Propose
+		if act == "approve" {
+			decide = o.desk.Approve
+		}
+		if !verdict.Whole() {
+			err = saga.ErrVerdict
+		} else if err = o.orders.verify(ctx, id, verdict); err == nil {
+			err = decide(ctx, by, id, verdict)
+		}
 	case "withdraw":
 		err = o.desk.Withdraw(ctx, by, id)
 	case actAcceptCapture:
@@ -94,7 +100,7 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 		return payment.Errorf(payment.CodeNotFound, "There is no such act.")
 	}
 	if err == nil {
-		o.due()
+		o.orders.Due()
 	}
 	return explained(err)
 }

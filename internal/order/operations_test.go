@@ -1,6 +1,8 @@
 package order_test
 
 import (
+	"encoding/json"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -40,13 +42,32 @@ func (w *world) parked() (paymentID, sagaID string) {
 	return paymentID, sagaID
 }
 
+// givenBack refunds at the bank by hand what was captured there by hand, and gives the
+// refund's id.
+func (w *world) givenBack(paymentID string) string {
+	w.t.Helper()
+	var list struct {
+		Data []struct{ ID, Type string } `json:"data"`
+	}
+	if err := json.Unmarshal(w.request(http.MethodGet, "/v1/operations?type=capture&reference="+paymentID, "", http.StatusOK), &list); err != nil || len(list.Data) != 1 {
+		w.t.Fatalf("captures %v, %v", list, err)
+	}
+	var refund struct{ ID string }
+	if err := json.Unmarshal(w.requestWith("back-"+paymentID, "POST", "/v1/refunds", `{"reference": "`+paymentID+`", "capture": "`+list.Data[0].ID+
+		`", "amount": 4998, "currency": "EUR"}`, 201), &refund); err != nil {
+		w.t.Fatal(err)
+	}
+	return refund.ID
+}
+
 func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	w := newWorld(t)
 	paymentID, id := w.parked()
 	if events := w.events(paymentID); events[len(events)-1] != "payment.review_required" {
 		t.Errorf("events %v", events)
 	}
-	undone := order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}
+	back := w.givenBack(paymentID)
+	undone := order.Verdict{Verdict: order.VerdictSucceeded, Reference: back}
 	w.act(ada, id, "approve", undone, payment.CodeSagaState) // nothing is proposed
 	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded}, payment.CodeInvalid)
 	w.act(ada, id, "propose", undone, "")
@@ -75,7 +96,7 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 		t.Errorf("kept are %v, want %v", acts, want)
 	}
 	last := f.Trials[len(f.Trials)-2] // before the release of the stock
-	if last.Call != "operator" || last.Reference != "op_by_hand" || last.Step != "void_authorization" {
+	if last.Call != "operator" || last.Reference != back || last.Step != "void_authorization" {
 		t.Errorf("the attempt is %+v", last)
 	}
 	w.act(ada, id, "retry", order.Verdict{}, payment.CodeSagaState) // it has ended
@@ -87,10 +108,11 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 func TestAnApprovalIsOfWhatItsOperatorSaw(t *testing.T) {
 	w := newWorld(t)
 	paymentID, id := w.parked()
+	back := w.givenBack(paymentID)
 	seen := order.Verdict{Verdict: order.VerdictRejected, Code: "captured_by_hand"}
 	w.act(ada, id, "propose", seen, "")
 	for _, instead := range []order.Verdict{
-		{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}, {Verdict: order.VerdictRejected, Code: "captured_twice"},
+		{Verdict: order.VerdictSucceeded, Reference: back}, {Verdict: order.VerdictRejected, Code: "captured_twice"},
 	} {
 		w.act(ada, id, "propose", instead, "")
 		w.act(grace, id, "approve", seen, payment.CodeSagaState)
@@ -100,8 +122,8 @@ func TestAnApprovalIsOfWhatItsOperatorSaw(t *testing.T) {
 	if s := w.status(paymentID); s != "requires_review" {
 		t.Errorf("the payment is %s by a verdict that one operator gave", s)
 	}
-	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand", Detail: "their ticket 4711"}, "")
-	w.act(grace, id, "approve", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_by_hand"}, "")
+	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded, Reference: back, Detail: "their ticket 4711"}, "")
+	w.act(grace, id, "approve", order.Verdict{Verdict: order.VerdictSucceeded, Reference: back}, "")
 	w.settle()
 	if s := w.status(paymentID); s != "canceled" {
 		t.Errorf("the payment is %s", s)
