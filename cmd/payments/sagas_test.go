@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"payments/internal/devstack/devtest"
 	"payments/internal/payment"
 	"payments/internal/postgres"
+	"payments/internal/provider/simulator"
 	"payments/internal/secret"
 )
 
@@ -82,11 +85,24 @@ func TestAVerdictOnTheCommandLineTakesTwoPersons(t *testing.T) {
 	}
 	defer pool.Close()
 	shell := newShell(t, pool, url)
+	bank, err := simulator.Open(filepath.Join(t.TempDir(), "ledger.db"), simulator.Config{}) // which is asked about the verdict
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(bank.Handler())
+	defer server.Close()
+	defer func() {
+		if err := bank.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	shell.env["PAYMENTS_PROVIDER_URL"] = server.URL
 	merchant, saga := generator().New(payment.PrefixMerchant), generator().New(payment.PrefixSaga)
 	for sql, args := range map[string][]any{
 		`INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`: {merchant},
 		`INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, attempted, parked, parked_from, abortable, data)
-			VALUES ($1, $2, 'order', 2, 'ord', 'parked', 'authorize_payment', true, '{"step": "authorize_payment", "code": "unresolved"}', 'running', true, '{}')`: {merchant, saga},
+			VALUES ($1, $2, 'order', 2, 'ord', 'parked', 'authorize_payment', true, '{"step": "authorize_payment", "code": "unresolved"}', 'running', true,
+				'{"payment_id": "pay_1", "amount": 1, "currency": "EUR"}')`: {merchant, saga},
 	} {
 		if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
 			t.Fatal(err)

@@ -81,10 +81,23 @@ func (b *brittle) Stock(ctx context.Context, merchantID string, after order.Stoc
 	return b.Service.Stock(ctx, merchantID, after, limit)
 }
 
-// idle is a provider that no test of the API calls: no saga worker runs here.
+// idle is a provider that is asked about verdicts alone, since no saga worker runs here. It
+// agrees with every verdict on the authorization of a payment like good.
 type idle struct{ provider.Provider }
 
 func (idle) Name() string { return "idle" }
+
+func (idle) Account(context.Context) (string, error) { return "idle:1", nil }
+
+func (idle) Inspect(_ context.Context, p provider.Payment) (provider.State, error) {
+	return provider.State{Reference: p.Reference, Authorizations: []provider.AuthorizationState{
+		{ID: p.Authorization, Status: provider.AuthorizationHeld, Amount: 4998, Currency: "EUR"},
+	}}, nil
+}
+
+func (idle) Lookup(context.Context, provider.Operation) provider.Result {
+	return provider.Result{Outcome: provider.NotFound}
+}
 
 type logbook struct {
 	mu sync.Mutex

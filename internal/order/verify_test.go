@@ -33,8 +33,8 @@ func (w *world) untrue(id string, v order.Verdict, code string) {
 	}
 }
 
-// agree gives a verdict of two operators.
-func (w *world) agree(id string, v order.Verdict) {
+// bothSay gives a verdict of two operators.
+func (w *world) bothSay(id string, v order.Verdict) {
 	w.t.Helper()
 	w.act(ada, id, "propose", v, "")
 	w.act(grace, id, "approve", v, "")
@@ -69,7 +69,7 @@ func TestAVerdictNamesACaptureByItsCharge(t *testing.T) {
 	w.untrue(w.sagaOf(id), succeeded(intent), "reference_of_another_kind")
 	w.untrue(w.sagaOf(id), succeeded("ch_none"), "reference_unknown")
 	w.untrue(w.sagaOf(id), rejected("never"), "outcome_contradicted")
-	w.agree(w.sagaOf(id), succeeded(a.Intents(id)[0].LatestCharge.ID))
+	w.bothSay(w.sagaOf(id), succeeded(a.Intents(id)[0].LatestCharge.ID))
 	w.settle()
 	if st := w.status(id); st != "succeeded" {
 		t.Fatal(st)
@@ -117,7 +117,7 @@ func TestAVerdictDoesNotTakeAnothersMoney(t *testing.T) {
 	w.heal()
 	w.policy.KeyLifetime = time.Hour
 	w.untrue(w.sagaOf(ours), succeeded(one[string](w, `SELECT authorization_reference FROM payments WHERE id = $1`, theirs)), "reference_unknown")
-	w.agree(w.sagaOf(ours), rejected("never_given"))
+	w.bothSay(w.sagaOf(ours), rejected("never_given"))
 	w.settle()
 	w.audited()
 	w.change(func() error { return second(w.orders.Capture(t.Context(), w.merchant, theirs)) })
@@ -152,7 +152,7 @@ func TestAVerdictNamesNoOtherPaymentAtStripe(t *testing.T) {
 		t.Errorf("the other account has %d", n)
 	}
 	w.deploy("sk_live_a", s.URL)
-	w.agree(w.sagaOf(ours), rejected("never_given"))
+	w.bothSay(w.sagaOf(ours), rejected("never_given"))
 	w.settle()
 	if st := w.status(ours); st != "failed" {
 		t.Errorf("ours is %s", st)
@@ -167,7 +167,7 @@ func TestAVerdictOnAVoid(t *testing.T) {
 	w.untrue(id, succeeded(authorization), "outcome_contradicted")
 	back := w.givenBack(paymentID)
 	w.untrue(id, succeeded(authorization), "reference_of_another_kind")
-	w.agree(id, succeeded(back))
+	w.bothSay(id, succeeded(back))
 	w.settle()
 	if st := w.status(paymentID); st != "canceled" {
 		t.Errorf("it is %s", st)
@@ -206,7 +206,7 @@ func TestAVerdictOnARefund(t *testing.T) {
 	byHand := a.RefundOutside(charge, 2000)
 	w.untrue(parked, succeeded(byHand), "outcome_contradicted")
 	a.SettleRefund(byHand)
-	w.agree(parked, succeeded(byHand))
+	w.bothSay(parked, succeeded(byHand))
 	w.settle()
 	if st := one[string](w, `SELECT status FROM refunds WHERE id = $1`, refund); st != "succeeded" {
 		t.Errorf("the refund is %s", st)
@@ -224,7 +224,7 @@ func TestARetryKeepsAnApprovedVerdict(t *testing.T) {
 			paymentID, id := w.parked()
 			undone := succeeded(w.givenBack(paymentID))
 			w.act(ada, id, "pause", order.Verdict{}, "")
-			w.agree(id, undone)
+			w.bothSay(id, undone)
 			w.act(ada, id, act, order.Verdict{}, "")
 			w.act(ada, id, "resume", order.Verdict{}, "")
 			w.settle()
