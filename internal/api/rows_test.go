@@ -66,6 +66,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 			{"saga_attempts", map[string]any{
 				"merchant_id": merchant, "saga_id": saga, "number": 1, "step": "s", "call": "local", "epoch": 1, "owner": "o", "started_at": now,
 			}},
+			{"provider_accounts", map[string]any{"account": "simulator:led_1", "inherits": true}},
 			{"saga_definitions", map[string]any{"name": "d", "version": 1, "hash": make([]byte, 32)}},
 			{"outbox", map[string]any{
 				"merchant_id": merchant, "id": id(payment.PrefixEvent), "topic": "t", "key": order, "key_hash": 1, "sequence": 1, "headers": []string{}, "payload": []byte{},

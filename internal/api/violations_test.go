@@ -9,6 +9,12 @@ func again(table string) string { return copied(table, "{}") }
 
 func set(table, to string) string { return `UPDATE ` + table + ` SET ` + to }
 
+// twice is of two payments with the same reference of an account.
+func twice(reference string) string {
+	return `DO $$ BEGIN ` + set("payments", reference+" = 'op_1', provider_account = 'simulator:led_1'") + `; ` +
+		copied("payments", `{"id": "pay_`+freshID+`", "order_id": "x"}`) + `; END $$`
+}
+
 const freshID = `01m8702cvkfn8aqyvxe63m804e`
 
 // violations is what each constraint refuses, beside a row of each table (written).
@@ -60,6 +66,8 @@ func violations() map[string]string {
 		"order_lines_whole":                     copied("order_lines", `{"line": 51}`),
 
 		"payments_amount_check":               set("payments", "amount = 0"),
+		"payments_authorization_once":         twice("authorization_reference"),
+		"payments_capture_once":               twice("capture_reference"),
 		"payments_capture_method_check":       set("payments", "capture_method = 'x'"),
 		"payments_captured_in_full":           set("payments", "amount = 2, amount_captured = 1"),
 		"payments_currency_check":             set("payments", "currency = 'XXX'"),
@@ -150,6 +158,11 @@ func violations() map[string]string {
 		"saga_attempts_number_check":             set("saga_attempts", "number = 0"),
 		"saga_attempts_outcome_check":            set("saga_attempts", "finished_at = now(), outcome = 'x'"),
 		"saga_attempts_pkey":                     again("saga_attempts"),
+
+		"provider_accounts_account_check":         copied("provider_accounts", `{"account": "", "inherits": false}`),
+		"provider_accounts_inherited_up_to_check": set("provider_accounts", "inherited_up_to = '{}'"),
+		"provider_accounts_one_heir":              copied("provider_accounts", `{"account": "simulator:led_2"}`),
+		"provider_accounts_pkey":                  again("provider_accounts"),
 
 		"saga_definitions_hash_check":    set("saga_definitions", "hash = ''"),
 		"saga_definitions_pkey":          again("saga_definitions"),

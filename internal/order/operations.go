@@ -89,7 +89,7 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 		}
 		if !verdict.Whole() {
 			err = saga.ErrVerdict
-		} else if err = o.orders.verify(ctx, id, verdict); err == nil {
+		} else if err = o.orders.verify(ctx, id, act, verdict); err == nil {
 			err = decide(ctx, by, id, verdict)
 		}
 	case "withdraw":

@@ -30,13 +30,17 @@ type claim struct {
 // verify refuses a verdict that the provider contradicts. Errors: CodeInvalid, with what is
 // wrong; CodeServiceUnavailable if the provider cannot be asked. What no verdict can be
 // given on is left to the desk.
-func (s *Service) verify(ctx context.Context, sagaID string, v Verdict) error {
+func (s *Service) verify(ctx context.Context, sagaID, act string, v Verdict) error {
 	c := claim{sagaID: sagaID, verdict: v}
 	var state saga.State
 	var step string
 	var raw json.RawMessage
-	err := s.Pool.QueryRow(ctx, `SELECT state, step, data FROM sagas WHERE id = $1`, sagaID).Scan(&state, &step, &raw)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && state != saga.Parked {
+	var proposed bool
+	err := s.Pool.QueryRow(ctx, `
+		SELECT state, step, data, coalesce((
+			SELECT action = 'propose' FROM saga_actions a WHERE a.merchant_id = s.merchant_id AND a.saga_id = s.id ORDER BY number DESC LIMIT 1), false)
+		FROM sagas s WHERE id = $1`, sagaID).Scan(&state, &step, &raw, &proposed)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && (state != saga.Parked || act == "approve" && !proposed) {
 		return nil
 	}
 	if err != nil {

@@ -75,6 +75,11 @@ func TestWhatALookupMeans(t *testing.T) {
 func pages(t *testing.T, n, limit int, queries *[]string) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/payment_intents/search" {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"object":"search_result","has_more":false,"data":[]}`)
+			return
+		}
 		page := len(*queries) + 1
 		*queries = append(*queries, r.URL.RawQuery)
 		if page > limit {
