@@ -69,6 +69,9 @@ func (c *Client) searched(ctx context.Context, budget time.Duration, op provider
 			found = i.ID
 			return authorized(op, amount, i)
 		})
+	if err == nil {
+		err = isA(all, "search_result")
+	}
 	if err != nil || r.Outcome == provider.NotFound || r.Outcome == provider.Succeeded {
 		return r, err
 	}
