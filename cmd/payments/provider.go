@@ -10,6 +10,7 @@ import (
 	"payments/internal/provider/webhook"
 )
 
+// newProvider has at most calls connections to the bank; 0 is the default.
 func newProvider(b config.Bank, calls int) (provider.Provider, error) {
 	if b.Provider == config.ProviderStripe {
 		c, err := stripe.New(b.StripeKey, stripe.Config{URL: b.StripeURL, Timeout: b.ProviderTimeout, MaxConns: calls, Now: time.Now})

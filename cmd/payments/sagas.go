@@ -56,7 +56,7 @@ func sagas(ctx context.Context, e environment) error {
 		if err != nil {
 			return err
 		}
-		if bank, err = newProvider(b); err != nil {
+		if bank, err = newProvider(b, 0); err != nil {
 			return err
 		}
 	}
