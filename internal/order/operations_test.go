@@ -66,18 +66,19 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	if events := w.events(paymentID); events[len(events)-1] != "payment.review_required" {
 		t.Errorf("events %v", events)
 	}
-	back := w.givenBack(paymentID)
-	undone := order.Verdict{Verdict: order.VerdictSucceeded, Reference: back}
-	w.act(ada, id, "approve", undone, payment.CodeSagaState) // nothing is proposed
+	refused := order.Verdict{Verdict: order.VerdictRejected, Code: "captured_by_hand"}
+	w.act(ada, id, "approve", refused, payment.CodeSagaState) // nothing is proposed
 	w.act(ada, id, "propose", order.Verdict{Verdict: order.VerdictSucceeded}, payment.CodeInvalid)
-	w.act(ada, id, "propose", undone, "")
-	w.act(ada, id, "approve", undone, payment.CodeSecondOperator)
+	w.act(ada, id, "propose", refused, "")
+	w.act(ada, id, "approve", refused, payment.CodeSecondOperator)
 	w.act(ada, id, "withdraw", order.Verdict{}, "")
-	w.act(grace, id, "approve", undone, payment.CodeSagaState) // what was withdrawn
-	w.act(ada, id, "propose", undone, "")
+	w.act(grace, id, "approve", refused, payment.CodeSagaState) // what was withdrawn
+	w.act(ada, id, "propose", refused, "")
 	w.act(ada, id, "retry", order.Verdict{}, "") // the saga moves: the proposal is void
 	w.settle()
-	w.act(grace, id, "approve", undone, payment.CodeSagaState)
+	w.act(grace, id, "approve", refused, payment.CodeSagaState)
+	back := w.givenBack(paymentID) // after the retry, which would have found it
+	undone := order.Verdict{Verdict: order.VerdictSucceeded, Reference: back}
 	w.act(ada, id, "propose", undone, "")
 	w.act(grace, id, "approve", undone, "")
 	w.settle()
