@@ -14,12 +14,12 @@ import (
 // errDiffers is a comparison's no: the output has told what differs.
 var errDiffers = errors.New("the books and the provider differ")
 
-// notCompared is why a comparison could not be made, which says nothing about the books.
-type notCompared struct{ error }
+// notComparedError is why a comparison could not be made, which says nothing about the books.
+type notComparedError struct{ error }
 
-func (notCompared) exitCode() int { return 2 }
+func (notComparedError) exitCode() int { return 2 }
 
-func (n notCompared) Unwrap() error { return n.error }
+func (n notComparedError) Unwrap() error { return n.error }
 
 // reconcile compares a range with the provider: exit 0 if nothing differs, 1 if something
 // does, 2 if the comparison could not be made.
@@ -28,7 +28,7 @@ func reconcile(ctx context.Context, e environment) error {
 	if err == nil || errors.Is(err, errDiffers) {
 		return err
 	}
-	return notCompared{err}
+	return notComparedError{err}
 }
 
 func runReconcile(ctx context.Context, e environment) error {

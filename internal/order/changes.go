@@ -34,9 +34,10 @@ const selectChange = `
 func (o Operations) Changes(ctx context.Context, state, after string, limit int) ([]ProviderChange, error) {
 	// provider_changes_open serves what is open; a parameter could not use it.
 	which := `state = $1`
-	if state == "" {
+	switch state {
+	case "":
 		which = `$1 = ''`
-	} else if state == "open" {
+	case "open":
 		which = `state = 'open' AND $1 = 'open'`
 	}
 	rows, err := o.orders.Pool.Query(ctx, selectChange+`WHERE `+which+` AND id > $2 ORDER BY id LIMIT $3`, state, after, limit)

@@ -55,7 +55,7 @@ func (s *Service) followOne(ctx context.Context, tx pgx.Tx, b books, c Change) e
 		if err := accepted(saga.Abort(ctx, tx, b.merchantID, sagaManual, b.orderID, why)); err != nil {
 			return err
 		}
-	case CaptureUnfit, CaptureMissing, RefundMissing, HeldAfterEnd, AuthorizedTwice, OtherAmount, RefundsOverBounds:
+	case CaptureUnfit, CaptureMissing, RefundMissing, HeldAfterEnd, AuthorizedTwice, OtherAmount, RefundsOverBounds, NotOurs, UnknownThere:
 	}
 	fresh, err := s.noteChange(ctx, tx, b.data(), c)
 	if err != nil || !fresh || c.Safe() {

@@ -51,8 +51,8 @@ func (w *stripeWorld) use(key string) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(c.Close)
-	w.config.Provider, w.books = c, c
-	w.orders = order.New(w.config)
+	w.books = c
+	w.begin(c)
 }
 
 // hear delivers what the account has to tell, and lets everything that follows happen.

@@ -99,9 +99,9 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 	ops := []string{"authorization", "capture", "void", "refund", "lookup", "*"}
 
 	type told struct {
-		canceled, captured, cancelAfterCapture bool
-		refunds                                int64
-		wrong                                  []string
+		canceled, captured bool
+		refunds            int64
+		wrong              []string
 	}
 	var tmu sync.Mutex
 	tolds := map[string]*told{}

@@ -98,7 +98,7 @@ func IDTime(prefix, s string) (time.Time, bool) {
 func FirstID(prefix string, t time.Time) string {
 	var u [16]byte
 	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(max(t.UnixMilli(), 0))) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(b[:], uint64(max(t.UnixMilli(), 0)))
 	copy(u[:6], b[2:])
 	return prefix + "_" + encodeSuffix(u)
 }

@@ -16,9 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"payments/internal/text"
-
 	"go.opentelemetry.io/otel/propagation"
+
+	"payments/internal/text"
 )
 
 // An answer of the provider is a few hundred bytes; a lookup by key has one operation.

@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"time"
 
-	"payments/internal/text"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/text"
 )
 
 const (
