@@ -2835,7 +2835,8 @@ func requestActOnSaga(id SagaID, act string, body SagaActRequest) request {
 //
 // `propose` carries a `verdict` on a call whose outcome nobody knows; another person's `approve` makes it count: by a key
 // of another `holder`, whatever its case, and with the same `verdict`, since what was proposed may have changed. Where the saga does not stand where
-// the act makes sense, or another verdict is proposed, the answer is 409 `saga_state`.
+// the act makes sense, or another verdict is proposed, the answer is 409 `saga_state`. The provider is asked about every verdict, at the proposal and at the approval: where it
+// contradicts one, the answer is 400 and `errors` says in what (another kind of operation, another payment, another amount, another outcome). Where it cannot be asked, the answer is 503.
 //
 // `accept_capture` makes a capture that was made at the provider's dashboard the payment's, where its saga waits since
 // the hold could not be voided for it: the payment succeeds. The provider has to confirm a capture of the whole amount.
