@@ -135,7 +135,7 @@ func proposeOperation() *operation {
 	o := actOperation()
 	o.path = func(w *boundaryWorld) string { return "/v1/ops/sagas/" + w.parkedSaga() + "/propose" }
 	o.body = func(*boundaryWorld) map[string]any {
-		return map[string]any{"reason": "r", "verdict": map[string]any{"outcome": "succeeded", "reference": "op_1"}}
+		return map[string]any{"reason": "r", "verdict": map[string]any{"outcome": "succeeded", "reference": "op_said"}}
 	}
 	return o
 }

@@ -327,9 +327,9 @@ func members() []member {
 		},
 		{
 			of: propose, pointer: "/verdict/outcome", kept: []string{"saga_actions.verdict"},
-			column: func(v any) any { return map[string]any{"verdict": v, "reference": "op_1", "code": "c"} },
+			column: func(v any) any { return map[string]any{"verdict": v, "reference": "op_said", "code": "c"} },
 			domain: func(w *boundaryWorld, v any) error {
-				return w.act("propose", "seen", order.Verdict{Verdict: saga.Verdict(v.(string)), Reference: "op_1"})
+				return w.act("propose", "seen", order.Verdict{Verdict: saga.Verdict(v.(string)), Reference: "op_said"})
 			},
 			values: [][]boundary{valid("succeeded"), refused("saga_actions_verdict", "", "unknown", "not_found", "Succeeded")},
 		},
@@ -352,9 +352,9 @@ func members() []member {
 		},
 		{
 			of: propose, pointer: "/verdict/detail", kept: []string{"saga_actions.verdict"},
-			column: func(v any) any { return map[string]any{"verdict": "succeeded", "reference": "op_1", "detail": v} },
+			column: func(v any) any { return map[string]any{"verdict": "succeeded", "reference": "op_said", "detail": v} },
 			domain: func(w *boundaryWorld, v any) error {
-				return w.act("propose", "seen", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_1", Detail: orNone(v)})
+				return w.act("propose", "seen", order.Verdict{Verdict: order.VerdictSucceeded, Reference: "op_said", Detail: orNone(v)})
 			},
 			values: reasons("saga_actions_verdict"),
 		},

@@ -39,6 +39,13 @@ var unsayable = map[string]string{
 	"parameter_unknown":           "count or expand of an export",
 	"group_invalid":               "one of day, week and month",
 	"read_after_invalid":          "a token has a form of its own",
+
+	// What nobody sees in a name (payment.BusinessKey): JSON Schema has no classes of Unicode.
+	"sku_invalid":                      "an invisible character",
+	"/customer/reference text_invalid": "an invisible character",
+	"/order/reference text_invalid":    "an invisible character",
+	"/query/customer text_invalid":     "an invisible character",
+	"/query/order text_invalid":        "an invisible character",
 }
 
 // aim is a valid request of an operation.

@@ -30,6 +30,10 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 	errUndo := errors.New("undo")
 	ctid := map[string]string{}
 	err := postgres.InTx(w.t.Context(), w.prompt, func(tx pgx.Tx) error {
+		// One account inherits at most, and the API's own may: all is undone.
+		if _, err := tx.Exec(w.t.Context(), `UPDATE provider_accounts SET inherits = false`); err != nil {
+			return err
+		}
 		for _, r := range []row{
 			{"merchants", map[string]any{"id": merchant, "name": "Shop"}},
 			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "holder": "ada", "mac": make([]byte, 32)}},

@@ -168,7 +168,7 @@ func TestStock(t *testing.T) {
 		item(w.merchantID, "A", "-1"):  "/on_hand out_of_range",
 		item(w.merchantID, "A", "1.5"): "/on_hand integer_invalid",
 		item("mer_s3cret", "A", "1"):   "/merchant id_invalid",
-		`[` + item(w.merchantID, "A", "1") + `,` + item(w.merchantID, " s3cret", "1") + `]`: "/1/sku sku_invalid",
+		`[` + item(w.merchantID, "A", "1") + `,` + item(w.merchantID, "s3cret\u200b", "1") + `]`: "/1/sku sku_invalid",
 		`{"data":[` + item(w.merchantID, "A", "1") + `,{"sku":"A","on_hand":1}]}`:           "/data/1/merchant missing",
 		`[` + item(w.merchantID, "A", "1") + `,` + item(w.merchantID, "A", "2") + `]`:       "/1 item_duplicate",
 		`{"sku":"A","data":[` + item(w.merchantID, "A", "1") + `]}`:                         "/data member_unknown",
