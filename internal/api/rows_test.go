@@ -49,7 +49,15 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"merchant_id": merchant, "id": pay, "order_id": order, "status": "processing", "currency": "EUR", "amount": 1, "payment_method": "pm_x",
 				"capture_method": "automatic", "created_at": now,
 			}},
-			{"refunds", map[string]any{"merchant_id": merchant, "id": ref, "payment_id": pay, "amount": 1, "status": "pending", "created_at": now}},
+			{"refunds", map[string]any{"merchant_id": merchant, "id": ref, "payment_id": pay, "amount": 1, "status": "pending", "provider_reference": "op_1", "created_at": now}},
+			{"disputes", map[string]any{
+				"merchant_id": merchant, "id": id(payment.PrefixDispute), "payment_id": pay, "provider_reference": "op_1", "status": "open", "amount": 1, "currency": "EUR",
+				"reason": "r",
+			}},
+			{"provider_changes", map[string]any{
+				"merchant_id": merchant, "id": id(payment.PrefixChange), "payment_id": pay, "kind": "k", "subject": "op_1", "amount": 1, "detail": "d", "state": "open",
+			}},
+			{"provider_comparisons", map[string]any{"name": "n", "range_from": now, "range_to": now}},
 			{"stock", map[string]any{"merchant_id": merchant, "sku": "A", "received": 1, "on_hand": 1}},
 			{"webhook_endpoints", map[string]any{"merchant_id": merchant, "id": endpoint, "url": hookURL, "events": []string{"*"}}},
 			{"webhook_secrets", map[string]any{"merchant_id": merchant, "endpoint_id": endpoint, "number": 1, "ciphertext": []byte{}}},

@@ -91,11 +91,37 @@ func violations() map[string]string {
 		"refunds_id_check":                    copied("refunds", `{"id": "x"}`),
 		"refunds_merchant_id_payment_id_fkey": set("refunds", "payment_id = 'x'"),
 		"refunds_pkey":                        again("refunds"),
+		"refunds_provider_reference":          copied("refunds", `{"id": "ref_`+freshID+`"}`),
 		"refunds_status_check":                set("refunds", "status = 'x'"),
 		"refunds_transition": `DO $$ BEGIN
 			UPDATE refunds SET status = 'succeeded';
 			UPDATE refunds SET status = 'pending';
 		END $$`,
+
+		"disputes_currency_check":                                set("disputes", "currency = 'eur'"),
+		"disputes_id_check":                                      copied("disputes", `{"id": "x", "provider_reference": "op_2"}`),
+		"disputes_merchant_id_payment_id_fkey":                   set("disputes", "payment_id = 'x'"),
+		"disputes_merchant_id_payment_id_provider_reference_key": copied("disputes", `{"id": "dsp_`+freshID+`"}`),
+		"disputes_pkey":                                          copied("disputes", `{"provider_reference": "op_2"}`),
+		"disputes_provider_reference_check":                      set("disputes", "provider_reference = ''"),
+		"disputes_reason_check":                                  set("disputes", "reason = ''"),
+		"disputes_status_check":                                  set("disputes", "status = 'x'"),
+
+		"provider_changes_accepted":                                set("provider_changes", "reason = 'r'"),
+		"provider_changes_decided":                                 set("provider_changes", "decided_at = now()"),
+		"provider_changes_detail_check":                            set("provider_changes", "detail = ''"),
+		"provider_changes_holder_check":                            acceptedChange("'key'", "''", "'r'"),
+		"provider_changes_id_check":                                copied("provider_changes", `{"id": "x", "subject": "op_2"}`),
+		"provider_changes_kind_check":                              set("provider_changes", "kind = ''"),
+		"provider_changes_merchant_id_payment_id_fkey":             set("provider_changes", "payment_id = 'x'"),
+		"provider_changes_merchant_id_payment_id_kind_subject_key": copied("provider_changes", `{"id": "pch_`+freshID+`"}`),
+		"provider_changes_operator_check":                          acceptedChange("''", "'ada'", "'r'"),
+		"provider_changes_pkey":                                    copied("provider_changes", `{"subject": "op_2"}`),
+		"provider_changes_reason_check":                            acceptedChange("'key'", "'ada'", "' '"),
+		"provider_changes_state_check":                             set("provider_changes", "state = 'x'"),
+		"provider_changes_subject_check":                           set("provider_changes", "subject = ''"),
+
+		"provider_comparisons_pkey": again("provider_comparisons"),
 
 		"stock_conserved":        set("stock", "sold = 1"),
 		"stock_merchant_id_fkey": copied("stock", `{"merchant_id": "x"}`),
@@ -227,6 +253,11 @@ func violations() map[string]string {
 
 		"goose_db_version_pkey": `INSERT INTO goose_db_version OVERRIDING SYSTEM VALUE SELECT * FROM goose_db_version`,
 	}
+}
+
+// acceptedChange is accepted by the operator and the holder, for the reason.
+func acceptedChange(operator, holder, reason string) string {
+	return set("provider_changes", "state = 'accepted', decided_at = now(), operator = "+operator+", holder = "+holder+", reason = "+reason)
 }
 
 // reserved does it to the order's reservation.
