@@ -76,6 +76,7 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 
 // noticed finds the payment by our reference, or by the provider's id of its
 // authorization, which disputes and refunds made at the provider name alone.
+// payments_authorization_once serves the search by that id.
 func (s *Service) noticed(ctx context.Context, tx pgx.Tx, n provider.Notification) (noticed, error) {
 	var b noticed
 	which, value := `p.id = $1`, n.Reference
