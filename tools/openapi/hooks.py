@@ -2,6 +2,8 @@
 means to be valid: the sum of an order, tokens that only an answer can give, addresses
 that may be delivered to. What it means to be invalid goes out as it is."""
 
+import re
+import unicodedata
 import uuid
 
 import schemathesis
@@ -22,9 +24,22 @@ def whole(value):
     return value
 
 
+# Letters, marks and symbols that nobody sees, besides what Python calls not printable.
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0100-\U000e01ef]")
+
+
+def business_key(text):
+    """A name without the invisible and unassigned characters that no pattern of ECMA-262 and Python alike can leave out."""
+    text = unicodedata.normalize("NFC", "".join(c for c in UNSEEN.sub("", text) if c.isprintable())).strip()
+    return text[:64].strip() or "A-1001"
+
+
 def payment(body):
+    body["customer"]["reference"] = business_key(body["customer"]["reference"])
+    body["order"]["reference"] = business_key(body["order"]["reference"])
     lines = body["order"]["lines"] = body["order"]["lines"][:3]
     for line in lines:
+        line["sku"] = business_key(line["sku"])
         line["quantity"] = line["quantity"] % 1000 + 1
         line["unit_amount"] = line["unit_amount"] % 1_000_000 + 1
     body["amount"] = sum(line["quantity"] * line["unit_amount"] for line in lines)
@@ -33,14 +48,20 @@ def payment(body):
 
 
 def stock(body):
-    items = body if isinstance(body, list) else body.get("data", [])
+    if isinstance(body, dict) and "data" not in body:
+        body["sku"] = business_key(body["sku"])
+        return
+    items = body if isinstance(body, list) else body["data"]
     del items[100:]  # a body has at most 64 KiB
     for i, item in enumerate(items):
         item["sku"] = f"S{i}"
 
 
 def query(given):
-    """Parameters of which one decides what another may be."""
+    """Parameters of which one decides what another may be, and names."""
+    for name in ("customer", "order"):
+        if name in given:
+            given[name] = business_key(given[name])
     if "q" in given:
         given["q"] = "cust"
         given.pop("sort", None)
