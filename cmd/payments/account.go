@@ -13,7 +13,7 @@ import (
 type accountWatch struct {
 	*service
 	known    prometheus.Gauge
-	changed  prometheus.Gauge
+	changed  *prometheus.GaugeVec // without labels: it has no series before the account is known
 	inUse    *prometheus.GaugeVec
 	twice    prometheus.Gauge
 	reported string // the account of the last log line
@@ -25,9 +25,9 @@ func newAccountWatch(s *service) *accountWatch {
 		known: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_provider_account_known", Help: "1 once the provider has named the account of this process's credentials. No call is made before.",
 		}),
-		changed: prometheus.NewGauge(prometheus.GaugeOpts{
+		changed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_provider_account_changed", Help: "1 if the service was last used with another account at the provider before this process started.",
-		}),
+		}, nil),
 		inUse: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_provider_account", Help: "1 for the account at the provider that this process has credentials for.",
 		}, []string{"account"}),
@@ -72,7 +72,7 @@ func (w *accountWatch) report(ctx context.Context, use order.AccountUse) {
 	w.reported = use.Account
 	w.inUse.Reset()
 	w.inUse.WithLabelValues(use.Account).Set(1)
-	w.changed.Set(map[bool]float64{true: 1}[use.Before != ""])
+	w.changed.WithLabelValues().Set(map[bool]float64{true: 1}[use.Before != ""])
 	if use.Before == "" {
 		w.log.InfoContext(ctx, "the provider has named the account", "account", use.Account)
 		return

@@ -83,3 +83,47 @@ func TestTheLagOfADeadConsumerGrows(t *testing.T) {
 	away, unpublished = nil, 0
 	is("it can be known again", 0)
 }
+
+// Kafka is away and an event has been committed and unpublished for an hour. The process is
+// restarted (a deployment, a crash loop). Postgres alone tells how old the event is.
+func TestTheLagIsKnownAfterARestartDuringAnOutage(t *testing.T) {
+	pool, err := postgres.Open(t.Context(), devtest.Database(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	away := errors.New("kafka is away")
+	now := time.Now()
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "age_seconds", Help: "x"}, []string{"consumer"})
+	unpublished := time.Duration(0)
+	process := func() *lag {
+		in, err := inbox.New(pool, projector, func(context.Context, pgx.Tx, []inbox.Message) error { return nil },
+			inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &lag{
+			inbox: in, consumer: projector, now: func() time.Time { return now }, gauge: gauge,
+			unpublished: func(context.Context) (time.Duration, error) { return unpublished, nil }, // Postgres answers
+			waiting:     func(context.Context, string, map[int]int64) ([]inbox.Message, error) { return nil, away },
+		}
+	}
+	l := process()
+	if _, err := l.turn(t.Context()); !errors.Is(err, away) {
+		t.Fatal(err)
+	}
+	if n := testutil.CollectAndCount(gauge); n != 0 {
+		t.Error("all is published, the log cannot be read, and the gauge says how old the oldest unapplied event is")
+	}
+	unpublished = time.Hour
+	for range 100 { // 500 s of turns
+		_, err := l.turn(t.Context())
+		if !errors.Is(err, away) {
+			t.Fatal(err)
+		}
+		now = now.Add(5 * time.Second)
+	}
+	if got := testutil.ToFloat64(gauge.WithLabelValues(projector)); got < 3600 {
+		t.Errorf("an event has waited for %v, nobody can ask Kafka, and payments_inbox_oldest_unapplied_seconds is %v", time.Hour+500*time.Second, got)
+	}
+}

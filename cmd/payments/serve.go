@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -28,7 +27,6 @@ import (
 	"payments/internal/loop"
 	"payments/internal/order"
 	"payments/internal/outbox"
-	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
 	"payments/internal/readmodel"
@@ -58,9 +56,8 @@ type service struct {
 	dispatcher        *webhook.Dispatcher // nil without the role webhooks
 	oldestUnpublished func(context.Context) (time.Duration, error)
 
-	group      *errgroup.Group
-	topicReady atomic.Bool
-	abandoned  bool // the drain ran out of time
+	group     *errgroup.Group
+	abandoned bool // the drain ran out of time
 }
 
 const (
@@ -349,7 +346,11 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 }
 
 func (s *service) serveAdmin(ctx context.Context) error {
-	server := api.NewServer(api.NewAdmin(api.AdminConfig{Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log}), s.log)
+	server := api.NewServer(api.NewAdmin(api.AdminConfig{
+		Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log,
+		// Requests need no loop: a process with the role api is ready while Postgres answers.
+		Loops: !s.Roles.Has(config.RoleAPI),
+	}), s.log)
 	return s.listen(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, server, func() {})
 }
 
@@ -367,26 +368,6 @@ func (s *service) listen(ctx context.Context, variable, addr string, server *htt
 	return nil
 }
 
-// ensureTopic makes the topic before the first use of it, and refuses one that cannot
-// keep what is promised.
-func (s *service) ensureTopic(ctx context.Context) error {
-	if s.topicReady.Load() {
-		return nil
-	}
-	if err := s.broker.EnsureTopic(ctx, payment.Topic, s.KafkaPartitions); err != nil {
-		return err
-	}
-	warnings, err := s.broker.CheckTopic(ctx, payment.Topic)
-	if err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		s.log.WarnContext(ctx, "topic is weaker than it should be", "warning", w)
-	}
-	s.topicReady.Store(true)
-	return nil
-}
-
 // relay publishes this process's share of the outbox: as many shards as the topic
 // has partitions, so that a partition that refuses holds up no other.
 func (s *service) relay(ctx context.Context) error {
@@ -394,20 +375,16 @@ func (s *service) relay(ctx context.Context) error {
 	if s.Kafka.Fencing {
 		publisher = broker.NewFencer(s.broker)
 	}
+	t := &topic{service: s}
+	s.loop(ctx, "topic", time.Minute, t.runOnce, nil)
 	r, err := outbox.NewRelay(s.write, publisher, outbox.RelayConfig{
-		Owner: owner(), Shards: s.KafkaPartitions, Registerer: s.registry, Log: s.log,
+		Owner: owner(), Shards: s.KafkaPartitions, Ready: t.fit.Load, Registerer: s.registry, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.group.Go(func() error {
-		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 5 * time.Millisecond, Monitor: s.monitor, Log: s.log,
-			Turn: func(ctx context.Context) (bool, error) {
-				if err := s.ensureTopic(ctx); err != nil {
-					return false, err
-				}
-				return r.Turn(ctx)
-			}})
+		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: s.monitor, Log: s.log})
 		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 		defer cancel()
 		if rerr := r.Release(give); rerr != nil {

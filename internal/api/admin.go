@@ -24,12 +24,15 @@ type AdminConfig struct {
 	Gatherer prometheus.Gatherer
 	Monitor  *loop.Monitor
 	Ping     func(context.Context) error // the database
-	Log      *slog.Logger
+	// Loops says that a dead loop makes the process not ready. Without it a dead loop is
+	// only named: a process that serves requests needs none.
+	Loops bool
+	Log   *slog.Logger
 }
 
 // NewAdmin makes the handler of the admin address, which has no authentication
 // and is not for the public: /metrics, /healthz (the process lives), /readyz
-// (every loop turns and the database answers), /debug/pprof.
+// (the database answers and, with Loops, every loop turns), /debug/pprof.
 func NewAdmin(c AdminConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Gatherer, promhttp.HandlerOpts{
@@ -52,14 +55,21 @@ func NewAdmin(c AdminConfig) http.Handler {
 
 type health struct {
 	Status  string   `json:"status"`
-	Reasons []string `json:"reasons,omitempty"`
+	Reasons []string `json:"reasons,omitempty"` // why the process is not ready
+	// Degraded is what does not work although the process is ready.
+	Degraded []string `json:"degraded,omitempty"`
 }
 
 func (c AdminConfig) ready(w http.ResponseWriter, r *http.Request) {
-	var reasons []string
+	var reasons, degraded, dead []string
 	stale := c.Monitor.Stale()
 	for _, name := range slices.Sorted(maps.Keys(stale)) {
-		reasons = append(reasons, fmt.Sprintf("The loop %s has not turned for %s.", name, stale[name].Round(time.Second)))
+		dead = append(dead, fmt.Sprintf("The loop %s has not turned for %s.", name, stale[name].Round(time.Second)))
+	}
+	if c.Loops {
+		reasons = dead
+	} else {
+		degraded = dead
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
@@ -68,10 +78,10 @@ func (c AdminConfig) ready(w http.ResponseWriter, r *http.Request) {
 		reasons = append(reasons, "The database does not answer.")
 	}
 	if len(reasons) > 0 {
-		writeHealth(w, http.StatusServiceUnavailable, health{"not_ready", reasons})
+		writeHealth(w, http.StatusServiceUnavailable, health{"not_ready", reasons, degraded})
 		return
 	}
-	writeHealth(w, http.StatusOK, health{Status: "ready"})
+	writeHealth(w, http.StatusOK, health{Status: "ready", Degraded: degraded})
 }
 
 func writeHealth(w http.ResponseWriter, status int, h health) {

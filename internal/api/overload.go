@@ -50,8 +50,8 @@ type Admission struct {
 	recent *lru.Cache[[sha256.Size]byte, struct{}]
 
 	refused    *prometheus.CounterVec
-	unfinished prometheus.Gauge
-	age        prometheus.Gauge
+	unfinished *prometheus.GaugeVec // this and age have no labels, and no series before they are measured
+	age        *prometheus.GaugeVec
 
 	mu        sync.Mutex
 	asked     bool // since the last count
@@ -76,12 +76,12 @@ func NewAdmission(c AdmissionConfig) (*Admission, error) {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_http_overloaded_total", Help: "Payments refused with 503 overloaded, by the bound that was reached: unfinished or oldest.",
 		}, []string{"bound"}),
-		unfinished: prometheus.NewGauge(prometheus.GaugeOpts{
+		unfinished: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_unfinished", Help: "Payments and refunds that are due or in a worker's hand, as this process counted last; not above its bound.",
-		}),
-		age: prometheus.NewGauge(prometheus.GaugeOpts{
+		}, nil),
+		age: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_unfinished_oldest_seconds", Help: "How long the oldest payment has waited that no worker has begun, as this process saw last.",
-		}),
+		}, nil),
 	}
 	for _, m := range []prometheus.Collector{a.refused, a.unfinished, a.age} {
 		if err := c.Registerer.Register(m); err != nil {
@@ -108,8 +108,8 @@ func (a *Admission) RunOnce(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.unfinished.Set(float64(count))
-	a.age.Set(oldest.Seconds())
+	a.unfinished.WithLabelValues().Set(float64(count))
+	a.age.WithLabelValues().Set(oldest.Seconds())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counted, a.count, a.oldest = a.Now(), count, oldest

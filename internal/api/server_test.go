@@ -194,13 +194,17 @@ func TestAdmin(t *testing.T) {
 	monitor := loop.NewMonitor(func() time.Time { return now }, registry)
 	monitor.Expect("relay", 15*time.Second)
 	var down error
-	admin := httptest.NewServer(NewAdmin(AdminConfig{
-		Gatherer: registry, Monitor: monitor, Ping: func(context.Context) error { return down }, Log: slog.New(slog.DiscardHandler),
-	}))
+	config := AdminConfig{
+		Gatherer: registry, Monitor: monitor, Ping: func(context.Context) error { return down }, Loops: true, Log: slog.New(slog.DiscardHandler),
+	}
+	admin := httptest.NewServer(NewAdmin(config))
 	defer admin.Close()
-	get := func(path string) (int, string) {
+	config.Loops = false
+	ofAPI := httptest.NewServer(NewAdmin(config))
+	defer ofAPI.Close()
+	from := func(s *httptest.Server, path string) (int, string) {
 		t.Helper()
-		resp, err := admin.Client().Get(admin.URL + path)
+		resp, err := s.Client().Get(s.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,10 +215,21 @@ func TestAdmin(t *testing.T) {
 		}
 		return resp.StatusCode, string(b)
 	}
+	get := func(path string) (int, string) {
+		t.Helper()
+		return from(admin, path)
+	}
 	if status, body := get("/readyz"); status != 200 || body != `{"status":"ready"}` {
 		t.Errorf("ready: %d %s", status, body)
 	}
-	now, down = now.Add(20*time.Second), errors.New("password s3cret refused")
+	now = now.Add(20 * time.Second)
+	if status, body := from(ofAPI, "/readyz"); status != 200 || body != `{"status":"ready","degraded":["The loop relay has not turned for 20s."]}` {
+		t.Errorf("a dead loop in a process with the role api: %d %s", status, body)
+	}
+	down = errors.New("password s3cret refused")
+	if status, body := from(ofAPI, "/readyz"); status != 503 || !strings.Contains(body, `"reasons":["The database does not answer."]`) {
+		t.Errorf("no database in a process with the role api: %d %s", status, body)
+	}
 	status, body := get("/readyz")
 	var h health
 	if err := json.Unmarshal([]byte(body), &h); err != nil || status != 503 || len(h.Reasons) != 2 ||

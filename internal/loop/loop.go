@@ -21,25 +21,30 @@ import (
 type Monitor struct {
 	now    func() time.Time
 	turns  *prometheus.GaugeVec
+	bounds *prometheus.GaugeVec
 	errs   *prometheus.CounterVec
 	mu     sync.Mutex
 	last   map[string]time.Time
 	within map[string]time.Duration
 }
 
-// NewMonitor registers payments_loop_last_turn_timestamp_seconds and
-// payments_loop_errors_total, by loop.
+// NewMonitor registers payments_loop_last_turn_timestamp_seconds,
+// payments_loop_turn_within_seconds and payments_loop_errors_total, by loop. Each loop
+// has all three from its start, so that an alert also sees a loop that never turned.
 func NewMonitor(now func() time.Time, reg prometheus.Registerer) *Monitor {
 	m := &Monitor{
 		now: now, last: map[string]time.Time{}, within: map[string]time.Duration{},
 		turns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "payments_loop_last_turn_timestamp_seconds", Help: "When the loop last turned without an error.",
+			Name: "payments_loop_last_turn_timestamp_seconds", Help: "When the loop last turned without an error, or when it was started.",
+		}, []string{"loop"}),
+		bounds: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_loop_turn_within_seconds", Help: "The longest time between two turns of a healthy loop.",
 		}, []string{"loop"}),
 		errs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_loop_errors_total", Help: "Turns that ended in an error.",
 		}, []string{"loop"}),
 	}
-	reg.MustRegister(m.turns, m.errs)
+	reg.MustRegister(m.turns, m.bounds, m.errs)
 	return m
 }
 
@@ -47,13 +52,20 @@ func NewMonitor(now func() time.Time, reg prometheus.Registerer) *Monitor {
 func (m *Monitor) Expect(name string, d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.within[name], m.last[name] = d, m.now()
+	m.within[name] = d
+	m.bounds.WithLabelValues(name).Set(d.Seconds())
+	m.errs.WithLabelValues(name)
+	m.turned(name)
 }
 
 // Beat says that the loop has turned.
 func (m *Monitor) Beat(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.turned(name)
+}
+
+func (m *Monitor) turned(name string) {
 	m.last[name] = m.now()
 	m.turns.WithLabelValues(name).Set(float64(m.last[name].UnixMilli()) / 1e3)
 }

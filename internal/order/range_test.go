@@ -196,14 +196,17 @@ func TestTheScheduledComparison(t *testing.T) {
 	w.agrees(id)
 }
 
-func gauge(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+// gauge is the sum of the gauge's series, and not a number when it has none.
+func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
+	sum := math.NaN()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
 		if f.GetName() == name {
+			sum = 0
 			for _, m := range f.GetMetric() {
 				sum += m.GetGauge().GetValue()
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,8 +28,8 @@ type ReconcilerConfig struct {
 type Reconciler struct {
 	ReconcilerConfig
 	orders      *Service
-	differences prometheus.Gauge
-	finished    prometheus.Gauge
+	differences *prometheus.GaugeVec // this and finished have no labels, and no series before they are measured
+	finished    *prometheus.GaugeVec
 	open        *prometheus.GaugeVec
 }
 
@@ -49,18 +48,16 @@ const (
 func NewReconciler(s *Service, c ReconcilerConfig) (*Reconciler, error) {
 	r := &Reconciler{
 		ReconcilerConfig: c, orders: s,
-		differences: prometheus.NewGauge(prometheus.GaugeOpts{
+		differences: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_provider_differences", Help: "Differences that the last scheduled comparison with the provider found.",
-		}),
-		finished: prometheus.NewGauge(prometheus.GaugeOpts{
+		}, nil),
+		finished: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_provider_compared_timestamp_seconds", Help: "When the last scheduled comparison with the provider ended.",
-		}),
+		}, nil),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_provider_changes_open", Help: "Changes at the provider's side that wait for an operator, by kind.",
 		}, []string{"kind"}),
 	}
-	r.differences.Set(math.NaN()) // not known yet
-	r.finished.Set(math.NaN())
 	for _, m := range []prometheus.Collector{r.differences, r.finished, r.open} {
 		if err := c.Registerer.Register(m); err != nil {
 			return nil, fmt.Errorf("register the comparison's metrics: %w", err)
@@ -141,9 +138,10 @@ func (r *Reconciler) claim(ctx context.Context) (s scheduled, ok bool, err error
 			range_to = CASE WHEN finished_at IS NULL THEN range_to ELSE $3 END,
 			cursor = CASE WHEN finished_at IS NULL THEN cursor ELSE '' END,
 			differences = CASE WHEN finished_at IS NULL THEN differences ELSE 0 END
-		WHERE name = $1 AND leased_until < now() AND (finished_at IS NULL OR finished_at <= $5)
+		WHERE name = $1 AND (leased_until < now() OR leased_until > now() + 2 * $4::interval) -- of before the clock was set back
+			AND (finished_at IS NULL OR finished_at <= $5 OR finished_at > $6)
 		RETURNING range_from, range_to, cursor, differences, leased_until`,
-		scheduledRange, to.AddDate(0, 0, -r.Days), to, leaseFor, now.Add(-r.Interval)).
+		scheduledRange, to.AddDate(0, 0, -r.Days), to, leaseFor, now.Add(-r.Interval), now.Add(leaseFor)).
 		Scan(&s.from, &s.to, &s.cursor, &s.differences, &s.lease)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, false, nil
@@ -195,8 +193,8 @@ func (r *Reconciler) measure(ctx context.Context) error {
 		return fmt.Errorf("read the comparison: %w", err)
 	}
 	if found != nil && finished != nil {
-		r.differences.Set(float64(*found))
-		r.finished.Set(float64(finished.UnixMilli()) / 1e3)
+		r.differences.WithLabelValues().Set(float64(*found))
+		r.finished.WithLabelValues().Set(float64(finished.UnixMilli()) / 1e3)
 	}
 	rows, err := r.orders.Pool.Query(ctx, `SELECT kind, count(*) FROM provider_changes WHERE state = 'open' GROUP BY kind`)
 	if err != nil {

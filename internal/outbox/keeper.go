@@ -39,7 +39,7 @@ type KeeperConfig struct {
 type Keeper struct {
 	KeeperConfig
 	pool    *pgxpool.Pool
-	left    prometheus.Gauge
+	left    *prometheus.GaugeVec // without labels: it has no series before it is measured
 	dropped *prometheus.CounterVec
 	overdue *prometheus.GaugeVec
 }
@@ -64,9 +64,9 @@ func NewKeeper(pool *pgxpool.Pool, c KeeperConfig) (*Keeper, error) {
 	}
 	k := &Keeper{
 		KeeperConfig: c, pool: pool,
-		left: prometheus.NewGauge(prometheus.GaugeOpts{
+		left: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_outbox_positions_left", Help: "Messages that the partitions have room for; without room no payment is accepted.",
-		}),
+		}, nil),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_outbox_partitions_dropped_total", Help: "Partitions that were dropped, by their table.",
 		}, []string{"table"}),
@@ -97,7 +97,7 @@ func (k *Keeper) Turn(ctx context.Context) (again bool, err error) {
 			return false, fmt.Errorf("make partitions of %s: %w", table.name, err)
 		}
 		if table.name == "outbox" {
-			k.left.Set(float64(left))
+			k.left.WithLabelValues().Set(float64(left))
 		}
 		more, err := k.retire(ctx, table.name, table.age)
 		if err != nil {

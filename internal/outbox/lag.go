@@ -88,10 +88,15 @@ func XminHolders(ctx context.Context, pool *pgxpool.Pool) ([]Holder, error) {
 // tell is the age from which what holds xmin is logged by its name.
 const tell = 30 * time.Second
 
+// measure sets the gauges, at r.measured. While the age cannot be measured, the last known one grows with time.
 func (r *Relay) measure(ctx context.Context) error {
 	age, err := OldestUnpublished(ctx, r.pool)
-	if err == nil {
-		r.metrics.oldest.Set(age.Seconds())
+	switch now := r.measured; {
+	case err == nil:
+		r.age, r.ageAt = age, now
+		r.metrics.oldest.WithLabelValues().Set(age.Seconds())
+	case !r.ageAt.IsZero():
+		r.metrics.oldest.WithLabelValues().Set((r.age + now.Sub(r.ageAt)).Seconds())
 	}
 	holders, herr := XminHolders(ctx, r.pool)
 	if herr == nil {

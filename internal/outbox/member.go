@@ -39,9 +39,7 @@ func (r *Relay) join(ctx context.Context) error {
 	if err := conn.QueryRow(ctx, `SELECT count(*) FROM outbox_shards`).Scan(&shards); err != nil {
 		return fmt.Errorf("count shards: %w", err)
 	}
-	if shards != r.Shards {
-		return r.divide(ctx)
-	}
+	r.shared = shards == r.Shards
 	return nil
 }
 
@@ -49,6 +47,9 @@ func (r *Relay) join(ctx context.Context) error {
 // is furthest behind has come to: what the others are ahead is sent again. It
 // is refused while a relay lives.
 func (r *Relay) divide(ctx context.Context) error {
+	if err := r.forgetSilent(ctx, r.Now()); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `LOCK TABLE outbox_shards IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return fmt.Errorf("lock the shards: %w", err)
@@ -112,6 +113,9 @@ func (r *Relay) beat(ctx context.Context) error {
 	// committed is higher, and so is xmax of every snapshot from here on. (That xmax is behind the last
 	// transaction that ended, not the last that began: without one in between it would prove nothing.)
 	r.from = r.last
+	if err := r.forgetSilent(ctx, now); err != nil {
+		return err
+	}
 	if err := r.readClosed(ctx); err != nil {
 		return err
 	}
@@ -144,6 +148,48 @@ func (r *Relay) beat(ctx context.Context) error {
 	}
 	wanted := append(forgotten[:again:again], free...)
 	return r.claim(ctx, wanted[:min(room, len(wanted))])
+}
+
+// silence is a lease that has been the same since the relay first looked at it.
+type silence struct {
+	until string    // the lease's end by the database's clock, as text
+	since time.Time // by Now
+}
+
+// forgetSilent ends the leases that were not renewed for twice as long as a lease lasts, by
+// this relay's own clock. The database's clock ends them as well, but not when it was set
+// back: then a dead relay's lease would last that much longer. A living relay renews twelve
+// times in that time, and stops sending by its own clock when it cannot.
+func (r *Relay) forgetSilent(ctx context.Context, now time.Time) error {
+	rows, err := r.conn.Query(ctx, `SELECT owner, lease_until::text FROM outbox_relays WHERE owner <> $1 AND lease_until > clock_timestamp()`, r.Owner)
+	if err != nil {
+		return fmt.Errorf("look at the other relays: %w", err)
+	}
+	seen := map[string]silence{}
+	var owner, until string
+	if _, err := pgx.ForEachRow(rows, []any{&owner, &until}, func() error {
+		if seen[owner] = r.silent[owner]; seen[owner].until != until {
+			seen[owner] = silence{until, now}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look at the other relays: %w", err)
+	}
+	r.silent = seen
+	for owner, s := range seen {
+		if now.Sub(s.since) <= 2*r.Lease {
+			continue
+		}
+		// Not if it has renewed its lease meanwhile.
+		tag, err := r.conn.Exec(ctx, `DELETE FROM outbox_relays WHERE owner = $1 AND lease_until::text = $2`, owner, s.until)
+		if err != nil {
+			return fmt.Errorf("end the lease of relay %s: %w", owner, err)
+		}
+		if tag.RowsAffected() == 1 {
+			r.Log.WarnContext(ctx, "ended the lease of a silent relay: the database's clock was set back", "relay", owner, "lease_until", s.until)
+		}
+	}
+	return nil
 }
 
 func (r *Relay) standings(ctx context.Context) (all []standing, quota int, err error) {

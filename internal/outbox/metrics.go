@@ -4,7 +4,8 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	published, errors, claims, fenced prometheus.Counter
-	wanted, owned, failing, oldest    prometheus.Gauge
+	wanted, owned, failing            prometheus.Gauge
+	oldest                            *prometheus.GaugeVec // without labels: it has no series before it is measured
 	held                              *prometheus.GaugeVec
 }
 
@@ -23,7 +24,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		wanted:    gauge("payments_relay_shards", "Shards of the outbox."),
 		owned:     gauge("payments_relay_shards_owned", "Shards that this process publishes."),
 		failing:   gauge("payments_relay_shards_failing", "Shards of this process whose last batch was not acknowledged."),
-		oldest:    gauge("payments_outbox_oldest_unpublished_seconds", "Age of the oldest committed message that no checkpoint covers."),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_outbox_oldest_unpublished_seconds", Help: "Age of the oldest committed message that no checkpoint covers.",
+		}, nil),
 		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_postgres_xmin_held_seconds", Help: "Age of the oldest transaction that keeps dead rows from being removed.",
 		}, []string{"by"}),

@@ -50,6 +50,9 @@ type RelayConfig struct {
 	Patience time.Duration
 	// Measure is the time between two looks at the oldest unpublished message. Default 1 s.
 	Measure time.Duration
+	// Ready says whether messages may be sent now. While they may not, the relay holds its
+	// shards and measures. Default always.
+	Ready func() bool
 	// Now measures how long ago the lease was asked for; whether it holds is
 	// the database's to say. Default time.Now.
 	Now        func() time.Time
@@ -90,6 +93,9 @@ func (c *RelayConfig) complete() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Ready == nil {
+		c.Ready = func() bool { return true }
+	}
 	return nil
 }
 
@@ -103,14 +109,18 @@ type Relay struct {
 
 	mu           sync.Mutex
 	conn         *pgx.Conn // nil until joined
+	shared       bool      // into RelayConfig.Shards
 	beaten       time.Time
 	leaseEnd     time.Time // by Now, counted from before the lease was asked for
-	last         int64     // position that the last look knew of
-	from         int64     // what last was at the last beat
+	silent       map[string]silence
+	last         int64 // position that the last look knew of
+	from         int64 // what last was at the last beat
 	shards       map[int32]*shard
 	closed       []closedPartition
 	checkpointed time.Time
 	measured     time.Time
+	age          time.Duration // of the oldest unpublished message, at ageAt
+	ageAt        time.Time
 	told         time.Time
 }
 
@@ -160,6 +170,15 @@ func (r *Relay) turn(ctx context.Context) (again bool, err error) {
 			return false, err
 		}
 	}
+	if !r.shared {
+		if !r.Ready() { // the number of shards may be wrong for the topic
+			return false, nil
+		}
+		if err := r.divide(ctx); err != nil {
+			return false, err
+		}
+		r.shared = true
+	}
 	if r.Now().Sub(r.beaten) >= r.Lease/6 {
 		if err := r.beat(ctx); err != nil {
 			return false, err
@@ -168,6 +187,9 @@ func (r *Relay) turn(ctx context.Context) (again bool, err error) {
 	r.collect(ctx)
 	if len(r.shards) == 0 {
 		return false, nil
+	}
+	if !r.Ready() {
+		return false, r.checkpoint(ctx, false)
 	}
 	now, err := r.look(ctx)
 	if err != nil {
