@@ -1872,6 +1872,35 @@ type WebhookEndpointRequest struct {
 	URL string `json:"url"`
 }
 
+// WebhookRedelivery defines model for WebhookRedelivery.
+type WebhookRedelivery struct {
+	// Endpoint A webhook endpoint.
+	Endpoint WebhookEndpointID `json:"endpoint"`
+
+	// Failed Deliveries that had failed; the receiver sees their ids again.
+	Failed int32 `json:"failed"`
+
+	// HasMore There are others in the range: send the request again.
+	HasMore bool `json:"has_more"`
+
+	// Missed Events that came while the endpoint was disabled; each is a new delivery.
+	Missed int32  `json:"missed"`
+	Object string `json:"object"`
+}
+
+// WebhookRedeliveryRequest A range of time, by when the service turned to delivering an event (`created_at` of its delivery). Without a bound it is open at that end.
+type WebhookRedeliveryRequest struct {
+	// From Events from this time on.
+	//
+	// Examples: 2026-11-01T00:00:00Z
+	From Time `json:"from,omitempty,omitzero"`
+
+	// To Events before this time, which is after `from`.
+	//
+	// Examples: 2026-11-01T00:00:00Z
+	To Time `json:"to,omitempty,omitzero"`
+}
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -2452,6 +2481,9 @@ type SetStockJSONRequestBody = StockRequest
 
 // CreateWebhookEndpointJSONRequestBody defines body for CreateWebhookEndpoint for application/json ContentType.
 type CreateWebhookEndpointJSONRequestBody = WebhookEndpointRequest
+
+// RedeliverWebhooksJSONRequestBody defines body for RedeliverWebhooks for application/json ContentType.
+type RedeliverWebhooksJSONRequestBody = WebhookRedeliveryRequest
 
 // RotateWebhookSecretJSONRequestBody defines body for RotateWebhookSecret for application/json ContentType.
 type RotateWebhookSecretJSONRequestBody RotateWebhookSecretJSONBody
@@ -3349,9 +3381,25 @@ func requestEnableWebhookEndpoint(id WebhookEndpointID) request {
 
 // EnableWebhookEndpoint: Enable an endpoint that was disabled.
 //
-// What waits for it is delivered then. Doing it twice is doing it once, so it takes no Idempotency-Key.
+// What waits for it is delivered then, and so is what happens from now on. What happened while it was disabled is delivered when it is asked for
+// (`redeliver`). Doing it twice is doing it once, so it takes no Idempotency-Key.
 func (c *Client) EnableWebhookEndpoint(ctx context.Context, id WebhookEndpointID) (*Answer[WebhookEndpoint], error) {
 	return call[WebhookEndpoint](ctx, c, requestEnableWebhookEndpoint(id))
+}
+
+func requestRedeliverWebhooks(id WebhookEndpointID, body WebhookRedeliveryRequest) request {
+	r := newRequest("POST", "/v1/webhook_endpoints/{id}/redeliver", string(id))
+	r.body = body
+	return r
+}
+
+// RedeliverWebhooks: Deliver what an endpoint missed.
+//
+// Of the events in the range: those that came while the endpoint was disabled, and those whose delivery has failed, the oldest first. Events are kept for
+// 30 days. What is pending or was delivered stays as it is, so that a repetition does no harm and takes no Idempotency-Key. One request takes up to
+// 1000 of each; while `has_more` is true, send it again. Order is not promised, as ever: see `sequence`.
+func (c *Client) RedeliverWebhooks(ctx context.Context, id WebhookEndpointID, body WebhookRedeliveryRequest) (*Answer[WebhookRedelivery], error) {
+	return call[WebhookRedelivery](ctx, c, requestRedeliverWebhooks(id, body))
 }
 
 func requestRotateWebhookSecret(id WebhookEndpointID, body RotateWebhookSecretJSONRequestBody, params *RotateWebhookSecretParams) request {

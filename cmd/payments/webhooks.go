@@ -23,9 +23,7 @@ const maxExhausted = 5
 
 // newWebhookInbox takes events in beside the write model, where the endpoints are.
 func newWebhookInbox(write *pgxpool.Pool, c config.Config, log *slog.Logger, reg prometheus.Registerer) (*inbox.Inbox, error) {
-	return inbox.New(write, webhooks, webhook.NewFanout(generator()).Handle, inbox.Config{
-		MaxAttempts: c.InboxMaxAttempts, Log: log, Registerer: reg,
-	})
+	return webhook.NewInbox(write, webhooks, generator(), inbox.Config{MaxAttempts: c.InboxMaxAttempts, Log: log, Registerer: reg})
 }
 
 func (s *service) webhookStore() *webhook.Store {

@@ -85,6 +85,17 @@ func rotateSecretOperation() *operation {
 	}
 }
 
+func redeliveryOperation() *operation {
+	return &operation{
+		method: "POST", schema: "/components/schemas/WebhookRedeliveryRequest", key: byMerchant, status: 202,
+		path: func(w *boundaryWorld) string {
+			w.exec(`UPDATE webhook_endpoints SET deleted_at = now()`)
+			return "/v1/webhook_endpoints/" + w.newEndpoint(w.merchant, w.fresh()).at(w.t, "id").(string) + "/redeliver"
+		},
+		body: func(*boundaryWorld) map[string]any { return map[string]any{} },
+	}
+}
+
 func keyOperation() *operation {
 	return &operation{
 		method: "POST", path: fixed("/v1/ops/keys"), schema: "/components/schemas/APIKeyRequest", key: byOperator, status: 201,

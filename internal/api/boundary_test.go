@@ -388,6 +388,8 @@ func members() []member {
 		},
 		{of: rotateSecretOperation(), pointer: "/overlap_seconds", values: seconds(int64(maxOverlap / time.Second))},
 		{of: rotateKeyOperation(), pointer: "/mode", values: [][]boundary{valid("test", "live"), refused("", "", "Test", "prod")}},
+		{of: redeliveryOperation(), pointer: "/from", values: moments()},
+		{of: redeliveryOperation(), pointer: "/to", values: moments()},
 		{of: rotateKeyOperation(), pointer: "/overlap_seconds", values: seconds(int64(access.MaxOverlap / time.Second))},
 	}
 }

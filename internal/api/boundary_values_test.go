@@ -69,6 +69,15 @@ func holders() [][]boundary {
 
 const hookURL = "https://example.com/"
 
+// moments are kept nowhere.
+func moments() [][]boundary {
+	return [][]boundary{
+		valid("2026-11-01T00:00:00Z", "2026-11-01T23:59:59.999999999+14:00", "9999-12-31T23:59:59Z"),
+		unsaid(inDatabase, "what is asked for is kept nowhere", "", "", "soon", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z", "2026-11-01T00:00:00,5Z", "2026-11-01",
+			"2026-11-01 00:00:00Z", "2026-11-01t00:00:00z", "2026-11-01T00:00:00", "2026-11-01T1:00:00Z", "2026-11-01T23:59:60Z"),
+	}
+}
+
 func urls() [][]boundary {
 	const form = "webhook_endpoints_url"
 	return [][]boundary{

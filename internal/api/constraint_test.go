@@ -107,7 +107,7 @@ var unreachable = map[string][]string{
 	},
 	"states that webhook.Store and the dispatcher set, fenced and locked": {
 		"webhook_endpoints_id_check", "webhook_endpoints_pkey", "webhook_endpoints_merchant_id_fkey", "webhook_endpoints_exhausted_check",
-		"webhook_endpoints_disabled*", "webhook_secrets_*", "webhook_deliveries_*", "webhook_attempts_*",
+		"webhook_endpoints_disabled*", "webhook_secrets_*", "webhook_deliveries_*", "webhook_attempts_*", "webhook_missed_*",
 	},
 	"the look at the provider writes the row, and the operator's reason for accepting it is checked before": {
 		"disputes_*", "provider_changes_*", "provider_comparisons_*",

@@ -272,7 +272,7 @@ func (w *world) everythingOf(merchantID string) (all string) {
 	for _, table := range []string{
 		"orders", "order_lines", "payments", "refunds", "stock", "idempotency_keys", "sagas", "saga_attempts", "saga_actions", "outbox",
 		"payment_view", "refund_view", "payment_timeline", "payment_term", "feed_heads", "feed_events", "api_keys",
-		"webhook_endpoints", "webhook_secrets", "webhook_deliveries", "webhook_attempts",
+		"webhook_endpoints", "webhook_secrets", "webhook_deliveries", "webhook_attempts", "webhook_missed",
 	} {
 		var rows string
 		if err := w.pool.QueryRow(w.t.Context(), `SELECT coalesce(string_agg(x::text, chr(10) ORDER BY x::text), '') FROM `+table+` x WHERE merchant_id = $1`,

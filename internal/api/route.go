@@ -60,8 +60,9 @@ func (s *server) routes() []route {
 		{method: http.MethodDelete, pattern: "/v1/webhook_endpoints/{id}", action: access.WebhooksWrite, hides: true, handle: s.deleteEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/rotate_secret", action: access.WebhooksWrite, hides: true, handle: s.rotateSecret},
 		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}/deliveries", action: access.WebhooksRead, parameters: pageParameters(), hides: true, handle: s.listDeliveries},
-		// These two can be repeated as often as one likes: a receiver sees the same id.
+		// These three can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
+		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliverRange},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
 		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: append(pageParameters(), "merchant"), handle: s.listKeys},
 		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},

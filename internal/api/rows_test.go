@@ -64,6 +64,9 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 			{"webhook_deliveries", map[string]any{
 				"merchant_id": merchant, "id": delivery, "endpoint_id": endpoint, "event_id": "e", "event_type": "order.placed", "payment_id": pay, "body": []byte("{}"),
 			}},
+			{"webhook_missed", map[string]any{
+				"merchant_id": merchant, "endpoint_id": endpoint, "event_id": "e", "event_type": "order.placed", "payment_id": pay, "body": []byte("{}"),
+			}},
 			{"webhook_attempts", map[string]any{
 				"merchant_id": merchant, "delivery_id": delivery, "number": 1, "started_at": now, "duration_ms": 1, "outcome": "timeout", "detail": "d",
 			}},

@@ -104,6 +104,7 @@ type Webhooks interface {
 	Enable(ctx context.Context, merchantID, id string) (webhook.Endpoint, error)
 	Deliveries(ctx context.Context, scope access.Scope, endpointID, after string, limit int) (page []webhook.Delivery, more bool, err error)
 	Redeliver(ctx context.Context, merchantID, endpointID, id string) (webhook.Delivery, error)
+	RedeliverRange(ctx context.Context, merchantID, endpointID string, in webhook.Range) (webhook.Redelivered, error)
 }
 
 // PaymentMethods opens the tokens of payments, each sealed for its payment's id, and

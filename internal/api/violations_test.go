@@ -161,6 +161,10 @@ func violations() map[string]string {
 		"webhook_deliveries_pkey":                                 again("webhook_deliveries"),
 		"webhook_deliveries_state_check":                          set("webhook_deliveries", "state = 'x', due_at = NULL, settled_at = now()"),
 
+		"webhook_missed_body_check":                   set("webhook_missed", "body = ''"),
+		"webhook_missed_merchant_id_endpoint_id_fkey": set("webhook_missed", "endpoint_id = 'x'"),
+		"webhook_missed_pkey":                         again("webhook_missed"),
+
 		"webhook_attempts_detail_check":                 set("webhook_attempts", "detail = ''"),
 		"webhook_attempts_duration_ms_check":            set("webhook_attempts", "duration_ms = -1"),
 		"webhook_attempts_merchant_id_delivery_id_fkey": set("webhook_attempts", "delivery_id = 'x'"),

@@ -100,7 +100,7 @@ func TestWebhookEndpointsOfAnother(t *testing.T) {
 	absent := w.ids.New(payment.PrefixEndpoint)
 	delivery := w.ids.New(payment.PrefixDelivery)
 	for _, r := range [][3]string{
-		{"GET", "", ""}, {"DELETE", "", ""}, {"POST", "/rotate_secret", "{}"}, {"GET", "/deliveries", ""}, {"POST", "/enable", ""},
+		{"GET", "", ""}, {"DELETE", "", ""}, {"POST", "/rotate_secret", "{}"}, {"GET", "/deliveries", ""}, {"POST", "/enable", ""}, {"POST", "/redeliver", "{}"},
 		{"POST", "/deliveries/" + delivery + "/redeliver", ""},
 	} {
 		strip := func(a answer) string {
@@ -151,4 +151,48 @@ func TestWebhookListsArePaged(t *testing.T) {
 		t.Errorf("redeliver: %d %s", a.status, a.body)
 	}
 	w.refused("of another endpoint", w.do("POST", "/v1/webhook_endpoints/"+ids[1]+"/deliveries/"+id+"/redeliver", w.merchant, ""), 404, payment.CodeNotFound)
+}
+
+func TestWhatAnEndpointMissedIsRedelivered(t *testing.T) {
+	w := newWorld(t)
+	id := w.newEndpoint(w.merchant, "k1").at(t, "id").(string)
+	if _, err := w.pool.Exec(t.Context(), `
+		INSERT INTO webhook_missed (merchant_id, endpoint_id, event_id, event_type, payment_id, body, missed_at)
+		SELECT $1, $2, 'evt_' || day, 'order.confirmed', $3, '{}', make_timestamptz(2026, 11, day, 12, 0, 0, 'UTC') FROM generate_series(1, 5) day`,
+		w.merchantID, id, w.ids.New(payment.PrefixPayment)); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/webhook_endpoints/" + id + "/redeliver"
+	disable := func(by string) {
+		t.Helper()
+		if _, err := w.pool.Exec(t.Context(), `UPDATE webhook_endpoints SET `+by); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disable(`disabled_at = now(), disabled_reason = 'failing'`)
+	w.refused("a disabled one", w.do("POST", path, w.merchant, `{}`), 409, payment.CodeWebhookDisabled)
+	disable(`disabled_at = NULL, disabled_reason = NULL`)
+	for body, want := range map[string]string{
+		`{"from":"yesterday"}`: "/from time_invalid", `{"to":"2026-11-01"}`: "/to time_invalid", `{"from":"x","to":""}`: "/from time_invalid,/to time_invalid",
+		`{"from":"2026-11-02T00:00:00Z","to":"2026-11-02T00:00:00Z"}`: "/to out_of_range", `{"since":"2026-11-02T00:00:00Z"}`: "/since member_unknown", `{"from":null}`: "/from null_invalid",
+	} {
+		if got := strings.Join(w.refused(body, w.do("POST", path, w.merchant, body), 400, payment.CodeInvalid), ","); got != want {
+			t.Errorf("%s: %s, want %s", body, got, want)
+		}
+	}
+	for _, c := range [][2]string{
+		{`{"from":"2026-11-02T00:00:00Z","to":"2026-11-04T00:00:00Z"}`, `"missed":2,"failed":0,"has_more":false}`},
+		{`{"from":"2026-11-02T00:00:00Z","to":"2026-11-04T00:00:00Z"}`, `"missed":0,"failed":0,"has_more":false}`}, // a repetition
+		{`{"to":"2026-11-02T13:00:00+01:00"}`, `"missed":1,"failed":0,"has_more":false}`},
+		{``, `"missed":2,"failed":0,"has_more":false}`},
+	} {
+		if a := w.do("POST", path, w.merchant, c[0]); a.status != 202 || a.body != `{"object":"webhook_redelivery","endpoint":"`+id+`",`+c[1] {
+			t.Errorf("%s: %d %s, want %s", c[0], a.status, a.body, c[1])
+		}
+	}
+	log := w.do("GET", "/v1/webhook_endpoints/"+id+"/deliveries", w.merchant, "")
+	if n := strings.Count(log.body, `"status":"pending"`); n != 5 {
+		t.Errorf("%d deliveries are pending: %s", n, log.body)
+	}
+	w.refused("an operator", w.do("POST", path, w.operator, `{}`), 403, payment.CodeForbidden)
 }

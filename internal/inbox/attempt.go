@@ -121,7 +121,7 @@ func (in *Inbox) attempt(ctx context.Context, open []*part) {
 	switch {
 	case err == nil:
 		in.metrics.count(out)
-		in.tell(ctx, out.faults)
+		in.tell(ctx, out)
 		for i, p := range hand {
 			p.settle(out.of[i])
 		}

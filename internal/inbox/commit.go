@@ -66,6 +66,7 @@ func scanPartitions(found *map[partitionKey]bool) func(pgx.Rows) error {
 type outcome struct {
 	of                         []partOutcome // by part
 	applied, duplicate, parked int
+	dropped                    int // for their age
 	faults                     []fault
 }
 
@@ -99,7 +100,7 @@ func (in *Inbox) commit(ctx context.Context, hand []*part, exhausted error) (out
 		if err := s.closeGaps(ctx); err != nil {
 			return err
 		}
-		out = outcome{applied: len(s.applied), duplicate: s.duplicate, parked: s.parked, faults: s.faults, of: make([]partOutcome, len(hand))}
+		out = outcome{applied: len(s.applied), duplicate: s.duplicate, dropped: s.dropped, parked: s.parked, faults: s.faults, of: make([]partOutcome, len(hand))}
 		var rows []progressRow
 		for i, p := range hand {
 			if s.fenced[i] {

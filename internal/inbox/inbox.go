@@ -36,6 +36,9 @@ type Config struct {
 	// even when it is so old that its id is forgotten (Maintain); otherwise such a
 	// message is parked, since nobody can tell whether it was applied.
 	Sequenced bool
+	// DropOld drops such a message instead, and counts and logs it: its effect is worth
+	// nothing after so long, and the later messages of its key do not depend on it.
+	DropOld bool
 	// Finish, when set, is called once in each transaction, as the last of all, with the
 	// messages that the handler has applied in it, in order. What many transactions would
 	// wait for is locked here, so that it is held for no longer than the commit takes.
@@ -66,6 +69,9 @@ var ErrFenced = errors.New("the partition belongs to a later generation of the g
 func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox, error) {
 	if pool == nil || consumer == "" || handle == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("an inbox needs a pool, a consumer's name, a handler, a logger and a registerer")
+	}
+	if c.Sequenced && c.DropOld {
+		return nil, errors.New("an inbox hands old messages to its handler or drops them, not both")
 	}
 	if c.MaxAttempts < 0 {
 		return nil, fmt.Errorf("%d attempts at most are negative", c.MaxAttempts)
@@ -147,8 +153,11 @@ func (in *Inbox) ApplyAll(ctx context.Context, generation int, batches [][]Messa
 	return taken
 }
 
-func (in *Inbox) tell(ctx context.Context, faults []fault) {
-	for _, f := range faults {
+func (in *Inbox) tell(ctx context.Context, out outcome) {
+	if out.dropped > 0 {
+		in.Log.WarnContext(ctx, "messages dropped: they are older than the ids that are kept, and may have been applied before", "messages", out.dropped)
+	}
+	for _, f := range out.faults {
 		log := in.Log.With("parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
 			"topic", f.message.Topic, "partition", f.message.Partition, "offset", f.message.Offset,
 			"id", clean(f.message.Headers[HeaderID]), "key", clean(string(f.message.Key)), "error", f.err)

@@ -126,7 +126,7 @@ func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
 				if err := consumer.Measure(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if got := testutil.ToFloat64(consumer.metrics.keys); got != 1 {
+				if got := testutil.ToFloat64(consumer.metrics.keys.WithLabelValues()); got != 1 {
 					t.Errorf("parked keys = %v, want 1", got)
 				}
 			}

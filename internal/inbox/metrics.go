@@ -10,10 +10,8 @@ import (
 
 type metrics struct {
 	applied *prometheus.CounterVec
-	keys    prometheus.Gauge
-	oldest  prometheus.Gauge
-	// of the parked keys
-	conflicts prometheus.Gauge
+	// Of the parked keys. They have no labels, and no series before they are measured.
+	keys, oldest, conflicts *prometheus.GaugeVec
 }
 
 func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
@@ -21,17 +19,17 @@ func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_inbox_applied_total", Help: "Messages taken in, by what became of them.",
 		}, []string{"result"}),
-		keys: prometheus.NewGauge(prometheus.GaugeOpts{
+		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_inbox_parked_keys", Help: "Keys whose messages wait for a person; every process of a consumer tells all of them.",
-		}),
-		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+		}, nil),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_inbox_parked_oldest_seconds", Help: "How long the longest parked key has waited.",
-		}),
+		}, nil),
+		conflicts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_inbox_conflicting_keys", Help: "Parked keys whose messages contradict what was applied of them.",
+		}, nil),
 	}
-	m.conflicts = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "payments_inbox_conflicting_keys", Help: "Parked keys whose messages contradict what was applied of them.",
-	})
-	for _, result := range []string{"applied", "duplicate", "parked"} {
+	for _, result := range []string{"applied", "duplicate", "dropped", "parked"} {
 		m.applied.WithLabelValues(result)
 	}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"consumer": consumer}, reg)
@@ -46,6 +44,7 @@ func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
 func (m metrics) count(o outcome) {
 	m.applied.WithLabelValues("applied").Add(float64(o.applied))
 	m.applied.WithLabelValues("duplicate").Add(float64(o.duplicate))
+	m.applied.WithLabelValues("dropped").Add(float64(o.dropped))
 	m.applied.WithLabelValues("parked").Add(float64(o.parked))
 }
 
@@ -59,9 +58,9 @@ func (in *Inbox) Measure(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("count parked keys of %s: %w", in.consumer, err)
 	}
-	in.metrics.keys.Set(keys)
-	in.metrics.conflicts.Set(conflicts)
-	in.metrics.oldest.Set(max(seconds, 0))
+	in.metrics.keys.WithLabelValues().Set(keys)
+	in.metrics.conflicts.WithLabelValues().Set(conflicts)
+	in.metrics.oldest.WithLabelValues().Set(max(seconds, 0))
 	return nil
 }
 

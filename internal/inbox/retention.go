@@ -19,7 +19,7 @@ const ahead = 3
 // nothing to make or drop it locks nothing.
 //
 // keep is for all consumers of the database. An offset set back further than that
-// needs consumers that are Sequenced.
+// needs consumers that are Sequenced, or that may miss what is older (DropOld).
 func Maintain(ctx context.Context, pool *pgxpool.Pool, now time.Time, keep time.Duration) error {
 	today := now.UTC().Truncate(24 * time.Hour)
 	if _, err := pool.Exec(ctx, `SELECT inbox_keep_days($1, $2)`, today.AddDate(0, 0, -1), today.AddDate(0, 0, ahead)); err != nil {

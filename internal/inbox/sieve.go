@@ -36,6 +36,7 @@ type sieve struct {
 	faults    []fault
 	stops     map[int]stop // by part: nothing is taken in from the message on
 	duplicate int
+	dropped   int // for their age
 	parked    int
 }
 
@@ -218,10 +219,12 @@ func (s *sieve) sift(ctx context.Context) error {
 			continue
 		case !usable:
 			refusal = errNoID
-		case forgotten(id, s.keptFrom):
-			if !s.in.Sequenced && !s.replay {
-				refusal = errOld
+		case forgotten(id, s.keptFrom) && !s.in.Sequenced && !s.replay:
+			if s.in.DropOld {
+				s.dropped++
+				continue
 			}
+			refusal = errOld
 		}
 		if refusal == nil {
 			refusal = s.exhausted

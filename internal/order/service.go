@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -48,7 +49,7 @@ func New(c Config) *Service {
 type Placed struct {
 	PaymentID, OrderID, MerchantID string
 	Order                          payment.Order
-	CreatedAt                      time.Time
+	CreatedAt                      time.Time // by the database's clock, as every event
 }
 
 // PaymentMethods keeps the tokens that payments are charged with, each sealed for its
@@ -72,9 +73,10 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 		resp, replayed, err = idempotency.Once(ctx, tx, r, func() (Placed, error) {
 			p := Placed{
 				PaymentID: s.IDs.New(payment.PrefixPayment), OrderID: s.IDs.New(payment.PrefixOrder),
-				MerchantID: r.MerchantID, Order: o, CreatedAt: s.IDs.Now().UTC().Truncate(time.Microsecond),
+				MerchantID: r.MerchantID, Order: o,
 			}
-			return p, s.insert(ctx, tx, p)
+			err := s.insert(ctx, tx, &p)
+			return p, err
 		}, render)
 		return err
 	})
@@ -103,7 +105,7 @@ func (s *Service) Unfinished(pool *pgxpool.Pool) *saga.Unfinished {
 	return saga.NewUnfinished(pool, s.Sagas()...)
 }
 
-func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
+func (s *Service) insert(ctx context.Context, tx pgx.Tx, p *Placed) error {
 	o, total := p.Order, p.Order.Total()
 	var email []byte
 	var err error
@@ -117,18 +119,20 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p Placed) error {
 		return fmt.Errorf("seal: %w", err)
 	}
 	// orders_one_live_or_won_key is the semantic lock; a live rival's commit is waited for.
-	inserted, err := tx.Exec(ctx, `
+	err = tx.QueryRow(ctx, `
 		INSERT INTO orders (merchant_id, id, reference, customer_reference, customer_email_ciphertext, currency, amount,
 			status, sequence, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 'placed', 1, $8)
-		ON CONFLICT (merchant_id, reference_key(reference)) WHERE status IN ('placed', 'confirmed') AND NOT reference_repeated DO NOTHING`,
-		p.MerchantID, p.OrderID, o.Reference(), o.CustomerReference(), email, total.Currency().String(), total.Amount(), p.CreatedAt)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 'placed', 1, clock_timestamp())
+		ON CONFLICT (merchant_id, reference_key(reference)) WHERE status IN ('placed', 'confirmed') AND NOT reference_repeated DO NOTHING
+		RETURNING created_at`,
+		p.MerchantID, p.OrderID, o.Reference(), o.CustomerReference(), email, total.Currency().String(), total.Amount()).Scan(&p.CreatedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return referenceTaken(ctx, tx, *p)
+	}
 	if err != nil {
 		return fmt.Errorf("insert order: %w", err)
 	}
-	if inserted.RowsAffected() == 0 {
-		return referenceTaken(ctx, tx, p)
-	}
+	p.CreatedAt = p.CreatedAt.UTC()
 	data := payment.PlacedData{
 		Amount: total.Amount(), Currency: total.Currency().String(), PaymentMethod: method, PaymentMethodCiphertext: sealed, CaptureMethod: o.CaptureMethod(),
 		Customer:  payment.Customer{Reference: o.CustomerReference(), EmailCiphertext: email},

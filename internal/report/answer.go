@@ -209,7 +209,7 @@ func read[Row any, P interface {
 	}
 	rows, err := postgres.Query(ctx, pool, fmt.Sprintf(`
 		SELECT r.started_at, r.every, (SELECT coalesce(json_agg(d), '[]')::text FROM (%s ORDER BY %s LIMIT %d) d)
-		FROM report_refreshes r WHERE r.failure IS NULL ORDER BY r.started_at DESC LIMIT 1`, k.sql(p), order, MaxGroups+1), args...)
+		FROM report_refreshes r WHERE r.failure IS NULL ORDER BY r.id DESC LIMIT 1`, k.sql(p), order, MaxGroups+1), args...)
 	if err == nil {
 		var document string
 		document, err = collect(rows, &a.AsOf, &a.Every)

@@ -35,7 +35,7 @@ func readState(ctx context.Context, db rowQuerier) (s State, err error) {
 			(SELECT count(*) FROM report_refreshes WHERE id > coalesce(s.id, 0)), s.started_at, s.every, coalesce(s.seconds, '{}')
 		FROM report_request q
 			LEFT JOIN LATERAL (SELECT * FROM report_refreshes ORDER BY id DESC LIMIT 1) l ON true
-			LEFT JOIN LATERAL (SELECT * FROM report_refreshes WHERE failure IS NULL ORDER BY started_at DESC LIMIT 1) s ON true`).Scan(
+			LEFT JOIN LATERAL (SELECT * FROM report_refreshes WHERE failure IS NULL ORDER BY id DESC LIMIT 1) s ON true`).Scan(
 		&s.Now, &requested, &started, &ended, &s.Failure, &s.Failures, &asOf, &every, &s.Seconds)
 	if err != nil {
 		return State{}, fmt.Errorf("read the state of reports: %w", err)
@@ -56,10 +56,14 @@ func readState(ctx context.Context, db rowQuerier) (s State, err error) {
 // due is how long the next refresh still has to wait, 0 or less if it has not: for
 // the interval, and for as long as the last one took, so that at most half of the
 // time is spent on it; after a failure for a pause that grows. What was asked for
-// since the last one began waits for nothing.
+// since the last one began waits for nothing. After the database's clock was set back, the
+// last refresh lies in the future: the next one is due now. A request that lies in the
+// future does not count, or each look until then would make a refresh.
 func (s State) due(interval time.Duration) time.Duration {
 	switch {
-	case s.StartedAt.IsZero() || s.RequestedAt.After(s.StartedAt):
+	case s.StartedAt.IsZero() || s.StartedAt.After(s.Now) || s.EndedAt.After(s.Now):
+		return 0
+	case s.RequestedAt.After(s.StartedAt) && !s.RequestedAt.After(s.Now):
 		return 0
 	case s.Failures > 0:
 		return s.EndedAt.Add(min(interval, firstRetry<<min(s.Failures-1, 16))).Sub(s.Now)

@@ -129,7 +129,7 @@ func (s *Store) Redeliver(ctx context.Context, merchantID, endpointID, id string
 			return err
 		}
 		if e.DisabledReason != "" {
-			return payment.Errorf(payment.CodeWebhookDisabled, "The webhook endpoint is disabled. Enable it first.")
+			return errDisabled()
 		}
 		if _, err := tx.Exec(ctx, `
 			UPDATE webhook_deliveries SET state = 'pending', tries = 0, due_at = now(), owner = NULL, settled_at = NULL

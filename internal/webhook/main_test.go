@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	if w.cipher, err = secret.ParseAEAD(keys); err != nil {
 		t.Fatal(err)
 	}
-	w.inbox, err = inbox.New(pool, "webhooks", NewFanout(w.ids).Handle, inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	w.inbox, err = NewInbox(pool, "webhooks", w.ids, inbox.Config{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 type metrics struct {
 	deliveries    *prometheus.CounterVec
 	seconds       prometheus.Histogram
-	overdue       prometheus.Gauge
-	oldest        prometheus.Gauge
+	overdue       *prometheus.GaugeVec // this and oldest have no labels, and no series before they are measured
+	oldest        *prometheus.GaugeVec
 	disabled      *prometheus.GaugeVec
 	disabledTotal *prometheus.CounterVec
 	fenced        prometheus.Counter
@@ -27,12 +27,12 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "payments_webhook_attempt_seconds", Help: "How long receivers took.", Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
-		overdue: prometheus.NewGauge(prometheus.GaugeOpts{
+		overdue: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_webhook_oldest_due_seconds", Help: "How long the longest waiting due delivery has waited for a dispatcher, endpoints that fail left out.",
-		}),
-		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+		}, nil),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_webhook_oldest_pending_seconds", Help: "Age of the oldest pending delivery of an enabled endpoint.",
-		}),
+		}, nil),
 		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_webhook_endpoints_disabled", Help: "Endpoints that are disabled and not deleted.",
 		}, []string{"reason"}),
@@ -63,17 +63,24 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 // Measure sets the gauges from the tables, whoever delivers.
 func (d *Dispatcher) Measure(ctx context.Context) (again bool, err error) {
 	var overdue, oldest float64
+	var future bool // the database's clock was set back
 	// webhook_deliveries_due serves it: pending rows alone are read.
 	err = d.pool.QueryRow(ctx, `
 		SELECT coalesce(extract(epoch FROM now() - min(d.due_at) FILTER (WHERE e.failing_since IS NULL)), 0)::float8,
-			coalesce(extract(epoch FROM now() - min(d.created_at)), 0)::float8
+			coalesce(extract(epoch FROM now() - min(d.created_at)), 0)::float8, coalesce(bool_or(`+waitsTooLong+`), false)
+				OR EXISTS (SELECT FROM webhook_endpoints e WHERE `+madeInFuture+`)
 		FROM webhook_deliveries d JOIN webhook_endpoints e ON e.merchant_id = d.merchant_id AND e.id = d.endpoint_id
-		WHERE d.due_at IS NOT NULL AND e.deleted_at IS NULL AND e.disabled_at IS NULL`).Scan(&overdue, &oldest)
+		WHERE d.due_at IS NOT NULL AND e.deleted_at IS NULL AND e.disabled_at IS NULL`, lease, longestWaits()).Scan(&overdue, &oldest, &future)
 	if err != nil {
 		return false, fmt.Errorf("measure deliveries: %w", err)
 	}
-	d.metrics.overdue.Set(max(overdue, 0))
-	d.metrics.oldest.Set(max(oldest, 0))
+	d.metrics.overdue.WithLabelValues().Set(max(overdue, 0))
+	d.metrics.oldest.WithLabelValues().Set(max(oldest, 0))
+	if future {
+		if err := d.mendTimes(ctx); err != nil {
+			return false, err
+		}
+	}
 	rows, err := d.pool.Query(ctx, `
 		SELECT r, count(e.id) FROM unnest('{gone,failing}'::text[]) AS r
 		LEFT JOIN webhook_endpoints e ON e.disabled_reason = r AND e.deleted_at IS NULL GROUP BY r`)

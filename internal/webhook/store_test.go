@@ -193,7 +193,7 @@ func TestReapKeepsWhatIsWaitedFor(t *testing.T) {
 	w.happens(w.merchantID, payment.EventOrderConfirmed)
 	w.turn(w.dispatcher())
 	w.happens(w.merchantID, payment.EventOrderConfirmed)
-	w.exec(`UPDATE webhook_deliveries SET created_at = now() - interval '31 days'`)
+	w.exec(`UPDATE webhook_deliveries SET created_at = now() - interval '31 days', settled_at = settled_at - interval '31 days'`)
 	w.happens(w.merchantID, payment.EventOrderConfirmed)
 	if again, err := Reap(t.Context(), w.pool); again || err != nil {
 		t.Fatal(again, err)
