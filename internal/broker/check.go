@@ -15,12 +15,14 @@ const (
 	minInSync = "min.insync.replicas"
 	retention = "retention.ms"
 	cleanup   = "cleanup.policy"
+	maxBytes  = "max.message.bytes"
 )
 
 // CheckTopic looks at what a topic promises. An error names what makes it unfit: it
 // could acknowledge nothing, or it forgets a key's earlier events. A warning names
-// what is less than the configuration asks of a topic that has to be made, or lets
-// an acknowledged event be lost with one broker.
+// what is less than the configuration asks of a topic that has to be made, lets an
+// acknowledged event be lost with one broker, or makes batches smaller than ours. Those
+// that are published from here on are as large as the topic takes.
 func (c *Client) CheckTopic(ctx context.Context, topic string) (warnings []string, err error) {
 	replicas, err := c.replicas(ctx, topic)
 	if err != nil {
@@ -54,6 +56,12 @@ func (c *Client) CheckTopic(ctx context.Context, topic string) (warnings []strin
 			warn("keeps events for %s and %s is configured: a consumer that is away for longer misses some", kept, c.config.Retention)
 		}
 	}
+	if most, err := strconv.Atoi(is[maxBytes]); err == nil {
+		if most < maxRequest+batchOverhead {
+			warn("has %s=%d: a backlog is sent in small batches, and an event that is larger is never taken and holds up its partition", maxBytes, most)
+		}
+		c.requests.set(topic, most-batchOverhead)
+	}
 	return warnings, nil
 }
 
@@ -77,7 +85,7 @@ func (c *Client) replicas(ctx context.Context, topic string) (int, error) {
 
 func (c *Client) topicConfig(ctx context.Context, topic string) (map[string]string, error) {
 	res, err := c.client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{{
-		ResourceType: kafka.ResourceTypeTopic, ResourceName: c.prefixed(topic), ConfigNames: []string{minInSync, retention, cleanup},
+		ResourceType: kafka.ResourceTypeTopic, ResourceName: c.prefixed(topic), ConfigNames: []string{minInSync, retention, cleanup, maxBytes},
 	}}})
 	if err != nil {
 		return nil, fmt.Errorf("look at the configuration of topic %q: %w", topic, err)

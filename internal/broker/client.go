@@ -61,6 +61,7 @@ type Client struct {
 	transport   *kafka.Transport
 	connections *connections
 	mechanism   sasl.Mechanism
+	requests    requests
 	stop        context.CancelFunc
 }
 

@@ -64,7 +64,8 @@ func passing(err error) bool {
 
 // producer numbers the records that it sends to a partition. A number is given once,
 // whatever becomes of it, so that the broker takes a batch for the repetition of
-// another only if it is one.
+// another only if it is one. A batch that is too large is no exception: its records get
+// the same numbers when they come again.
 type producer struct {
 	of        *Publisher
 	id, epoch int
@@ -83,16 +84,29 @@ func (p *producer) produce(ctx context.Context, at place, records []kafka.Record
 	if err != nil {
 		return err
 	}
-	p.sign(batch, p.number(at, len(records)))
+	first := p.number(at, len(records))
+	p.sign(batch, first)
 	for {
 		err := outcome(p.of.client.client.RawProduce(ctx, &kafka.RawProduceRequest{
 			Topic: p.of.client.prefixed(at.topic), Partition: at.partition, RequiredAcks: kafka.RequireAll,
 			RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(batch)},
 		}))
+		if tooLarge(err) && len(records) > 1 { // the same records come again, by smaller batches
+			p.takeBack(at, first)
+			return err
+		}
 		if err == nil || !passing(err) || !sleep(ctx, resendPause) {
 			return err
 		}
 	}
+}
+
+// takeBack lets the numbers from first on be given again: the broker has not counted them,
+// and the partition was asked for nothing else meanwhile.
+func (p *producer) takeBack(at place, first int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next[at] = first
 }
 
 // number is that of the first of n records; after the largest comes 0.

@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	// maxRequest keeps a record batch below the broker's message.max.bytes, 1 MiB by default.
+	// maxRequest keeps a record batch below a topic's max.message.bytes, 1 MiB by default.
 	maxRequest = 900_000
 	// recordOverhead is more than the lengths and deltas around a record or a header take.
 	recordOverhead = 32
+	// batchOverhead is more than what stands before the records of a batch.
+	batchOverhead = 128
 )
 
 // Publisher is the outbox's: a key goes to the partition that the Java client's
@@ -157,13 +159,48 @@ func (p *Publisher) send(ctx context.Context, at place, records []kafka.Record, 
 	}
 	defer leave()
 	for len(records) > 0 {
-		n := request(records)
-		if err := by(ctx, at, records[:n]); err != nil {
+		n, size := request(records, p.client.requests.limit(at.topic))
+		err := by(ctx, at, records[:n])
+		if tooLarge(err) && n > 1 {
+			p.client.requests.set(at.topic, size/2)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		records = records[n:]
 	}
 	return nil
+}
+
+// tooLarge: the topic takes no batch of this size, and has appended nothing of it.
+func tooLarge(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
+}
+
+// requests are how many bytes of records go into one request, by topic: maxRequest, unless
+// the topic takes less, as its configuration says or as it has shown.
+type requests struct {
+	mu     sync.Mutex
+	limits map[string]int
+}
+
+func (r *requests) limit(topic string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if limit, ok := r.limits[topic]; ok {
+		return limit
+	}
+	return maxRequest
+}
+
+func (r *requests) set(topic string, limit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.limits == nil {
+		r.limits = map[string]int{}
+	}
+	r.limits[topic] = min(max(limit, 1), maxRequest)
 }
 
 func (p *Publisher) produce(ctx context.Context, at place, records []kafka.Record) error {
@@ -185,19 +222,20 @@ func outcome(res *kafka.ProduceResponse, err error) error {
 	return nil
 }
 
-// request is how many of the records fit into one; always one at least.
-func request(records []kafka.Record) int {
-	size := 0
+// request is how many of the records fit into one of at most limit bytes, always one at
+// least, and how many bytes they are.
+func request(records []kafka.Record, limit int) (n, size int) {
 	for i, r := range records {
-		size += recordOverhead + r.Key.Len() + r.Value.Len()
+		more := recordOverhead + r.Key.Len() + r.Value.Len()
 		for _, h := range r.Headers {
-			size += recordOverhead + len(h.Key) + len(h.Value)
+			more += recordOverhead + len(h.Key) + len(h.Value)
 		}
-		if size > maxRequest && i > 0 {
-			return i
+		if size+more > limit && i > 0 {
+			return i, size
 		}
+		size += more
 	}
-	return len(records)
+	return len(records), size
 }
 
 func record(m outbox.Message) kafka.Record {

@@ -46,9 +46,9 @@ type RefresherConfig struct {
 type Refresher struct {
 	RefresherConfig
 	pool      *pgxpool.Pool
-	asOf      prometheus.Gauge
+	asOf      *prometheus.GaugeVec // this and failing have no labels, and no series before they are measured
 	interval  prometheus.Gauge
-	failing   prometheus.Gauge
+	failing   *prometheus.GaugeVec
 	refreshes *prometheus.CounterVec
 	view      *prometheus.GaugeVec
 }
@@ -74,15 +74,15 @@ func NewRefresher(pool *pgxpool.Pool, c RefresherConfig) (*Refresher, error) {
 	}
 	r := &Refresher{
 		RefresherConfig: c, pool: pool,
-		asOf: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "payments_reports_as_of_timestamp_seconds", Help: "The time of what the reports show; 0 before the first refresh.",
-		}),
+		asOf: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_reports_as_of_timestamp_seconds", Help: "The time of what the reports show; absent before the first refresh.",
+		}, nil),
 		interval: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_reports_interval_seconds", Help: "How often the reports are to be refreshed.",
 		}),
-		failing: prometheus.NewGauge(prometheus.GaugeOpts{
+		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_reports_failures", Help: "Refreshes that failed since the last one that succeeded, in all processes.",
-		}),
+		}, nil),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_reports_refreshes_total", Help: "Refreshes that this process made, by result: succeeded or failed.",
 		}, []string{"result"}),
@@ -205,9 +205,9 @@ func (r *Refresher) beat(ctx context.Context) (stop func()) {
 
 func (r *Refresher) tell(s State) {
 	if !s.AsOf.IsZero() {
-		r.asOf.Set(float64(s.AsOf.UnixMilli()) / 1e3)
+		r.asOf.WithLabelValues().Set(float64(s.AsOf.UnixMilli()) / 1e3)
 	}
-	r.failing.Set(float64(s.Failures))
+	r.failing.WithLabelValues().Set(float64(s.Failures))
 	for view, seconds := range s.Seconds {
 		r.view.WithLabelValues(view).Set(seconds)
 	}

@@ -185,7 +185,7 @@ func TestAsOfIsTheTimeOfTheSnapshot(t *testing.T) {
 	if s := w.state(); !s.AsOf.Equal(asOf) || !s.EndedAt.After(second) || len(s.Seconds) != len(kinds) {
 		t.Errorf("%+v", s)
 	}
-	if got := testutil.ToFloat64(r.asOf); got != float64(asOf.UnixMilli())/1e3 {
+	if got := testutil.ToFloat64(r.asOf.WithLabelValues()); got != float64(asOf.UnixMilli())/1e3 {
 		t.Errorf("the metric says %f, the answer %s", got, asOf)
 	}
 }
@@ -254,7 +254,7 @@ func TestAFailedRefreshKeepsTheOldData(t *testing.T) {
 		t.Errorf("%d as of %s, want %d as of %s", net, at, before, asOf)
 	}
 	s := w.state()
-	if s.Failures != 1 || !strings.Contains(s.Failure, "statement timeout") || !s.AsOf.Equal(asOf) || testutil.ToFloat64(r.failing) != 1 ||
+	if s.Failures != 1 || !strings.Contains(s.Failure, "statement timeout") || !s.AsOf.Equal(asOf) || testutil.ToFloat64(r.failing.WithLabelValues()) != 1 ||
 		testutil.ToFloat64(r.refreshes.WithLabelValues("failed")) != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -267,7 +267,7 @@ func TestAFailedRefreshKeepsTheOldData(t *testing.T) {
 	if _, err := patient.Turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if net, at := w.net(); net != before-1 || !at.After(asOf) || w.state().Failures != 0 || testutil.ToFloat64(patient.failing) != 0 {
+	if net, at := w.net(); net != before-1 || !at.After(asOf) || w.state().Failures != 0 || testutil.ToFloat64(patient.failing.WithLabelValues()) != 0 {
 		t.Errorf("%d as of %s, %+v", net, at, w.state())
 	}
 }
@@ -350,5 +350,34 @@ func TestTheReadModelIsRebuiltWhileReportsExist(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"order_lines", "payments", "refunds", "sagas"}, bound); d != "" {
 		t.Error(d)
+	}
+}
+
+// A refresh was made before the database's clock went back by an hour; another is made after.
+func TestAsOfIsNotInTheFutureAfterTheClockWentBack(t *testing.T) {
+	w := newWorld(t, 10)
+	w.refresh()
+	w.exec(`UPDATE report_refreshes SET started_at = started_at + interval '1 hour', ended_at = ended_at + interval '1 hour'`)
+	s := w.state()
+	if due := s.due(5 * time.Minute); due > 0 {
+		t.Errorf("the next refresh is due in %s", due.Round(time.Second))
+	}
+	w.exec(`UPDATE report_request SET requested_at = now() + interval '2 hours'`) // an operator's request, so that one is made at all
+	r := w.refresher(RefresherConfig{})
+	if _, err := r.Turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := w.queries.Revenue(t.Context(), w.all, Query{Kind: Revenue, From: firstDay, To: lastDay, GroupBy: []string{"month"}, Top: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ahead := time.Until(a.AsOf); ahead > time.Minute {
+		t.Errorf("as_of, by which all that was committed is in the report, is %s ahead of now, and the views are of now", ahead.Round(time.Second))
+	}
+	if got := testutil.ToFloat64(r.asOf.WithLabelValues()); got != float64(a.AsOf.UnixMilli())/1e3 {
+		t.Errorf("the metric says %f, the answer %s", got, a.AsOf)
+	}
+	if due := w.state().due(5 * time.Minute); due < 4*time.Minute {
+		t.Errorf("the next refresh is due in %s: a request from before the clock went back counts again and again", due.Round(time.Second))
 	}
 }

@@ -10,11 +10,11 @@ import (
 
 type metrics struct {
 	live     *prometheus.GaugeVec
-	paused   prometheus.Gauge
+	paused   *prometheus.GaugeVec // this and oldest have no labels, and no series before they are measured
 	orphaned *prometheus.GaugeVec
 	waiting  *prometheus.GaugeVec
 	pending  *prometheus.GaugeVec
-	oldest   prometheus.Gauge
+	oldest   *prometheus.GaugeVec
 	stepAge  *prometheus.GaugeVec
 	open     prometheus.Gauge
 	allowed  prometheus.Gauge
@@ -28,9 +28,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		live: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas", Help: "Sagas that are live or parked.",
 		}, []string{"definition", "state", "step"}),
-		paused: prometheus.NewGauge(prometheus.GaugeOpts{
+		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas_paused", Help: "Live sagas that an operator has paused.",
-		}),
+		}, nil),
 		orphaned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas_orphaned", Help: "Live sagas of a version that no running worker holds.",
 		}, []string{"definition", "version"}),
@@ -40,9 +40,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_sagas_pending", Help: "Live sagas whose operation the provider has and has not decided.",
 		}, []string{"definition", "step"}),
-		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_saga_oldest_due_seconds", Help: "How long the longest waiting due saga has waited for a worker.",
-		}),
+		}, nil),
 		stepAge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_saga_step_age_seconds",
 			Help: "How long the saga that has been at this step longest has been there; without those that await a merchant, are paused, wait for credentials or are pending at the provider.",
@@ -88,9 +88,10 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 			coalesce(extract(epoch FROM now() - min(s.due_at) FILTER (WHERE s.paused_at IS NULL)), 0)::float8,
 			coalesce(extract(epoch FROM now() - min(s.step_since) FILTER (WHERE s.paused_at IS NULL AND NOT s.awaiting AND s.waits_for IS NULL AND NOT s.pending
 				AND s.state <> 'parked')), 0)::float8,
-			coalesce(bool_or(d.held_at > now() - $1::interval), false), coalesce(s.waits_for, ''), count(*) FILTER (WHERE s.pending)
+			coalesce(bool_or(d.held_at BETWEEN now() - $1::interval AND now() + $1::interval), false), coalesce(s.waits_for, ''), count(*) FILTER (WHERE s.pending),
+			count(*) FILTER (WHERE s.updated_at > now() + $2::interval)
 		FROM sagas s LEFT JOIN saga_definitions d ON d.name = s.definition AND d.version = s.version
-		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4, s.waits_for`, heldFor)
+		WHERE s.state IN ('running', 'compensating', 'parked') GROUP BY 1, 2, 3, 4, s.waits_for`, heldFor, clockSlack)
 	if err != nil {
 		return false, fmt.Errorf("count sagas: %w", err)
 	}
@@ -103,6 +104,7 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 		Held          bool
 		WaitsFor      string
 		Pending       int64
+		Future        int64 // saved in it: the database's clock was set back
 	}
 	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
@@ -114,10 +116,10 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 	w.metrics.pending.Reset()
 	w.metrics.stepAge.Reset()
 	ages := map[[2]string]float64{}
-	oldest, paused := 0.0, int64(0)
+	oldest, paused, future := 0.0, int64(0), int64(0)
 	for _, c := range counts {
 		w.metrics.live.WithLabelValues(c.Definition, c.State, c.Step).Add(float64(c.Count))
-		oldest, paused = max(oldest, c.Due), paused+c.Paused
+		oldest, paused, future = max(oldest, c.Due), paused+c.Paused, future+c.Future
 		if c.WaitsFor != "" {
 			w.metrics.waiting.WithLabelValues(c.WaitsFor).Add(float64(c.Count))
 		}
@@ -132,7 +134,10 @@ func (w *Worker) Measure(ctx context.Context) (again bool, err error) {
 			w.Log.ErrorContext(ctx, "sagas of a version that no running worker holds", "definition", c.Definition, "version", c.Version, "sagas", c.Count)
 		}
 	}
-	w.metrics.oldest.Set(oldest)
-	w.metrics.paused.Set(float64(paused))
+	w.metrics.oldest.WithLabelValues().Set(oldest)
+	w.metrics.paused.WithLabelValues().Set(float64(paused))
+	if future > 0 {
+		return false, w.restartWaits(ctx)
+	}
 	return false, nil
 }
