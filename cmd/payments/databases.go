@@ -7,22 +7,31 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/postgres"
 )
 
-// checkDatabases refuses a database whose schema is too old for this program, and one
-// where a saga's version is registered with other steps.
+// checkDatabases refuses a database that is not in UTF-8, one behind a pooler that does not
+// keep sessions, one whose schema is too old for this program, and one where a saga's
+// version is registered with other steps.
 func (s *service) checkDatabases(ctx context.Context) error {
-	if err := s.write.Ping(ctx); err != nil {
+	if err := checkDatabase(ctx, s.DatabaseURL, s.write); err != nil {
 		return fmt.Errorf("PAYMENTS_DATABASE_URL: %w", err)
 	}
 	if s.read != s.write {
-		if err := s.read.Ping(ctx); err != nil {
+		if err := checkDatabase(ctx, s.ReadDatabaseURL, s.read); err != nil {
 			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err)
 		}
 	}
 	return s.worker.Register(ctx)
+}
+
+func checkDatabase(ctx context.Context, url string, pool *pgxpool.Pool) error {
+	if err := postgres.CheckSessions(ctx, url); err != nil {
+		return err
+	}
+	return pool.Ping(ctx)
 }
 
 // awaitDatabases makes the checks of the start for a process that started while Postgres

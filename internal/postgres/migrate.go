@@ -36,8 +36,18 @@ func MigrateWarning(ctx context.Context, ownerURL, appURL string, warn func(mess
 	if err != nil {
 		return errors.New("the database URL is not a Postgres connection URL")
 	}
+	if err := checkSessions(ctx, owner); err != nil {
+		return err
+	}
+	// The service's role need not be able to log in yet.
+	if err := checkSessions(ctx, app); errors.Is(err, ErrEncoding) || errors.Is(err, errPooled) {
+		return fmt.Errorf("as the service's role %s: %w", app.User, err)
+	}
 	owner.ConnectTimeout = connectTimeout
 	owner.RuntimeParams[tenantSetting] = everybody // a migration may move the rows of all
+	if err := settleSession(ctx, owner); err != nil {
+		return err
+	}
 	owner.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		if n.SeverityUnlocalized == "WARNING" {
 			warn(n.Message)
@@ -88,8 +98,9 @@ const pgerrUndefinedTable = "42P01"
 var ErrSchema = errors.New("run `payments migrate`")
 
 // OpenMigrated is Open of a pool that gives no connection before it has seen that the
-// schema is as new as this program's migrations, whenever the database first answers.
-// Until then Acquire and all that uses it fail with ErrSchema. It does not connect yet.
+// database is in UTF-8, that its sessions keep their settings, and that the schema is as new
+// as this program's migrations, whenever the database first answers. Until then Acquire and
+// all that uses it fail, with ErrEncoding or ErrSchema. It does not connect yet.
 func OpenMigrated(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	return openMigrated(ctx, url, maxConnections, nil)
 }
@@ -107,6 +118,9 @@ func openMigrated(ctx context.Context, url string, connections int32, settings m
 	var checked atomic.Bool
 	return open(ctx, url, connections, settings, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if !checked.Load() {
+			if err := fit(ctx, conn); err != nil {
+				return false, err
+			}
 			if err := migrated(ctx, conn); err != nil {
 				return false, err
 			}

@@ -43,17 +43,9 @@ func open(ctx context.Context, url string, connections int32, settings map[strin
 	c.MaxConns = connections
 	c.MaxConnIdleTime = time.Minute
 	c.HealthCheckPeriod = 5 * time.Second
-	maps.Copy(c.ConnConfig.RuntimeParams, map[string]string{
-		"application_name":                    "payments",
-		"timezone":                            "UTC",
-		"synchronous_commit":                  "on",
-		"lock_timeout":                        "5s",
-		"statement_timeout":                   "15s",
-		"idle_in_transaction_session_timeout": "5s",
-		"jit":                                 "off", // compiling takes ten times as long as a page does
-		tenantSetting:                         everybody,
-	})
+	maps.Copy(c.ConnConfig.RuntimeParams, sessionSettings())
 	maps.Copy(c.ConnConfig.RuntimeParams, settings)
+	c.BeforeConnect = settleSession
 	c.PrepareConn = prepare
 	return pgxpool.NewWithConfig(ctx, c)
 }
