@@ -113,23 +113,17 @@ func (r *rows) columns() []any {
 	return []any{r.merchants, r.ids, r.endpoints, r.events, r.kinds, r.payments, r.bodies}
 }
 
-// subscribersOf reads the merchants' endpoints. Those that are disabled are locked first,
-// until the end of the transaction: none is enabled before what it missed can be seen. One
-// that is disabled only afterwards gets deliveries, which wait until it is enabled.
+// subscribersOf reads the merchants' endpoints. Those that are disabled are locked until the
+// end of the transaction: none is enabled before what it missed can be seen. One that is
+// enabled while it is waited for is not among the disabled, and gets deliveries; so does one
+// that is disabled only afterwards, whose deliveries wait until it is enabled.
 func subscribersOf(ctx context.Context, tx pgx.Tx, merchants []string) (map[string][]subscriber, error) {
 	found, err := tx.Query(ctx, `
-		SELECT id FROM webhook_endpoints
-		WHERE merchant_id = ANY ($1) AND deleted_at IS NULL AND disabled_at IS NOT NULL ORDER BY id FOR SHARE`, merchants)
-	if err != nil {
-		return nil, fmt.Errorf("lock disabled endpoints: %w", err)
-	}
-	disabled, err := pgx.CollectRows(found, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("lock disabled endpoints: %w", err)
-	}
-	found, err = tx.Query(ctx, `
-		SELECT merchant_id, id, events, created_at, id = ANY ($2) FROM webhook_endpoints
-		WHERE merchant_id = ANY ($1) AND deleted_at IS NULL ORDER BY id`, merchants, disabled)
+		WITH disabled AS MATERIALIZED (
+			SELECT id FROM webhook_endpoints
+			WHERE merchant_id = ANY ($1) AND deleted_at IS NULL AND disabled_at IS NOT NULL ORDER BY id FOR SHARE)
+		SELECT merchant_id, id, events, created_at, id IN (SELECT id FROM disabled) FROM webhook_endpoints
+		WHERE merchant_id = ANY ($1) AND deleted_at IS NULL ORDER BY id`, merchants)
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,6 +95,7 @@ func (s *Store) takeMissed(ctx context.Context, tx pgx.Tx, e Endpoint, from, to 
 	for i := range ids {
 		ids[i] = s.ids.New(payment.PrefixDelivery)
 	}
+	slices.Sort(ids) // the log is in their order
 	err = tx.QueryRow(ctx, `
 		WITH next AS (
 			SELECT event_id FROM webhook_missed
