@@ -14,8 +14,8 @@ import (
 	"payments/internal/secret"
 )
 
-// databaseSecrets are the ones that a database is made with. It is of no use with others.
-var databaseSecrets = []string{"PAYMENTS_OWNER_PASSWORD", "PAYMENTS_DB_PASSWORD", "PAYMENTS_PEPPER_KEYSET", "PAYMENTS_ENCRYPTION_KEYSET"}
+// keptByDatabase are the ones that a database is made with. It is of no use with others.
+var keptByDatabase = []string{"PAYMENTS_OWNER_PASSWORD", "PAYMENTS_DB_PASSWORD", "PAYMENTS_PEPPER_KEYSET", "PAYMENTS_ENCRYPTION_KEYSET"}
 
 // passwordOf names the secret that is the password of a URL in the environment.
 var passwordOf = map[string]string{
@@ -111,7 +111,7 @@ func (v vault) settle(database string) (kept map[string]string, made int, err er
 				return nil, 0, err
 			}
 			made++
-			if slices.Contains(databaseSecrets, s.name) {
+			if slices.Contains(keptByDatabase, s.name) {
 				lost = append(lost, s.name)
 			}
 		}

@@ -132,7 +132,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
-		Definitions: s.orders.Sagas(), Owner: owner(), Lock: s.orders.Lock, Prepare: s.orders.Prepare,
+		Definitions: s.orders.Sagas(), Owner: owner(), Open: s.orders.Open, Prepare: s.orders.Prepare,
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
 		Concurrency: s.SagaConcurrency, Calls: s.ProviderCalls, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{

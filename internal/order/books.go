@@ -83,6 +83,13 @@ func (b books) named() provider.Payment {
 	return provider.Payment{Reference: b.paymentID, Authorization: b.authorization}
 }
 
+func (b books) refundIDs() (ids []string) {
+	for _, r := range b.refunds {
+		ids = append(ids, r.id)
+	}
+	return ids
+}
+
 func (b books) data() sagaData {
 	return sagaData{MerchantID: b.merchantID, OrderID: b.orderID, PaymentID: b.paymentID, Amount: b.amount, Currency: b.currency}
 }

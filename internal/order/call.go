@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"payments/internal/payment"
 	"payments/internal/provider"
 	"payments/internal/saga"
@@ -55,8 +53,6 @@ func (d sagaData) encode() (json.RawMessage, error) {
 	}
 	return raw, nil
 }
-
-type record func(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, o saga.Outcome) error
 
 // call makes a step of the provider's operation. The saga's data names what the
 // operation acts on; recording may add to it.
@@ -108,20 +104,6 @@ const hiddenMethod = "pm_…"
 // badData: nothing was sent, and what was sent before is as unclear as it was.
 func badData(err error) saga.Outcome {
 	return saga.Outcome{Verdict: saga.Unknown, Code: "bad_saga_data", Detail: err.Error()}
-}
-
-func recording(r record) func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error {
-	return func(ctx context.Context, tx pgx.Tx, i *saga.Instance, o saga.Outcome) error {
-		d, err := decode(i.Data)
-		if err != nil {
-			return err
-		}
-		if err := r(ctx, tx, i, &d, o); err != nil {
-			return err
-		}
-		i.Data, err = d.encode()
-		return err
-	}
 }
 
 func (d sagaData) operation(t provider.OperationType, key string, until time.Time) provider.Operation {

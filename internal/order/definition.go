@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"payments/internal/payment"
 	"payments/internal/provider"
 	"payments/internal/saga"
@@ -69,18 +67,18 @@ func (s *Service) Sagas() []saga.Definition {
 }
 
 func (s *Service) automatic() saga.Definition {
-	return s.definition(sagaAutomatic, s.reserving(), s.authorizing(), s.capturing(), s.confirming())
+	return s.definition(sagaAutomatic, reserving(), s.authorizing(), s.capturing(), confirming())
 }
 
 // manual waits for the merchant between authorization and capture.
 func (s *Service) manual() saga.Definition {
-	return s.definition(sagaManual, s.reserving(), s.authorizing(), saga.Step{
+	return s.definition(sagaManual, reserving(), s.authorizing(), saga.Step{
 		Kind: saga.Compensatable,
 		Do: saga.Action{Name: stepAwait, Await: &saga.Await{
 			Within: func(json.RawMessage) time.Duration { return s.CaptureWindow },
 			Lapse:  saga.Outcome{Verdict: saga.Rejected, Code: codeLapsed, Detail: "The payment was not captured in time."},
 		}},
-	}, s.capturing(), s.confirming())
+	}, s.capturing(), confirming())
 }
 
 func (s *Service) definition(name string, steps ...saga.Step) saga.Definition {
@@ -88,17 +86,17 @@ func (s *Service) definition(name string, steps ...saga.Step) saga.Definition {
 		// Version 1 had the payment method in the clear: a process that knows no other
 		// must not take a saga whose data has a ciphertext, of which it knows nothing.
 		Name: name, Version: 2, Deadline: s.Deadline, Steps: steps,
-		Completed: nothing, Compensated: s.turnedBack, Parked: s.park,
+		Completed: nothing, Compensated: hook(s.turnedBack), Parked: parking(park),
 	}
 }
 
-func nothing(context.Context, pgx.Tx, *saga.Instance) error { return nil }
+func nothing(context.Context, saga.Unit, *saga.Instance) error { return nil }
 
-func (s *Service) reserving() saga.Step {
+func reserving() saga.Step {
 	return saga.Step{
 		Kind: saga.Compensatable,
-		Do:   saga.Action{Name: stepReserve, Local: s.reserveStock},
-		Undo: &saga.Action{Name: undoReserve, Local: s.releaseStock},
+		Do:   saga.Action{Name: stepReserve, Local: local(reserve, reserved)},
+		Undo: &saga.Action{Name: undoReserve, Local: local(release, released)},
 	}
 }
 
@@ -114,8 +112,8 @@ func (s *Service) capturing() saga.Step {
 	return saga.Step{Kind: saga.Pivot, Do: saga.Action{Name: stepCapture, Call: s.capturingCall()}}
 }
 
-func (s *Service) confirming() saga.Step {
-	return saga.Step{Kind: saga.Retriable, Do: saga.Action{Name: stepConfirm, Local: s.confirm}}
+func confirming() saga.Step {
+	return saga.Step{Kind: saga.Retriable, Do: saga.Action{Name: stepConfirm, Local: local(confirm, confirmed)}}
 }
 
 // refund has nothing to undo: the provider gives the money back or refuses to.
@@ -123,7 +121,7 @@ func (s *Service) refund() saga.Definition {
 	return saga.Definition{
 		Name: sagaRefund, Version: 1,
 		Steps:     []saga.Step{{Kind: saga.Pivot, Do: saga.Action{Name: stepRefund, Call: s.call(provider.Refund, s.refunded)}}},
-		Completed: nothing, Compensated: s.refundTurnedBack, Parked: s.parkRefund,
+		Completed: nothing, Compensated: hook(s.refundTurnedBack), Parked: parking(reviewed),
 	}
 }
 
@@ -136,7 +134,7 @@ func (s *Service) orphan() saga.Definition {
 			{Kind: saga.Compensatable, Do: saga.Action{Name: stepFind, Call: s.finding()}},
 			{Kind: saga.Retriable, Do: saga.Action{Name: stepVoidOrphan, Call: s.call(provider.Void, s.voided)}},
 		},
-		Completed: nothing, Compensated: nothing, Parked: s.parkOrphan,
+		Completed: nothing, Compensated: nothing, Parked: parking(reviewed),
 	}
 }
 

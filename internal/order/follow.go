@@ -18,32 +18,32 @@ const refundedOutside = "Made at the provider"
 
 // follow writes down each change, and moves the books to those that are safe. The
 // payment is locked. A difference that was found before and is none any more is closed.
-func (s *Service) follow(ctx context.Context, tx pgx.Tx, b books, changes []Change) error {
+func (s *Service) follow(ctx context.Context, u *unit, b books, changes []Change) error {
 	for _, c := range changes {
-		if err := s.followOne(ctx, tx, b, c); err != nil {
+		if err := s.followOne(ctx, u, b, c); err != nil {
 			return fmt.Errorf("%s of %s: %w", c.Kind, b.paymentID, err)
 		}
 	}
-	return s.closeGone(ctx, tx, b, changes)
+	return s.closeGone(ctx, u.tx, b, changes)
 }
 
-func (s *Service) followOne(ctx context.Context, tx pgx.Tx, b books, c Change) error {
+func (s *Service) followOne(ctx context.Context, u *unit, b books, c Change) error {
 	switch c.Kind {
 	case RefundFailedLater:
-		if err := s.reverseRefund(ctx, tx, b, c); err != nil {
+		if err := s.reverseRefund(ctx, u, b, c); err != nil {
 			return err
 		}
 	case RefundOutside:
-		if err := s.refundOutside(ctx, tx, b, c); err != nil {
+		if err := s.refundOutside(ctx, u, b, c); err != nil {
 			return err
 		}
 	case Disputed:
-		if err := s.recordDispute(ctx, tx, b, c); err != nil {
+		if err := s.recordDispute(ctx, u, b, c); err != nil {
 			return err
 		}
 	case CaptureOutside:
 		// The capture step is refused, sees why, and takes the capture for its own.
-		if err := accepted(saga.Signal(ctx, tx, b.merchantID, sagaManual, b.orderID)); err != nil {
+		if err := accepted(saga.Signal(ctx, u.tx, b.merchantID, sagaManual, b.orderID)); err != nil {
 			return err
 		}
 		return nil // what the capture step records is what was found
@@ -52,16 +52,17 @@ func (s *Service) followOne(ctx context.Context, tx pgx.Tx, b books, c Change) e
 		if c.Kind == VoidOutside {
 			why = saga.Rejection{Code: codeVoidedByProvider, Detail: "The authorization was voided at the provider."}
 		}
-		if err := accepted(saga.Abort(ctx, tx, b.merchantID, sagaManual, b.orderID, why)); err != nil {
+		if err := accepted(saga.Abort(ctx, u.tx, b.merchantID, sagaManual, b.orderID, why)); err != nil {
 			return err
 		}
 	case CaptureUnfit, CaptureMissing, RefundMissing, HeldAfterEnd, AuthorizedTwice, OtherAmount, RefundsOverBounds, NotOurs, UnknownThere:
 	}
-	fresh, err := s.noteChange(ctx, tx, b.data(), c)
+	fresh, err := s.noteChange(ctx, u.tx, b.data(), c)
 	if err != nil || !fresh || c.Safe() {
 		return err
 	}
-	return s.review(ctx, tx, nil, b.data(), saga.Rejection{Step: stepInspect, Code: string(c.Kind), Detail: c.Detail})
+	d := b.data()
+	return reviewed(ctx, u, nil, &d, saga.Rejection{Step: stepInspect, Code: string(c.Kind), Detail: c.Detail})
 }
 
 // accepted passes over a saga that has moved on: the next look sees where to.
@@ -116,7 +117,7 @@ var unsafeKinds = []string{ //nolint:gochecknoglobals // a constant, were slices
 }
 
 // reverseRefund takes back a refund that had succeeded: its amount can be refunded again.
-func (s *Service) reverseRefund(ctx context.Context, tx pgx.Tx, b books, c Change) error {
+func (s *Service) reverseRefund(ctx context.Context, u *unit, b books, c Change) error {
 	r := payment.RefundData{
 		ID: c.refund.id, Amount: c.refund.amount, Reason: c.refund.reason, Status: payment.RefundFailed, FailureCode: c.code,
 		Provider: s.Provider.Name(), Operation: c.Subject, Reversed: true,
@@ -124,52 +125,46 @@ func (s *Service) reverseRefund(ctx context.Context, tx pgx.Tx, b books, c Chang
 	if r.FailureCode == "" {
 		r.FailureCode = "refund_failed"
 	}
-	if _, err := tx.Exec(ctx, `
-		UPDATE refunds SET status = 'failed', failure_code = $3, provider_reference = $4, updated_at = now() WHERE merchant_id = $1 AND id = $2`,
-		b.merchantID, r.ID, r.FailureCode, c.Subject); err != nil {
-		return fmt.Errorf("fail refund: %w", err)
+	d := b.data()
+	p, err := u.payment(&d)
+	if err != nil {
+		return err
 	}
-	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET amount_refunded = amount_refunded - $3, updated_at = now() WHERE merchant_id = $1 AND id = $2`,
-		b.merchantID, b.paymentID, r.Amount); err != nil {
-		return fmt.Errorf("take back what was refunded: %w", err)
+	row, err := u.refund(r.ID)
+	if err != nil {
+		return err
 	}
-	e := b.data().event()
+	row.status, row.failureCode, row.reference, row.changed = r.Status, r.FailureCode, c.Subject, true
+	p.refunded -= r.Amount
+	e := d.event()
 	e.Refund = &r
-	return s.emit(ctx, tx, nil, payment.EventRefundFailed, e)
+	_, err = u.emit(ctx, nil, payment.EventRefundFailed, e)
+	return err
 }
 
 // refundOutside enters a refund that was made at the provider.
-func (s *Service) refundOutside(ctx context.Context, tx pgx.Tx, b books, c Change) error {
+func (s *Service) refundOutside(ctx context.Context, u *unit, b books, c Change) error {
 	r := payment.RefundData{
 		ID: s.IDs.New(payment.PrefixRefund), Amount: c.Amount, Reason: refundedOutside, Status: payment.RefundSucceeded,
 		Provider: s.Provider.Name(), Operation: c.Subject,
 	}
-	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET amount_refunded = amount_refunded + $3, updated_at = now() WHERE merchant_id = $1 AND id = $2`,
-		b.merchantID, b.paymentID, c.Amount); err != nil {
-		return fmt.Errorf("count refund: %w", err)
-	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO refunds (merchant_id, id, payment_id, amount, reason, status, provider_reference, created_at)
-		VALUES ($1, $2, $3, $4, $5, 'pending', $6, now())`,
-		b.merchantID, r.ID, b.paymentID, c.Amount, r.Reason, c.Subject); err != nil {
-		return fmt.Errorf("insert refund: %w", err)
-	}
-	e := b.data().event()
-	e.Refund = &r
-	// Its event gives a pending refund the time it has for readers of events.
-	if err := s.emit(ctx, tx, nil, payment.EventRefundSucceeded, e); err != nil {
+	d := b.data()
+	p, err := u.payment(&d)
+	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE refunds SET status = 'succeeded' WHERE merchant_id = $1 AND id = $2`, b.merchantID, r.ID); err != nil {
-		return fmt.Errorf("settle refund: %w", err)
+	p.refunded += c.Amount
+	u.refunds[r.ID] = &refundRow{
+		id: r.ID, paymentID: b.paymentID, amount: c.Amount, reason: r.Reason, status: r.Status, reference: c.Subject, isNew: true,
 	}
-	return nil
+	e := d.event()
+	e.Refund = &r
+	_, err = u.emit(ctx, nil, payment.EventRefundSucceeded, e)
+	return err
 }
 
 // recordDispute enters a new dispute, or news of one.
-func (s *Service) recordDispute(ctx context.Context, tx pgx.Tx, b books, c Change) error {
+func (s *Service) recordDispute(ctx context.Context, u *unit, b books, c Change) error {
 	d := payment.DisputeData{
 		Status: payment.DisputeStatus(c.dispute.Status), Amount: c.dispute.Amount, Currency: c.dispute.Currency, Reason: c.dispute.Reason,
 		OpenedAt: c.dispute.Created.UTC().Truncate(time.Second), Provider: s.Provider.Name(), Operation: c.dispute.ID,
@@ -187,7 +182,7 @@ func (s *Service) recordDispute(ctx context.Context, tx pgx.Tx, b books, c Chang
 	if d.Status != payment.DisputeOpen {
 		kind = payment.EventDisputeClosed
 	}
-	if _, err := tx.Exec(ctx, `
+	if _, err := u.tx.Exec(ctx, `
 		INSERT INTO disputes (merchant_id, id, payment_id, provider_reference, status, amount, currency, reason, respond_by, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		ON CONFLICT (merchant_id, payment_id, provider_reference) DO UPDATE SET status = excluded.status, amount = excluded.amount,
@@ -197,5 +192,6 @@ func (s *Service) recordDispute(ctx context.Context, tx pgx.Tx, b books, c Chang
 	}
 	e := b.data().event()
 	e.Dispute = &d
-	return s.emit(ctx, tx, nil, kind, e)
+	_, err := u.emit(ctx, nil, kind, e)
+	return err
 }

@@ -120,7 +120,8 @@ func (w *world) lock(turns []saga.Turn) func() error {
 			if _, err := tx.Exec(w.t.Context(), `SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off`); err != nil {
 				return err
 			}
-			return w.orders.Lock(w.t.Context(), tx, w.merchant, turns)
+			_, err := w.orders.Open(w.t.Context(), tx, w.merchant, turns)
+			return err
 		})
 	}
 }

@@ -37,7 +37,7 @@ func (s *Service) Follow(ctx context.Context, merchantID, paymentID string) ([]C
 
 // look compares. The provider is asked outside of any transaction; if the books have moved
 // since before that, its answer may be older than they are, and it is asked again.
-func (s *Service) look(ctx context.Context, merchantID, paymentID string, with func(context.Context, pgx.Tx, books, []Change) error) (changes []Change, err error) {
+func (s *Service) look(ctx context.Context, merchantID, paymentID string, with func(context.Context, *unit, books, []Change) error) (changes []Change, err error) {
 	before, err := readBooks(ctx, s.Pool, merchantID, paymentID)
 	if err != nil {
 		return nil, err
@@ -49,8 +49,9 @@ func (s *Service) look(ctx context.Context, merchantID, paymentID string, with f
 		}
 		var after books
 		err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
+			var u *unit
 			if with != nil {
-				if err := lockPayment(ctx, tx, before); err != nil {
+				if u, err = s.lockPayment(ctx, tx, before); err != nil {
 					return err
 				}
 			}
@@ -61,7 +62,10 @@ func (s *Service) look(ctx context.Context, merchantID, paymentID string, with f
 			if with == nil {
 				return nil
 			}
-			return with(ctx, tx, after, changes)
+			if err := with(ctx, u, after, changes); err != nil {
+				return err
+			}
+			return u.write(ctx)
 		})
 		if err != nil {
 			return nil, err
@@ -74,12 +78,12 @@ func (s *Service) look(ctx context.Context, merchantID, paymentID string, with f
 	return nil, ErrMoving
 }
 
-// lockPayment takes the locks in the order of Lock: the order's saga, then the order.
-func lockPayment(ctx context.Context, tx pgx.Tx, b books) error {
+// lockPayment locks the order's saga and then opens the order's unit.
+func (s *Service) lockPayment(ctx context.Context, tx pgx.Tx, b books) (*unit, error) {
 	if _, err := tx.Exec(ctx, `SELECT 1 FROM sagas WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE`, b.merchantID, b.saga.id); err != nil {
-		return fmt.Errorf("lock saga: %w", err)
+		return nil, fmt.Errorf("lock saga: %w", err)
 	}
-	return lockOrders(ctx, tx, b.merchantID, []string{b.orderID})
+	return s.open(ctx, tx, b.merchantID, touched{orders: []string{b.orderID}, refunds: b.refundIDs()})
 }
 
 // inspection looks at a payment because of news from the provider.
@@ -105,9 +109,9 @@ func (s *Service) inspection() saga.Definition {
 	return saga.Definition{
 		Name: sagaInspect, Version: 1, Steadfast: true,
 		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: stepInspect, Call: &saga.Call{
-			Ready: s.ready, Execute: look, Lookup: look, Record: func(context.Context, pgx.Tx, *saga.Instance, saga.Outcome) error { return nil },
+			Ready: s.ready, Execute: look, Lookup: look, Record: func(context.Context, saga.Unit, *saga.Instance, saga.Outcome) error { return nil },
 		}}}},
-		Completed: nothing, Compensated: nothing, Parked: s.parkOrphan,
+		Completed: nothing, Compensated: nothing, Parked: parking(reviewed),
 	}
 }
 

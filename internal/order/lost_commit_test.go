@@ -70,7 +70,7 @@ func (w *world) lossyPool(statement string) *atomic.Int64 {
 // before: made again, the commit would tell of the authorization twice.
 func TestACommitWhoseAnswerWasLostBeforeAnAwaitIsNotMadeTwice(t *testing.T) {
 	w := newWorld(t)
-	lost := w.lossyPool("UPDATE payments SET authorization_reference")
+	lost := w.lossyPool("payment.authorized")
 	id := w.placed("pm_card_visa", payment.CaptureManual)
 	w.settle()
 	if lost.Load() != 1 {
@@ -85,7 +85,7 @@ func TestACommitWhoseAnswerWasLostBeforeAnAwaitIsNotMadeTwice(t *testing.T) {
 // The same where an operator paused the saga while the call was under way.
 func TestACommitWhoseAnswerWasLostBeforeAPauseIsNotMadeTwice(t *testing.T) {
 	w := newWorld(t)
-	lost := w.lossyPool("UPDATE payments SET authorization_reference")
+	lost := w.lossyPool("payment.authorized")
 	w.fault(`{"kind": "slow", "operation": "authorization", "latency_ms": 60}`)
 	id := w.placed("pm_card_visa", "")
 	worker := w.worker()

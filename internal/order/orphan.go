@@ -57,7 +57,7 @@ func (s *Service) finding() *saga.Call {
 		}
 		return o
 	}
-	return &saga.Call{Ready: s.ready, Execute: look, Lookup: look, Record: recording(func(_ context.Context, _ pgx.Tx, _ *saga.Instance, d *sagaData, o saga.Outcome) error {
+	return &saga.Call{Ready: s.ready, Execute: look, Lookup: look, Record: recording(func(_ context.Context, _ *unit, _ *saga.Instance, d *sagaData, o saga.Outcome) error {
 		if o.Verdict == saga.Succeeded {
 			d.Authorization = o.Reference
 		}
@@ -100,13 +100,4 @@ func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, sagaID str
 		return err
 	}
 	return nil // another notification has begun it in this instant
-}
-
-// parkOrphan leaves the payment as it is: it has ended, and its hold has not.
-func (s *Service) parkOrphan(ctx context.Context, tx pgx.Tx, i *saga.Instance, why saga.Rejection) error {
-	d, err := decode(i.Data)
-	if err != nil {
-		return err
-	}
-	return s.review(ctx, tx, i, d, why)
 }

@@ -51,51 +51,48 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	if p.Status != payment.StatusSucceeded {
 		return Refunding{}, at.refuse("Only a succeeded payment can be refunded.")
 	}
-	if err := lockOrders(ctx, tx, merchantID, []string{p.OrderID}); err != nil {
+	u, err := s.open(ctx, tx, merchantID, touched{orders: []string{p.OrderID}})
+	if err != nil {
 		return Refunding{}, err
 	}
 	asked := Refunding{ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason()}
 	d := sagaData{MerchantID: merchantID, OrderID: p.OrderID, PaymentID: paymentID, RefundID: asked.ID, Currency: p.Currency}
-	var left int64
-	// Read by a statement of its own, after the lock: what other refunds took is seen.
-	err = tx.QueryRow(ctx, `
-		SELECT amount_captured - amount_refunded - amount_refunding, coalesce(capture_reference, ''), coalesce(provider_account, '')
-		FROM payments WHERE merchant_id = $1 AND id = $2`, merchantID, paymentID).Scan(&left, &d.Capture, &d.Account)
+	row, err := u.payment(&d) // as it is after the lock: what other refunds took is seen
 	if err != nil {
-		return Refunding{}, fmt.Errorf("read payment: %w", err)
+		return Refunding{}, err
 	}
+	d.Capture, d.Account = row.capture, row.account
+	left := row.captured - row.refunded - row.refunding
 	asked.Amount, asked.Currency = wanted.Amount(left), d.Currency
 	if asked.Amount < 1 || asked.Amount > left {
 		return Refunding{}, errExceeds()
 	}
 	d.Amount = asked.Amount
-	_, err = tx.Exec(ctx, `UPDATE payments SET amount_refunding = amount_refunding + $3, updated_at = now() WHERE merchant_id = $1 AND id = $2`,
-		merchantID, paymentID, asked.Amount)
+	row.refunding += asked.Amount
+	u.refunds[asked.ID] = &refundRow{
+		id: asked.ID, paymentID: paymentID, amount: asked.Amount, reason: asked.Reason, status: payment.RefundPending, isNew: true,
+	}
+	e := d.event()
+	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
+	requested, err := u.emit(ctx, nil, payment.EventRefundRequested, e)
+	if err != nil {
+		return Refunding{}, err
+	}
+	asked.Sequence, asked.CreatedAt = requested.sequence, requested.at
+	err = u.write(ctx)
 	if postgres.Constraint(err) == "payments_refunds_bounded" {
 		return Refunding{}, errExceeds().Because(err)
 	}
 	if err != nil {
 		return Refunding{}, fmt.Errorf("take the refund out of what is left: %w", err)
 	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO refunds (merchant_id, id, payment_id, amount, reason, status, created_at) VALUES ($1, $2, $3, $4, nullif($5, ''), 'pending', now())`,
-		merchantID, asked.ID, paymentID, asked.Amount, asked.Reason); err != nil {
-		return Refunding{}, fmt.Errorf("insert refund: %w", err)
-	}
 	raw, err := d.encode()
 	if err != nil {
 		return Refunding{}, err
 	}
-	if err := s.refund().Begin(ctx, tx, saga.Begin{
+	return asked, s.refund().Begin(ctx, tx, saga.Begin{
 		MerchantID: merchantID, ID: s.IDs.New(payment.PrefixSaga), Subject: asked.ID, Trace: traceparent(ctx), Data: raw,
-	}); err != nil {
-		return Refunding{}, err
-	}
-	e := d.event()
-	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
-	requested, err := s.tell(ctx, tx, nil, payment.EventRefundRequested, e)
-	asked.Sequence, asked.CreatedAt = requested.sequence, requested.at
-	return asked, err
+	})
 }
 
 func errExceeds() *payment.Error {
@@ -104,53 +101,40 @@ func errExceeds() *payment.Error {
 
 // refunded moves the amount from what is being refunded to what was, or gives it
 // back to what is left.
-func (s *Service) refunded(ctx context.Context, tx pgx.Tx, i *saga.Instance, d *sagaData, o saga.Outcome) error {
-	r := payment.RefundData{ID: d.RefundID, Amount: d.Amount, Status: payment.RefundSucceeded, Provider: s.Provider.Name(), Operation: o.Reference}
-	event, given := payment.EventRefundSucceeded, d.Amount
-	if o.Verdict == saga.Rejected {
-		event, given = payment.EventRefundFailed, 0
-		r.Status, r.FailureCode = payment.RefundFailed, o.Code
-	}
-	if _, err := tx.Exec(ctx, `
-		UPDATE payments SET amount_refunding = amount_refunding - $3, amount_refunded = amount_refunded + $4, updated_at = now()
-		WHERE merchant_id = $1 AND id = $2`, d.MerchantID, d.PaymentID, d.Amount, given); err != nil {
-		return fmt.Errorf("settle refund: %w", err)
-	}
-	var reason *string
-	err := tx.QueryRow(ctx, `
-		UPDATE refunds SET status = $3, failure_code = nullif($4, ''), provider_reference = nullif($5, ''), updated_at = now()
-		WHERE merchant_id = $1 AND id = $2 RETURNING reason`, d.MerchantID, d.RefundID, r.Status, r.FailureCode, o.Reference).Scan(&reason)
+func (s *Service) refunded(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {
+	p, err := u.payment(d)
 	if err != nil {
-		return fmt.Errorf("settle refund: %w", err)
+		return err
 	}
-	if reason != nil {
-		r.Reason = *reason
+	row, err := u.refund(d.RefundID)
+	if err != nil {
+		return err
+	}
+	p.refunding -= d.Amount
+	row.status, row.reference = payment.RefundSucceeded, o.Reference
+	event := payment.EventRefundSucceeded
+	if o.Verdict == saga.Rejected {
+		row.status, row.failureCode = payment.RefundFailed, o.Code
+		event = payment.EventRefundFailed
+	} else {
+		p.refunded += d.Amount
 	}
 	e := d.event()
-	e.Refund = &r
-	return s.emit(ctx, tx, i, event, e)
+	e.Refund = &payment.RefundData{
+		ID: d.RefundID, Amount: d.Amount, Reason: row.reason, Status: row.status, FailureCode: row.failureCode,
+		Provider: s.Provider.Name(), Operation: o.Reference,
+	}
+	_, err = u.emit(ctx, i, event, e)
+	return err
 }
 
 // refundTurnedBack fails a refund that was canceled before it was sent; one that
 // the provider refused has been recorded.
-func (s *Service) refundTurnedBack(ctx context.Context, tx pgx.Tx, i *saga.Instance) error {
-	var pending bool
-	if err := tx.QueryRow(ctx, `SELECT status = 'pending' FROM refunds WHERE merchant_id = $1 AND id = $2`, i.MerchantID, i.Subject).
-		Scan(&pending); err != nil {
-		return fmt.Errorf("read refund: %w", err)
-	}
-	if !pending {
-		return nil
-	}
-	why := i.Rejected()
-	return recording(s.refunded)(ctx, tx, i, saga.Outcome{Verdict: saga.Rejected, Code: why.Code, Detail: why.Detail})
-}
-
-// parkRefund leaves the payment succeeded, as it is; the refund stays pending.
-func (s *Service) parkRefund(ctx context.Context, tx pgx.Tx, i *saga.Instance, why saga.Rejection) error {
-	d, err := decode(i.Data)
-	if err != nil {
+func (s *Service) refundTurnedBack(ctx context.Context, u *unit, i *saga.Instance, d *sagaData) error {
+	row, err := u.refund(d.RefundID)
+	if err != nil || row.status != payment.RefundPending {
 		return err
 	}
-	return s.review(ctx, tx, i, d, why)
+	why := i.Rejected()
+	return s.refunded(ctx, u, i, d, saga.Outcome{Verdict: saga.Rejected, Code: why.Code, Detail: why.Detail})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/idempotency"
+	"payments/internal/outbox"
 	"payments/internal/payment"
 	"payments/internal/postgres"
 	"payments/internal/provider"
@@ -175,7 +176,11 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, p *Placed) error {
 	}
 	event := state.event()
 	event.Status, event.Placed = payment.StatusProcessing, &data
-	return s.append(ctx, tx, payment.EventOrderPlaced, 1, p.CreatedAt, traceparent(ctx), event)
+	m, err := s.message(payment.EventOrderPlaced, 1, p.CreatedAt, traceparent(ctx), event)
+	if err != nil {
+		return err
+	}
+	return outbox.Append(ctx, tx, m)
 }
 
 // referenceTaken tells a won order from a live one, by orders_one_live_or_won. An order

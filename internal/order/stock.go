@@ -13,82 +13,68 @@ import (
 	"payments/internal/saga"
 )
 
-// reserveStock takes every article of the order or none. It locks the articles
-// in the order of their sku, so that two baskets cannot deadlock.
-func (s *Service) reserveStock(ctx context.Context, tx pgx.Tx, i *saga.Instance) (saga.Outcome, error) {
-	d, err := decode(i.Data)
+// reserve takes every article of the order or none.
+func reserve(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.Outcome, error) {
+	basket, err := u.basket(ctx, d.OrderID)
 	if err != nil {
 		return saga.Outcome{}, err
 	}
-	rows, err := tx.Query(ctx, `
-		WITH wanted AS (SELECT sku, sum(quantity) AS quantity FROM order_lines
-		                WHERE merchant_id = $1 AND order_id = $2 GROUP BY sku),
-		     held AS (SELECT sku, on_hand FROM stock
-		              WHERE merchant_id = $1 AND sku IN (SELECT sku FROM wanted) ORDER BY sku FOR NO KEY UPDATE)
-		SELECT coalesce(held.on_hand, -1) AS on_hand, wanted.quantity::bigint AS quantity FROM wanted LEFT JOIN held USING (sku)`,
-		d.MerchantID, d.OrderID)
-	if err != nil {
-		return saga.Outcome{}, fmt.Errorf("lock stock: %w", err)
-	}
-	type article struct{ OnHand, Quantity int64 }
-	articles, err := pgx.CollectRows(rows, pgx.RowToStructByPos[article])
-	if err != nil {
-		return saga.Outcome{}, fmt.Errorf("lock stock: %w", err)
-	}
-	for _, a := range articles {
-		if a.OnHand >= a.Quantity {
-			continue
+	for _, w := range basket {
+		a := u.stock[w.sku]
+		if a == nil {
+			return saga.Outcome{Verdict: saga.Rejected, Code: codeUnknownSKU, Detail: "The merchant has no stock of an article's sku."}, nil
 		}
-		f := payment.Failure{Code: codeNoStock, Step: stepReserve, Message: "There is not enough stock of an article."}
-		if a.OnHand < 0 {
-			f = payment.Failure{Code: codeUnknownSKU, Step: stepReserve, Message: "The merchant has no stock of an article's sku."}
+		if a.onHand < w.quantity {
+			return saga.Outcome{Verdict: saga.Rejected, Code: codeNoStock, Detail: "There is not enough stock of an article."}, nil
 		}
-		o := saga.Outcome{Verdict: saga.Rejected, Code: f.Code, Detail: f.Message}
-		i.Attempts[0].Outcome, i.Attempts[0].Code = o.Verdict, o.Code
-		return o, s.refuse(ctx, tx, i, &d, payment.EventStockRejected, f)
 	}
-	if _, err := tx.Exec(ctx, `
-		WITH wanted AS (INSERT INTO stock_reservations (merchant_id, order_id, sku, quantity, state)
-		                SELECT merchant_id, order_id, sku, sum(quantity), 'reserved' FROM order_lines
-		                WHERE merchant_id = $1 AND order_id = $2 GROUP BY merchant_id, order_id, sku
-		                RETURNING merchant_id, sku, quantity)
-		UPDATE stock s SET on_hand = s.on_hand - w.quantity, reserved = s.reserved + w.quantity, updated_at = now()
-		FROM wanted w WHERE s.merchant_id = w.merchant_id AND s.sku = w.sku`, d.MerchantID, d.OrderID); err != nil {
-		return saga.Outcome{}, fmt.Errorf("reserve stock: %w", err)
+	for _, w := range basket {
+		a := u.stock[w.sku]
+		a.onHand, a.reserved, a.changed = a.onHand-w.quantity, a.reserved+w.quantity, true
+		w.state = stockReserved
 	}
-	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReserved, d.event())
+	return saga.Outcome{Verdict: saga.Succeeded}, nil
 }
 
-func (s *Service) releaseStock(ctx context.Context, tx pgx.Tx, i *saga.Instance) (saga.Outcome, error) {
-	d, err := decode(i.Data)
-	if err != nil {
-		return saga.Outcome{}, err
+func reserved(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {
+	if o.Verdict == saga.Rejected {
+		return refuse(ctx, u, i, d, payment.EventStockRejected, payment.Failure{Code: o.Code, Step: stepReserve, Message: o.Detail})
 	}
-	if err := settle(ctx, tx, d, "released"); err != nil {
-		return saga.Outcome{}, err
-	}
-	return saga.Outcome{Verdict: saga.Succeeded}, s.emit(ctx, tx, i, payment.EventStockReleased, d.event())
+	_, err := u.emit(ctx, i, payment.EventStockReserved, d.event())
+	return err
+}
+
+func release(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.Outcome, error) {
+	return saga.Outcome{Verdict: saga.Succeeded}, u.settle(ctx, d, stockReleased)
+}
+
+func released(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, _ saga.Outcome) error {
+	_, err := u.emit(ctx, i, payment.EventStockReleased, d.event())
+	return err
 }
 
 // settle ends the order's reservations, as sold or released. It does nothing the
 // second time.
-func settle(ctx context.Context, tx pgx.Tx, d sagaData, state string) error {
-	if _, err := tx.Exec(ctx, `
-		SELECT 1 FROM stock WHERE merchant_id = $1 AND sku IN (
-			SELECT sku FROM stock_reservations WHERE merchant_id = $1 AND order_id = $2)
-		ORDER BY sku FOR NO KEY UPDATE`, d.MerchantID, d.OrderID); err != nil {
-		return fmt.Errorf("lock stock: %w", err)
-	}
-	_, err := tx.Exec(ctx, `
-		WITH ended AS (UPDATE stock_reservations SET state = $3
-		               WHERE merchant_id = $1 AND order_id = $2 AND state = 'reserved'
-		               RETURNING merchant_id, sku, quantity)
-		UPDATE stock s SET reserved = s.reserved - e.quantity, updated_at = now(),
-			on_hand = s.on_hand + CASE WHEN $3 = 'released' THEN e.quantity ELSE 0 END,
-			sold = s.sold + CASE WHEN $3 = 'sold' THEN e.quantity ELSE 0 END
-		FROM ended e WHERE s.merchant_id = e.merchant_id AND s.sku = e.sku`, d.MerchantID, d.OrderID, state)
+func (u *unit) settle(ctx context.Context, d *sagaData, state string) error {
+	basket, err := u.basket(ctx, d.OrderID)
 	if err != nil {
-		return fmt.Errorf("settle stock: %w", err)
+		return err
+	}
+	for _, w := range basket {
+		if w.state != stockReserved {
+			continue
+		}
+		a := u.stock[w.sku]
+		if a == nil {
+			return fmt.Errorf("the stock of %q is missing", w.sku)
+		}
+		w.state, a.changed = state, true
+		a.reserved -= w.quantity
+		if state == stockReleased {
+			a.onHand += w.quantity
+		} else {
+			a.sold += w.quantity
+		}
 	}
 	return nil
 }

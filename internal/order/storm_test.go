@@ -216,7 +216,7 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 			for time.Now().Before(end) {
 				worker, err := saga.NewWorker(w.pool, saga.Config{
 					Definitions: w.orders.Sagas(), Owner: fmt.Sprint(n, rand.Text()), CallTimeout: 250 * time.Millisecond,
-					Lease: 2300 * time.Millisecond, Concurrency: 16, Lock: w.orders.Lock, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+					Lease: 2300 * time.Millisecond, Concurrency: 16, Open: w.orders.Open, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 					Registerer: prometheus.NewRegistry(), Policy: w.policy,
 					Crash: func(string, string) bool {
 						if roll(250) == 0 {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/payment"
@@ -20,9 +19,9 @@ func newer(old saga.Definition) saga.Definition {
 	next := old
 	next.Version = old.Version + 1
 	next.Steps = slices.Insert(slices.Clone(old.Steps), 1, saga.Step{Kind: saga.Compensatable, Do: saga.Action{
-		Name: "score_risk", Local: func(context.Context, pgx.Tx, *saga.Instance) (saga.Outcome, error) {
+		Name: "score_risk", Local: &saga.Local{Do: func(context.Context, saga.Unit, *saga.Instance) (saga.Outcome, error) {
 			return saga.Outcome{Verdict: saga.Succeeded}, nil
-		},
+		}},
 	}})
 	return next
 }

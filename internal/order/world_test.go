@@ -145,7 +145,7 @@ func (w *world) worker(definitions ...saga.Definition) *saga.Worker {
 	w.registry = prometheus.NewRegistry()
 	worker, err := saga.NewWorker(w.pool, saga.Config{
 		Definitions: definitions, Owner: rand.Text(), CallTimeout: 250 * time.Millisecond,
-		Lease: 3 * time.Second, Concurrency: 32, Lock: w.orders.Lock, Prepare: w.orders.Prepare, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Lease: 3 * time.Second, Concurrency: 32, Open: w.orders.Open, Prepare: w.orders.Prepare, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Registerer: w.registry, Policy: w.policy, Crash: w.crash,
 	})
 	if err != nil {

@@ -9,6 +9,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"payments/internal/postgres"
 )
 
 // Header is text beside a payload: valid UTF-8 without NUL. Names may repeat.
@@ -38,38 +41,56 @@ var ErrNotDurable = errors.New("the transaction's synchronous_commit is weaker t
 // must hold the lock of each key's aggregate row. A sequence that is taken violates
 // a constraint …_one_event_a_sequence.
 func Append(ctx context.Context, tx pgx.Tx, msgs ...Message) error {
+	var b pgx.Batch
+	if err := Queue(&b, msgs...); err != nil || b.Len() == 0 {
+		return err
+	}
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// appended is a message as it is written.
+type appended struct {
+	MerchantID string `sql:"merchant_id text"`
+	ID         string `sql:"id text"`
+	Topic      string `sql:"topic text"`
+	Key        string `sql:"key text"`
+	Hash       int32  `sql:"key_hash int"`
+	Sequence   int64  `sql:"sequence bigint"`
+	Headers    string `sql:"headers text"` // an array's literal
+	Payload    []byte `sql:"payload bytea"`
+	Place      int32  `sql:"n int"`
+}
+
+// Queue is Append in a batch of statements.
+func Queue(b *pgx.Batch, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
-	n := len(msgs)
-	merchants, ids, topics, keys := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	hashes, sequences, headers, payloads := make([]int32, n), make([]int64, n), make([]string, n), make([][]byte, n)
-	for i, m := range msgs {
+	rows := make([]appended, len(msgs))
+	for n, m := range msgs {
 		if err := m.validate(); err != nil {
 			return fmt.Errorf("append message %q of key %q: %w", m.ID, m.Key, err)
 		}
-		merchants[i], ids[i], topics[i], keys[i], hashes[i] = m.MerchantID, m.ID, m.Topic, m.Key, hash(m.Key)
-		sequences[i], headers[i], payloads[i] = m.Sequence, encodeHeaders(m.Headers), m.Payload
-		if payloads[i] == nil {
-			payloads[i] = []byte{}
+		rows[n] = appended{
+			MerchantID: m.MerchantID, ID: m.ID, Topic: m.Topic, Key: m.Key, Hash: hash(m.Key), Sequence: m.Sequence,
+			Headers: encodeHeaders(m.Headers), Payload: m.Payload, Place: int32(n),
+		}
+		if m.Payload == nil {
+			rows[n].Payload = []byte{}
 		}
 	}
 	// Positions are drawn row by row after the sort. The server looks at its own
 	// setting in the same statement, so that no connection escapes by the way it was opened.
-	tag, err := tx.Exec(ctx, `
+	b.Queue(`
 		INSERT INTO outbox (merchant_id, id, topic, key, key_hash, sequence, headers, payload)
-		SELECT merchant_id, id, topic, key, key_hash, sequence, headers::text[], payload
-		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[], $8::bytea[])
-			WITH ORDINALITY AS m (merchant_id, id, topic, key, key_hash, sequence, headers, payload, n)
+		SELECT merchant_id, id, topic, key, key_hash, sequence, headers::text[], payload FROM `+postgres.Unnest[appended](1)+` m
 		WHERE current_setting('synchronous_commit') IN ('on', 'remote_apply')
-		ORDER BY n`,
-		merchants, ids, topics, keys, hashes, sequences, headers, payloads)
-	if err != nil {
-		return fmt.Errorf("append %d messages to the outbox: %w", n, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("append %d messages to the outbox: %w", n, ErrNotDurable)
-	}
+		ORDER BY n`, postgres.Columns(rows)...).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("append %d messages to the outbox: %w", len(msgs), ErrNotDurable)
+		}
+		return nil
+	})
 	return nil
 }
 

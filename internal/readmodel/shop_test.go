@@ -107,7 +107,7 @@ func (s *shop) work(ids payment.Generator) {
 	pause := func(int) time.Duration { return 20 * time.Millisecond }
 	worker, err := saga.NewWorker(s.write, saga.Config{
 		Definitions: s.orders.Sagas(), Owner: rand.Text(), CallTimeout: 2 * time.Second, Lease: 5 * time.Second, Concurrency: 32,
-		Lock: s.orders.Lock, Prepare: s.orders.Prepare, Now: time.Now, Log: log, Registerer: prometheus.NewRegistry(),
+		Open: s.orders.Open, Prepare: s.orders.Prepare, Now: time.Now, Log: log, Registerer: prometheus.NewRegistry(),
 		Policy: saga.Policy{Horizon: time.Second, KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return 20 * time.Millisecond }},
 	})
 	if err != nil {

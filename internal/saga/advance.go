@@ -3,8 +3,6 @@ package saga
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Turn is what a commit is going to do with a saga: the local steps that will run
@@ -14,8 +12,8 @@ type Turn struct {
 	Locals []string
 }
 
-// plan foresees the local steps of each entry, so that what they write can be
-// locked in one order for the whole batch.
+// plan foresees the local steps of each entry, so that what they change can be
+// locked in one order for the whole commit.
 func (w *Worker) plan(held []*entry) []Turn {
 	var turns []Turn
 	for _, e := range held {
@@ -53,10 +51,10 @@ func (w *Worker) plan(held []*entry) []Turn {
 
 // advance applies what was made and then all that needs no call, and ends with the
 // intent of the next call, at a wait, or at the saga's end.
-func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance, m *made) error {
+func (w *Worker) advance(ctx context.Context, u Unit, j *journal, i *Instance, m *made) error {
 	d := w.definition(i)
 	if m != nil {
-		if err := w.conclude(ctx, tx, j, i, *m); err != nil {
+		if err := w.conclude(ctx, u, j, i, *m); err != nil {
 			return err
 		}
 	}
@@ -68,7 +66,7 @@ func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance
 		now := i.now(w.Now())
 		if p := d.turn(i.position, now); p.Step != i.Step || p.State != i.State {
 			if i.position = p; p.State == Compensated {
-				return w.reached(ctx, tx, d, i)
+				return w.reached(ctx, u, d, i)
 			}
 			continue
 		}
@@ -83,11 +81,11 @@ func (w *Worker) advance(ctx context.Context, tx pgx.Tx, j *journal, i *Instance
 			if i.position = p; o == nil {
 				return nil
 			}
-			if err := w.conclude(ctx, tx, j, i, made{call: callAwait, outcome: *o, began: i.Since, ended: now}); err != nil {
+			if err := w.conclude(ctx, u, j, i, made{call: callAwait, outcome: *o, began: i.Since, ended: now}); err != nil {
 				return err
 			}
 		default:
-			if err := w.conclude(ctx, tx, j, i, made{call: callLocal, began: now, ended: now}); err != nil {
+			if err := w.conclude(ctx, u, j, i, made{call: callLocal, began: now, ended: now}); err != nil {
 				return err
 			}
 		}
@@ -123,7 +121,7 @@ func (w *Worker) intend(j *journal, i *Instance, c *Call) error {
 }
 
 // conclude writes one attempt's outcome, its meaning, and the position after it.
-func (w *Worker) conclude(ctx context.Context, tx pgx.Tx, j *journal, i *Instance, m made) (err error) {
+func (w *Worker) conclude(ctx context.Context, u Unit, j *journal, i *Instance, m made) (err error) {
 	d := w.definition(i)
 	_, action, _ := d.find(i.Step)
 	if i.lost {
@@ -133,52 +131,40 @@ func (w *Worker) conclude(ctx context.Context, tx pgx.Tx, j *journal, i *Instanc
 	if m.call != callExecute {
 		i.number++
 	}
-	told := Attempt{Number: i.number, Step: i.Step, Call: m.call, Outcome: m.outcome.Verdict, Code: m.outcome.Code, StartedAt: m.began, Finished: m.ended}
-	switch {
-	case action.Local != nil:
-		// The attempt is concluded after the step, so it is told to the step beforehand.
-		told.Outcome = Succeeded
-		i.Attempts = []Attempt{told}
-		if m.outcome, err = action.Local(ctx, tx, i); err != nil {
+	if action.Local != nil {
+		if m.outcome, err = action.Local.Do(ctx, u, i); err != nil {
 			return fmt.Errorf("%s: %w", i.Step, err)
 		}
 		if m.outcome.Verdict != Succeeded && m.outcome.Verdict != Rejected {
 			return fmt.Errorf("%s: a local step must succeed or be rejected, not %s", i.Step, m.outcome.Verdict)
 		}
-	case m.outcome.Verdict == Succeeded || m.outcome.Verdict == Rejected:
-		i.Attempts = append(i.Attempts, told)
-		record := action.Await.recorder()
-		if action.Call != nil {
-			record = action.Call.Record
-		}
-		if err := record(ctx, tx, i, m.outcome); err != nil {
+		i.Attempts = nil // those before it were of another step
+	}
+	if m.outcome.Verdict == Succeeded || m.outcome.Verdict == Rejected {
+		i.Attempts = append(i.Attempts, Attempt{
+			Number: i.number, Step: i.Step, Call: m.call, Outcome: m.outcome.Verdict, Code: m.outcome.Code, StartedAt: m.began, Finished: m.ended,
+		})
+		if err := action.recorder()(ctx, u, i, m.outcome); err != nil {
 			return fmt.Errorf("record %s: %w", i.Step, err)
 		}
 	}
 	j.add(i, w.Owner, m)
 	i.Attempts = nil
 	i.position = d.decide(i.position, m.outcome, i.now(w.Now()), w.Policy)
-	return w.reached(ctx, tx, d, i)
-}
-
-func (a *Await) recorder() func(context.Context, pgx.Tx, *Instance, Outcome) error {
-	if a == nil || a.Record == nil {
-		return func(context.Context, pgx.Tx, *Instance, Outcome) error { return nil }
-	}
-	return a.Record
+	return w.reached(ctx, u, d, i)
 }
 
 // reached runs the hook of a saga that has come to an end.
-func (w *Worker) reached(ctx context.Context, tx pgx.Tx, d Definition, i *Instance) error {
+func (w *Worker) reached(ctx context.Context, u Unit, d Definition, i *Instance) error {
 	switch i.State {
 	case Running, Compensating:
 	case Completed:
-		return d.Completed(ctx, tx, i)
+		return d.Completed(ctx, u, i)
 	case Compensated:
-		return d.Compensated(ctx, tx, i)
+		return d.Compensated(ctx, u, i)
 	case Parked:
 		w.Log.ErrorContext(ctx, "saga parked for a person", "saga", i.ID, "step", i.Parked.Step, "code", i.Parked.Code)
-		return d.Parked(ctx, tx, i, *i.Parked)
+		return d.Parked(ctx, u, i, *i.Parked)
 	}
 	return nil
 }

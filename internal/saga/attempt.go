@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"payments/internal/postgres"
 )
 
 // Attempt is one try of a step, as the actions and hooks see it.
@@ -35,66 +37,56 @@ type made struct {
 	ended   time.Time
 }
 
-// journal collects the attempts of a batch, to be written by one statement. An
+// journal collects the attempts of a commit, to be written by one statement. An
 // intent has no outcome yet; its conclusion has the same number.
-type journal struct {
-	sagas, steps, calls, owners, keys    []string
-	numbers                              []int32
-	epochs                               []int64
-	digests                              [][]byte
-	started                              []time.Time
-	finished                             []*time.Time
-	verdicts, codes, details, references []*string
+type journal []attemptRow
+
+type attemptRow struct {
+	Saga      string     `sql:"saga_id text"`
+	Number    int32      `sql:"number int"`
+	Step      string     `sql:"step text"`
+	Call      string     `sql:"call text"`
+	Epoch     int64      `sql:"epoch bigint"`
+	Owner     string     `sql:"owner text"`
+	Key       string     `sql:"key text"`
+	Digest    []byte     `sql:"digest bytea"`
+	Started   time.Time  `sql:"started_at timestamptz"`
+	Finished  *time.Time `sql:"finished_at timestamptz"`
+	Outcome   string     `sql:"outcome text"`
+	Code      string     `sql:"code text"`
+	Detail    string     `sql:"detail text"`
+	Reference string     `sql:"reference text"`
 }
 
 // add writes attempt number i.number of saga i, as it stands.
 func (j *journal) add(i *Instance, owner string, m made) {
-	key := ""
+	row := attemptRow{
+		Saga: i.ID, Number: int32(i.number), Step: i.Step, Call: m.call, Epoch: i.epoch, Owner: owner, //nolint:gosec // counted by ones
+		Digest: m.digest, Started: m.began,
+	}
 	if m.digest != nil {
-		key = i.key()
+		row.Key = i.key()
 	}
-	j.sagas, j.steps, j.calls = append(j.sagas, i.ID), append(j.steps, i.Step), append(j.calls, m.call)
-	j.owners, j.keys, j.digests = append(j.owners, owner), append(j.keys, key), append(j.digests, m.digest)
-	j.numbers, j.epochs = append(j.numbers, int32(i.number)), append(j.epochs, i.epoch) //nolint:gosec // counted by ones
-	var verdict, code, detail, reference *string
-	var ended *time.Time
 	if o := m.outcome; o.Verdict != "" {
-		verdict, code, detail, reference = filled(string(o.Verdict)), filled(o.Code), filled(o.Detail), filled(o.Reference)
-		ended = &m.ended
+		row.Outcome, row.Code, row.Detail, row.Reference, row.Finished = string(o.Verdict), o.Code, o.Detail, o.Reference, &m.ended
 	}
-	j.started, j.finished = append(j.started, m.began), append(j.finished, ended)
-	j.verdicts, j.codes = append(j.verdicts, verdict), append(j.codes, code)
-	j.details, j.references = append(j.details, detail), append(j.references, reference)
+	*j = append(*j, row)
 }
 
-func filled(s string) *string {
-	if s == "" {
-		return nil
+// queue writes the attempts. What an earlier conclusion of the same attempt said stays.
+func (j journal) queue(b *pgx.Batch, merchantID string) {
+	if len(j) == 0 {
+		return
 	}
-	return &s
-}
-
-// write keeps what an earlier conclusion of the same attempt said.
-func (j *journal) write(ctx context.Context, tx pgx.Tx, merchantID string) error {
-	if len(j.sagas) == 0 {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `
+	b.Queue(`
 		INSERT INTO saga_attempts AS a (merchant_id, saga_id, number, step, call, epoch, owner, idempotency_key, request_digest,
 			started_at, finished_at, outcome, code, detail, reference)
-		SELECT $1, saga_id, number, step, call, epoch, owner, nullif(key, ''), digest, started_at, finished_at, outcome, code, detail, reference
-		FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::bytea[],
-			$10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[])
-			AS t (saga_id, number, step, call, epoch, owner, key, digest, started_at, finished_at, outcome, code, detail, reference)
+		SELECT $1, saga_id, number, step, call, epoch, owner, nullif(key, ''), digest, started_at, finished_at,
+			nullif(outcome, ''), nullif(code, ''), nullif(detail, ''), nullif(reference, '')
+		FROM `+postgres.Unnest[attemptRow](2)+` t
 		ON CONFLICT (merchant_id, saga_id, number) DO UPDATE SET finished_at = excluded.finished_at,
 			outcome = excluded.outcome, code = excluded.code, detail = excluded.detail, reference = excluded.reference
-		WHERE a.outcome IS NULL`,
-		merchantID, j.sagas, j.numbers, j.steps, j.calls, j.epochs, j.owners, j.keys, j.digests,
-		j.started, j.finished, j.verdicts, j.codes, j.details, j.references)
-	if err != nil {
-		return fmt.Errorf("write attempts: %w", err)
-	}
-	return nil
+		WHERE a.outcome IS NULL`, postgres.Columns(j, merchantID)...)
 }
 
 // maxTold bounds what an event tells of a step that was tried again and again.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"payments/internal/postgres"
 )
@@ -72,8 +73,9 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 		if held, err = w.lock(ctx, tx, merchantID, entries, patience); err != nil || len(held) == 0 {
 			return err
 		}
-		if err := w.Lock(ctx, tx, merchantID, w.plan(held)); err != nil {
-			return fmt.Errorf("lock what the steps write: %w", err)
+		u, err := w.Open(ctx, tx, merchantID, w.plan(held))
+		if err != nil {
+			return fmt.Errorf("lock and read what the steps change: %w", err)
 		}
 		told, err := concluded(ctx, tx, merchantID, held)
 		if err != nil {
@@ -82,15 +84,18 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 		var j journal
 		for _, e := range held {
 			e.next.Attempts = told[e.next.ID]
-			if err := w.advance(ctx, tx, &j, &e.next, e.made); err != nil {
+			if err := w.advance(ctx, u, &j, &e.next, e.made); err != nil {
 				return err
 			}
 		}
-		if err := j.write(ctx, tx, merchantID); err != nil {
+		var b pgx.Batch // one round trip
+		if err := u.Queue(&b); err != nil {
 			return err
 		}
-		if err := w.save(ctx, tx, merchantID, held); err != nil {
-			return err
+		j.queue(&b, merchantID)
+		w.save(&b, merchantID, held)
+		if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+			return fmt.Errorf("write what the steps changed: %w", err)
 		}
 		return w.die("commit", held)
 	})
@@ -168,72 +173,78 @@ func (w *Worker) lock(ctx context.Context, tx pgx.Tx, merchantID string, entries
 	return held, nil
 }
 
-// save writes the instances as their epochs' owner. A live saga that waits is given
-// back; one that goes on keeps a fresh lease.
-func (w *Worker) save(ctx context.Context, tx pgx.Tx, merchantID string, held []*entry) error {
-	var (
-		ids, states, steps, data, owners []string
-		epochs                           []int64
-		tries, numbers                   []int32
-		intents, attempted, resolving    []bool
-		abortable, awaiting, signaled    []bool
-		since, inFlight                  []time.Time
-		rejections, parked, aborts       []*Rejection
-		from                             []*string
-		pending                          []bool
-		waits                            []string
-		deadlines                        []*time.Time
-		due                              []*float64
-	)
-	for _, e := range held {
-		i := &e.next
-		d := w.definition(i)
-		_, action, _ := d.find(i.Step)
-		owner, wait := w.Owner, w.Lease
-		if i.Wait > 0 {
-			owner, wait = "", i.Wait
-		}
-		var seconds *float64
-		if i.live() {
-			s := wait.Seconds()
-			seconds = &s
-		} else {
-			owner = ""
-		}
-		var deadline *time.Time
-		if !i.Deadline.IsZero() {
-			deadline = &i.Deadline
-		}
-		ids, states, steps, data = append(ids, i.ID), append(states, string(i.State)), append(steps, i.Step), append(data, string(i.Data))
-		owners, epochs = append(owners, owner), append(epochs, i.epoch)
-		tries, numbers = append(tries, int32(i.Tries)), append(numbers, int32(i.number)) //nolint:gosec // counted by ones
-		intents, attempted, resolving = append(intents, i.Intent), append(attempted, i.Attempted), append(resolving, i.Resolving)
-		abortable, awaiting, signaled = append(abortable, d.abortable(i.position)), append(awaiting, i.live() && action.Await != nil), append(signaled, i.Signaled)
-		since, inFlight = append(since, i.Since), append(inFlight, i.InFlight)
-		rejections, parked, aborts = append(rejections, i.Rejection), append(parked, i.Parked), append(aborts, i.Abort)
-		from, deadlines, due = append(from, filled(string(i.From))), append(deadlines, deadline), append(due, seconds)
-		pending, waits = append(pending, i.Pending), append(waits, i.WaitsFor)
+// savedSaga is what a commit writes of a saga.
+type savedSaga struct {
+	ID        string     `sql:"id text"`
+	Epoch     int64      `sql:"epoch bigint"`
+	State     string     `sql:"state text"`
+	Step      string     `sql:"step text"`
+	Since     time.Time  `sql:"step_since timestamptz"`
+	Tries     int32      `sql:"tries int"`
+	Attempts  int32      `sql:"attempts int"`
+	Intent    bool       `sql:"intent bool"`
+	Attempted bool       `sql:"attempted bool"`
+	Resolving bool       `sql:"resolving bool"`
+	InFlight  time.Time  `sql:"in_flight_until timestamptz"`
+	Rejection *Rejection `sql:"rejection jsonb"`
+	Parked    *Rejection `sql:"parked jsonb"`
+	From      string     `sql:"parked_from text"`
+	Abort     *Rejection `sql:"abort jsonb"`
+	Signaled  bool       `sql:"signaled bool"`
+	Abortable bool       `sql:"abortable bool"`
+	Awaiting  bool       `sql:"awaiting bool"`
+	Deadline  *time.Time `sql:"deadline timestamptz"`
+	Data      string     `sql:"data text"`
+	Owner     string     `sql:"owner text"`
+	Due       *float64   `sql:"due float8"` // seconds from now; nil: it has ended
+	Pending   bool       `sql:"pending bool"`
+	WaitsFor  string     `sql:"waits_for text"`
+}
+
+func (w *Worker) saved(i *Instance) savedSaga {
+	d := w.definition(i)
+	_, action, _ := d.find(i.Step)
+	s := savedSaga{
+		ID: i.ID, Epoch: i.epoch, State: string(i.State), Step: i.Step, Since: i.Since,
+		Tries: int32(i.Tries), Attempts: int32(i.number), //nolint:gosec // counted by ones
+		Intent: i.Intent, Attempted: i.Attempted, Resolving: i.Resolving, InFlight: i.InFlight,
+		Rejection: i.Rejection, Parked: i.Parked, From: string(i.From), Abort: i.Abort, Signaled: i.Signaled,
+		Abortable: d.abortable(i.position), Awaiting: i.live() && action.Await != nil,
+		Data: string(i.Data), Pending: i.Pending, WaitsFor: i.WaitsFor,
 	}
-	tag, err := tx.Exec(ctx, `
+	if !i.Deadline.IsZero() {
+		s.Deadline = &i.Deadline
+	}
+	if i.live() {
+		s.Owner = w.Owner
+		due := w.Lease.Seconds()
+		if i.Wait > 0 {
+			s.Owner, due = "", i.Wait.Seconds()
+		}
+		s.Due = &due
+	}
+	return s
+}
+
+// save queues the writing of the instances as their epochs' owner. A live saga that waits
+// is given back; one that goes on keeps a fresh lease.
+func (w *Worker) save(b *pgx.Batch, merchantID string, held []*entry) {
+	rows := make([]savedSaga, len(held))
+	for n, e := range held {
+		rows[n] = w.saved(&e.next)
+	}
+	b.Queue(`
 		UPDATE sagas s SET state = v.state, step = v.step, step_since = v.step_since, tries = v.tries, attempts = v.attempts,
 			intent = v.intent, attempted = v.attempted, resolving = v.resolving, in_flight_until = v.in_flight_until,
-			rejection = v.rejection, parked = v.parked, parked_from = v.parked_from, abort = v.abort, signaled = v.signaled, verdict = NULL,
+			rejection = v.rejection, parked = v.parked, parked_from = nullif(v.parked_from, ''), abort = v.abort, signaled = v.signaled, verdict = NULL,
 			abortable = v.abortable, awaiting = v.awaiting, deadline = v.deadline, data = v.data::jsonb,
 			pending = v.pending, waits_for = nullif(v.waits_for, ''),
 			owner = nullif(v.owner, ''), due_at = clock_timestamp() + make_interval(secs => v.due), updated_at = now()
-		FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::int[], $8::int[], $9::bool[], $10::bool[],
-			$11::bool[], $12::timestamptz[], $13::jsonb[], $14::jsonb[], $15::text[], $16::jsonb[], $17::bool[], $18::bool[], $19::bool[],
-			$20::timestamptz[], $21::text[], $22::text[], $23::float8[], $24::bool[], $25::text[])
-			AS v (id, epoch, state, step, step_since, tries, attempts, intent, attempted, resolving, in_flight_until, rejection, parked,
-				parked_from, abort, signaled, abortable, awaiting, deadline, data, owner, due, pending, waits_for)
-		WHERE s.merchant_id = $1 AND s.id = v.id AND s.epoch = v.epoch`,
-		merchantID, ids, epochs, states, steps, since, tries, numbers, intents, attempted, resolving, inFlight, rejections, parked,
-		from, aborts, signaled, abortable, awaiting, deadlines, data, owners, due, pending, waits)
-	if err != nil {
-		return fmt.Errorf("save sagas: %w", err)
-	}
-	if tag.RowsAffected() != int64(len(held)) {
-		return ErrFenced // cannot be: lock holds the rows
-	}
-	return nil
+		FROM `+postgres.Unnest[savedSaga](2)+` v WHERE s.merchant_id = $1 AND s.id = v.id AND s.epoch = v.epoch`,
+		postgres.Columns(rows, merchantID)...).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != int64(len(rows)) {
+			return ErrFenced // cannot be: lock holds the rows
+		}
+		return nil
+	})
 }

@@ -59,14 +59,14 @@ func (w *Worker) claimOne(t *testing.T) Instance {
 func TestACommitThatTookEffectIsNotMadeAgain(t *testing.T) {
 	effects := 0
 	counted := definition()
-	counted.Steps[0].Do.Local = func(context.Context, pgx.Tx, *Instance) (Outcome, error) {
+	counted.Steps[0].Do.Local = &Local{Do: func(context.Context, Unit, *Instance) (Outcome, error) {
 		effects++
 		return Outcome{Verdict: Succeeded}, nil
-	}
+	}}
 	counted.Steps[1].Do = Action{Name: "wait", Await: &Await{
 		Within: func(json.RawMessage) time.Duration { return time.Hour }, Lapse: Outcome{Verdict: Rejected},
 	}}
-	counted.Compensated = func(context.Context, pgx.Tx, *Instance) error { effects++; return nil }
+	counted.Compensated = func(context.Context, Unit, *Instance) error { effects++; return nil }
 	for name, ask := range map[string]func(tx pgx.Tx) error{
 		"a step": func(pgx.Tx) error { return nil },
 		"an end": func(tx pgx.Tx) error {
@@ -113,7 +113,9 @@ func TestAClaimByAnotherFencesEveryWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
-		return w.save(t.Context(), tx, "mer_1", []*entry{{saga: &stale, next: stale}})
+		var b pgx.Batch
+		w.save(&b, "mer_1", []*entry{{saga: &stale, next: stale}})
+		return tx.SendBatch(t.Context(), &b).Close()
 	})
 	if !errors.Is(err, ErrFenced) {
 		t.Errorf("a stale save: %v", err)

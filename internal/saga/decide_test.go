@@ -7,20 +7,19 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 )
 
 func local(name string) Action {
-	return Action{Name: name, Local: func(context.Context, pgx.Tx, *Instance) (Outcome, error) { return Outcome{Verdict: Succeeded}, nil }}
+	return Action{Name: name, Local: &Local{Do: func(context.Context, Unit, *Instance) (Outcome, error) { return Outcome{Verdict: Succeeded}, nil }}}
 }
 
 func undo(name string) *Action { a := local(name); return &a }
 
 func definition() Definition {
-	hook := func(context.Context, pgx.Tx, *Instance) error { return nil }
+	hook := func(context.Context, Unit, *Instance) error { return nil }
 	return Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *Instance, Rejection) error { return nil },
+		Parked: func(context.Context, Unit, *Instance, Rejection) error { return nil },
 		Steps: []Step{
 			{Kind: Compensatable, Do: local("reserve"), Undo: undo("release")},
 			{Kind: Compensatable, Do: local("notify")}, // nothing to undo

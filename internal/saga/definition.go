@@ -50,13 +50,34 @@ func (r Request) digest() []byte {
 	return sum[:]
 }
 
+// Unit is the unit of work of one commit (M. Fowler, Patterns of Enterprise Application
+// Architecture, 2002): the rows that the sagas of the commit may change, read after their
+// locks. Steps, records and hooks change the rows in memory, so that a step sees what the
+// steps before it did, of its own saga and of the others. Queue then adds the statements that
+// write them, one a table however many sagas there are; each checks how many rows it wrote.
+type Unit interface {
+	Queue(b *pgx.Batch) error
+}
+
+// Transaction is the Unit of a worker whose Config has no Open: steps run SQL on it.
+type Transaction struct{ pgx.Tx }
+
+// Queue adds nothing.
+func (Transaction) Queue(*pgx.Batch) error { return nil }
+
+// Recorder changes a commit's unit by what the outcome of a step means. The instance has
+// the attempts of the step, this one included.
+type Recorder func(context.Context, Unit, *Instance, Outcome) error
+
+// Hook changes a commit's unit at the end of a saga.
+type Hook func(context.Context, Unit, *Instance) error
+
 // Call is a step's work in another system. Execute and Lookup run outside any
-// transaction and must end with their context. Record writes what a succeeded or
-// rejected outcome means, in the transaction that advances the saga.
+// transaction and must end with their context. Record is for a succeeded or a rejected outcome.
 type Call struct {
 	Execute func(context.Context, Request) Outcome
 	Lookup  func(context.Context, Request) Outcome
-	Record  func(context.Context, pgx.Tx, *Instance, Outcome) error
+	Record  Recorder
 	// Ready says what the call lacks, such as credentials, or "". It is asked in the
 	// transaction that writes the call's intent and before each lookup, so it must not
 	// wait. It may add to the saga's data, which is kept with the intent. A saga that
@@ -79,17 +100,39 @@ func (c *Call) ready(i *Instance) (lacks string, err error) {
 type Await struct {
 	Within func(json.RawMessage) time.Duration
 	Lapse  Outcome
-	Record func(context.Context, pgx.Tx, *Instance, Outcome) error
+	Record Recorder
 }
 
-// Action is one of three: Local, which runs inside the engine's transaction and
-// must be succeeded or rejected; a Call; or an Await. An error of Local rolls
-// back and is retried.
+// Local is a step's work on a commit's unit. It must succeed or be rejected; an error rolls
+// the commit back, and the step is tried again. Record may be nil.
+type Local struct {
+	Do     func(context.Context, Unit, *Instance) (Outcome, error)
+	Record Recorder
+}
+
+// Action is one of three: a Local, a Call or an Await.
 type Action struct {
 	Name  string
-	Local func(context.Context, pgx.Tx, *Instance) (Outcome, error)
+	Local *Local
 	Call  *Call
 	Await *Await
+}
+
+// recorder of the action's outcomes.
+func (a Action) recorder() Recorder {
+	var r Recorder
+	switch {
+	case a.Local != nil:
+		r = a.Local.Record
+	case a.Call != nil:
+		r = a.Call.Record
+	case a.Await != nil:
+		r = a.Await.Record
+	}
+	if r == nil {
+		return func(context.Context, Unit, *Instance, Outcome) error { return nil }
+	}
+	return r
 }
 
 func (a Action) kind() string {
@@ -124,9 +167,9 @@ type Definition struct {
 	// Steadfast sagas cannot be asked to turn back.
 	Steadfast   bool
 	Steps       []Step
-	Completed   func(context.Context, pgx.Tx, *Instance) error
-	Compensated func(context.Context, pgx.Tx, *Instance) error
-	Parked      func(context.Context, pgx.Tx, *Instance, Rejection) error
+	Completed   Hook
+	Compensated Hook
+	Parked      func(context.Context, Unit, *Instance, Rejection) error
 }
 
 // Check refuses a definition whose shape could roll back past its pivot.
@@ -143,6 +186,9 @@ func (d Definition) Check() error {
 		for i, a := range actions {
 			if a.Name == "" || seen[a.Name] || a.kind() == "" {
 				return fmt.Errorf("saga %s: action %q needs a name of its own and one of Local, Call and Await", d.Name, a.Name)
+			}
+			if a.Local != nil && a.Local.Do == nil {
+				return fmt.Errorf("saga %s: %q needs something to do", d.Name, a.Name)
 			}
 			if a.Call != nil && (a.Call.Execute == nil || a.Call.Lookup == nil || a.Call.Record == nil) {
 				return fmt.Errorf("saga %s: call %q needs Execute, Lookup and Record", d.Name, a.Name)

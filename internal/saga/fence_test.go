@@ -29,7 +29,7 @@ func held(t *testing.T) (*Worker, *Instance) {
 	d.Steps = append(d.Steps, Step{Kind: Pivot, Do: Action{Name: "pay", Call: &Call{
 		Execute: func(context.Context, Request) Outcome { return Outcome{Verdict: Succeeded} },
 		Lookup:  func(context.Context, Request) Outcome { return Outcome{Verdict: NotFound} },
-		Record:  func(context.Context, pgx.Tx, *Instance, Outcome) error { return nil },
+		Record:  func(context.Context, Unit, *Instance, Outcome) error { return nil },
 	}}})
 	pause := func(int) time.Duration { return time.Millisecond }
 	w, err := NewWorker(pool, Config{
@@ -137,7 +137,7 @@ func TestAnOutcomeOutlivesACommitThatFails(t *testing.T) {
 		return Outcome{Verdict: NotFound}
 	}
 	failures := 2
-	w.byName["test"][1].Steps[1].Do.Call.Record = func(context.Context, pgx.Tx, *Instance, Outcome) error {
+	w.byName["test"][1].Steps[1].Do.Call.Record = func(context.Context, Unit, *Instance, Outcome) error {
 		if failures--; failures >= 0 {
 			return errors.New("not now")
 		}

@@ -16,10 +16,10 @@ import (
 // commit go through.
 func TestALockedRowFailsItsOwnSagaAlone(t *testing.T) {
 	d := definition()
-	d.Steps[0].Do.Local = func(ctx context.Context, tx pgx.Tx, i *Instance) (Outcome, error) {
-		_, err := tx.Exec(ctx, `UPDATE merchants SET name = 'new' WHERE name = $1`, i.Subject)
+	d.Steps[0].Do.Local = &Local{Do: func(ctx context.Context, u Unit, i *Instance) (Outcome, error) {
+		_, err := u.(Transaction).Exec(ctx, `UPDATE merchants SET name = 'new' WHERE name = $1`, i.Subject)
 		return Outcome{Verdict: Succeeded}, err
-	}
+	}}
 	w, first := committer(t, d, func(tx pgx.Tx) error {
 		_, err := tx.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ('mer_00000000000000000000000000', 'ord_hot')`)
 		return err
@@ -57,10 +57,10 @@ func TestALockedRowFailsItsOwnSagaAlone(t *testing.T) {
 // longer than a lease.
 func TestACommitDoesNotWaitForEver(t *testing.T) {
 	d := definition()
-	d.Steps[0].Do.Local = func(ctx context.Context, _ pgx.Tx, _ *Instance) (Outcome, error) {
+	d.Steps[0].Do.Local = &Local{Do: func(ctx context.Context, _ Unit, _ *Instance) (Outcome, error) {
 		<-ctx.Done()
 		return Outcome{}, ctx.Err()
-	}
+	}}
 	w, i := committer(t, d, func(pgx.Tx) error { return nil })
 	w.Lease = 100 * time.Millisecond
 	if err := w.tryCommit(context.WithoutCancel(t.Context()), []*entry{{saga: &i}}, lockWait); !errors.Is(err, context.DeadlineExceeded) {

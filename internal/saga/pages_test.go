@@ -127,7 +127,7 @@ func TestASaveChangesNoIndex(t *testing.T) {
 	d := definition()
 	unused := func(context.Context, Request) Outcome { return Outcome{} }
 	d.Steps[1].Do = Action{Name: "notify", Call: &Call{
-		Execute: unused, Lookup: unused, Record: func(context.Context, pgx.Tx, *Instance, Outcome) error { return nil },
+		Execute: unused, Lookup: unused, Record: func(context.Context, Unit, *Instance, Outcome) error { return nil },
 	}}
 	w, i := committer(t, d, func(pgx.Tx) error { return nil })
 	counted(t, w) // one session, whose statistics can be flushed

@@ -15,10 +15,10 @@ import (
 // changed is the bank's version 1 with a step more.
 func (b *bank) changed(ran *bool) saga.Definition {
 	d := b.definition()
-	d.Steps = append(d.Steps, saga.Step{Kind: saga.Retriable, Do: saga.Action{Name: "extra", Local: func(context.Context, pgx.Tx, *saga.Instance) (saga.Outcome, error) {
+	d.Steps = append(d.Steps, saga.Step{Kind: saga.Retriable, Do: saga.Action{Name: "extra", Local: &saga.Local{Do: func(context.Context, saga.Unit, *saga.Instance) (saga.Outcome, error) {
 		*ran = true
 		return saga.Outcome{Verdict: saga.Succeeded}, nil
-	}}})
+	}}}})
 	return d
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config of a Worker. Every member but Lock, Prepare and Crash is needed.
+// Config of a Worker. Every member but Open, Prepare and Crash is needed.
 type Config struct {
 	Definitions []Definition
 	Policy      Policy
@@ -29,9 +29,10 @@ type Config struct {
 	// Calls is how many calls are under way at once at most; the answers to them decide
 	// how many are. 0: Concurrency.
 	Calls int
-	// Lock takes, before the steps of a commit run, the locks that their writes will
-	// take, in one order for all, so that two commits cannot deadlock.
-	Lock func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) error
+	// Open makes the unit of work of a commit: it locks what the steps will change, in one
+	// order for all, so that two commits cannot deadlock, and reads it then. nil: the unit
+	// is a Transaction.
+	Open func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) (Unit, error)
 	// Prepare runs before each saga is driven, outside of any transaction, for at most
 	// CallTimeout: it may find out what the calls' Ready needs to know. nil: nothing.
 	Prepare func(context.Context)
@@ -90,8 +91,8 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 	if c.Calls = cmp.Or(c.Calls, c.Concurrency); c.Concurrency < 1 || c.Calls < 1 {
 		return nil, errors.New("a saga worker needs a concurrency and calls of at least 1")
 	}
-	if c.Lock == nil {
-		c.Lock = func(context.Context, pgx.Tx, string, []Turn) error { return nil }
+	if c.Open == nil {
+		c.Open = func(_ context.Context, tx pgx.Tx, _ string, _ []Turn) (Unit, error) { return Transaction{tx}, nil }
 	}
 	w := &Worker{
 		Config: c, pool: pool, byName: map[string]map[int]Definition{},

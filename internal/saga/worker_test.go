@@ -29,10 +29,10 @@ type bank struct {
 }
 
 func (b *bank) definition() saga.Definition {
-	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
+	hook := func(context.Context, saga.Unit, *saga.Instance) error { return nil }
 	return saga.Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
+		Parked: func(context.Context, saga.Unit, *saga.Instance, saga.Rejection) error { return nil },
 		Steps: []saga.Step{{Kind: saga.Pivot, Do: saga.Action{Name: "pay", Call: &saga.Call{
 			Execute: func(_ context.Context, r saga.Request) saga.Outcome {
 				b.executed.Add(1)
@@ -48,7 +48,7 @@ func (b *bank) definition() saga.Definition {
 				}
 				return saga.Outcome{Verdict: saga.Succeeded, Reference: "op_1"}
 			},
-			Record: func(_ context.Context, _ pgx.Tx, i *saga.Instance, o saga.Outcome) error {
+			Record: func(_ context.Context, _ saga.Unit, i *saga.Instance, o saga.Outcome) error {
 				i.Data = json.RawMessage(`{"operation": "` + o.Reference + `"}`)
 				return nil
 			},
@@ -215,19 +215,19 @@ func TestAKeysLifetimeBeginsWithItsFirstRequest(t *testing.T) {
 func TestALocalStepThatFailsIsRolledBackAndTriedAgain(t *testing.T) {
 	pool := open(t)
 	failures := 3
-	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
+	hook := func(context.Context, saga.Unit, *saga.Instance) error { return nil }
 	d := saga.Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
-		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: func(ctx context.Context, tx pgx.Tx, _ *saga.Instance) (saga.Outcome, error) {
-			if _, err := tx.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ('mer_00000000000000000000000000', 'x')`); err != nil {
+		Parked: func(context.Context, saga.Unit, *saga.Instance, saga.Rejection) error { return nil },
+		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: &saga.Local{Do: func(ctx context.Context, u saga.Unit, _ *saga.Instance) (saga.Outcome, error) {
+			if _, err := u.(saga.Transaction).Exec(ctx, `INSERT INTO merchants (id, name) VALUES ('mer_00000000000000000000000000', 'x')`); err != nil {
 				return saga.Outcome{}, err
 			}
 			if failures--; failures >= 0 {
 				return saga.Outcome{}, errors.New("not yet")
 			}
 			return saga.Outcome{Verdict: saga.Succeeded}, nil
-		}}}},
+		}}}}},
 	}
 	begin(t, pool, d)
 	w := worker(t, pool, "w", d)
@@ -243,16 +243,16 @@ func TestALocalStepThatFailsIsRolledBackAndTriedAgain(t *testing.T) {
 func TestALocalStepThatPanicsIsTriedAgain(t *testing.T) {
 	pool := open(t)
 	panics := 2
-	hook := func(context.Context, pgx.Tx, *saga.Instance) error { return nil }
+	hook := func(context.Context, saga.Unit, *saga.Instance) error { return nil }
 	d := saga.Definition{
 		Name: "test", Version: 1, Completed: hook, Compensated: hook,
-		Parked: func(context.Context, pgx.Tx, *saga.Instance, saga.Rejection) error { return nil },
-		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: func(context.Context, pgx.Tx, *saga.Instance) (saga.Outcome, error) {
+		Parked: func(context.Context, saga.Unit, *saga.Instance, saga.Rejection) error { return nil },
+		Steps: []saga.Step{{Kind: saga.Retriable, Do: saga.Action{Name: "write", Local: &saga.Local{Do: func(context.Context, saga.Unit, *saga.Instance) (saga.Outcome, error) {
 			if panics--; panics >= 0 {
 				panic("not yet")
 			}
 			return saga.Outcome{Verdict: saga.Succeeded}, nil
-		}}}},
+		}}}}},
 	}
 	begin(t, pool, d)
 	w := worker(t, pool, "w", d)

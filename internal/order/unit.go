@@ -1,0 +1,349 @@
+package order
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/outbox"
+	"payments/internal/payment"
+	"payments/internal/saga"
+)
+
+// unit is the unit of work of one transaction of one merchant: the rows that it may change.
+// They were read after every lock was held, there is one of each key, and each table is
+// written once, by queue. Of a payment there is one row only, of the order's id.
+type unit struct {
+	s          *Service
+	tx         pgx.Tx // for what is rare: SQL on other tables than those of the rows below
+	merchantID string
+	now        time.Time // the database's, when every lock was held
+
+	orders   map[string]*orderRow
+	payments map[string]*paymentRow // by the order's id
+	refunds  map[string]*refundRow
+	baskets  map[string][]*basketRow // by the order's id
+	stock    map[string]*stockRow    // by sku
+	events   []outbox.Message
+}
+
+// orderRow is what changes of an order.
+type orderRow struct {
+	id, status string
+	sequence   int64     // of the newest event
+	at         time.Time // of the newest event, if it is of this unit
+	changed    bool
+}
+
+// paymentRow is a payment: what changes, behind what decides how.
+type paymentRow struct {
+	id            string
+	captureMethod payment.CaptureMethod
+	amount        int64
+
+	status                                   payment.Status
+	captured, refunded, refunding            int64
+	authorization, capture, account          string // "": none
+	failureCode, failureStep, failureMessage string // "": none
+	changed                                  bool
+}
+
+// refundRow is a refund. The zero time of createdAt is that of the event that tells of it.
+type refundRow struct {
+	id, paymentID                  string
+	amount                         int64
+	reason, failureCode, reference string // "": none
+	status                         payment.RefundStatus
+	createdAt, updatedAt           time.Time
+	isNew, changed                 bool
+}
+
+// basketRow is what an order wants of an article. state is its reservation's, or "".
+type basketRow struct {
+	orderID, sku string
+	quantity     int64
+	state        string
+	was          string // state, as it was read
+}
+
+type stockRow struct {
+	sku                    string
+	onHand, reserved, sold int64
+	changed                bool
+}
+
+// The states of a reservation.
+const (
+	stockReserved = "reserved"
+	stockReleased = "released"
+	stockSold     = "sold"
+)
+
+// touched is what a unit locks and reads: orders with their payments, for some of the orders
+// also the stock of their articles, and refunds.
+type touched struct{ orders, stocked, refunds []string }
+
+// Open makes the unit of a commit of the sagas' worker.
+func (s *Service) Open(ctx context.Context, tx pgx.Tx, merchantID string, turns []saga.Turn) (saga.Unit, error) {
+	var t touched
+	for _, turn := range turns {
+		d, err := decode(turn.Saga.Data)
+		if err != nil {
+			return nil, err
+		}
+		t.orders = append(t.orders, d.OrderID)
+		if d.RefundID != "" {
+			t.refunds = append(t.refunds, d.RefundID)
+		}
+		for _, step := range turn.Locals {
+			if step == stepReserve || step == stepConfirm || step == undoReserve {
+				t.stocked = append(t.stocked, d.OrderID)
+			}
+		}
+	}
+	return s.open(ctx, tx, merchantID, t)
+}
+
+// open takes the locks of a transaction in the one order that all transactions of this
+// package keep, so that none can deadlock: sagas (the caller's), orders by id, which are the
+// locks of their payments and refunds too, stock by sku. A statement that locks gives the
+// rows as they are after the wait; the other rows are read by later statements.
+func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touched) (*unit, error) {
+	u := &unit{
+		s: s, tx: tx, merchantID: merchantID,
+		orders: map[string]*orderRow{}, payments: map[string]*paymentRow{}, refunds: map[string]*refundRow{},
+		baskets: map[string][]*basketRow{}, stock: map[string]*stockRow{},
+	}
+	var b pgx.Batch // one round trip
+	u.readOrders(&b, t.orders)
+	if len(t.stocked) > 0 {
+		u.readStock(&b, t.stocked)
+	}
+	u.readPayments(&b, t.orders)
+	if len(t.refunds) > 0 {
+		u.readRefunds(&b, t.refunds)
+	}
+	b.Queue(`SELECT clock_timestamp()`).QueryRow(func(row pgx.Row) error { return row.Scan(&u.now) })
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return nil, fmt.Errorf("lock and read orders: %w", err)
+	}
+	return u, nil
+}
+
+func (u *unit) readOrders(b *pgx.Batch, ids []string) {
+	b.Queue(`SELECT id, status, sequence FROM orders WHERE merchant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE`, u.merchantID, ids).
+		Query(func(rows pgx.Rows) error {
+			var o orderRow
+			_, err := pgx.ForEachRow(rows, []any{&o.id, &o.status, &o.sequence}, func() error {
+				row := o
+				u.orders[o.id] = &row
+				return nil
+			})
+			return err
+		})
+}
+
+func (u *unit) readPayments(b *pgx.Batch, orders []string) {
+	b.Queue(`
+		SELECT order_id, id, capture_method, amount::bigint, status, amount_captured::bigint, amount_refunded::bigint, amount_refunding::bigint,
+			coalesce(authorization_reference, ''), coalesce(capture_reference, ''), coalesce(provider_account, ''),
+			coalesce(failure_code, ''), coalesce(failure_step, ''), coalesce(failure_message, '')
+		FROM payments WHERE merchant_id = $1 AND order_id = ANY ($2)`, u.merchantID, orders).
+		Query(func(rows pgx.Rows) error {
+			var order string
+			var p paymentRow
+			_, err := pgx.ForEachRow(rows, []any{
+				&order, &p.id, &p.captureMethod, &p.amount, &p.status, &p.captured, &p.refunded, &p.refunding,
+				&p.authorization, &p.capture, &p.account, &p.failureCode, &p.failureStep, &p.failureMessage,
+			}, func() error {
+				row := p
+				u.payments[order] = &row
+				return nil
+			})
+			return err
+		})
+}
+
+func (u *unit) readRefunds(b *pgx.Batch, ids []string) {
+	b.Queue(`
+		SELECT id, payment_id, amount::bigint, coalesce(reason, ''), coalesce(failure_code, ''), coalesce(provider_reference, ''), status, created_at
+		FROM refunds WHERE merchant_id = $1 AND id = ANY ($2)`, u.merchantID, ids).
+		Query(func(rows pgx.Rows) error {
+			var r refundRow
+			_, err := pgx.ForEachRow(rows, []any{
+				&r.id, &r.paymentID, &r.amount, &r.reason, &r.failureCode, &r.reference, &r.status, &r.createdAt,
+			}, func() error {
+				row := r
+				u.refunds[r.id] = &row
+				return nil
+			})
+			return err
+		})
+}
+
+// readStock locks the articles in the order of their sku, so that two baskets cannot
+// deadlock. What is in the unit already stays as it is.
+func (u *unit) readStock(b *pgx.Batch, orders []string) {
+	b.Queue(`
+		SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku IN (
+			SELECT sku FROM order_lines WHERE merchant_id = $1 AND order_id = ANY ($2))
+		ORDER BY sku FOR NO KEY UPDATE`, u.merchantID, orders).
+		Query(func(rows pgx.Rows) error {
+			var a stockRow
+			_, err := pgx.ForEachRow(rows, []any{&a.sku, &a.onHand, &a.reserved, &a.sold}, func() error {
+				if u.stock[a.sku] == nil {
+					row := a
+					u.stock[a.sku] = &row
+				}
+				return nil
+			})
+			return err
+		})
+	b.Queue(`
+		SELECT l.order_id, l.sku, l.quantity, coalesce(r.state, '') FROM (
+			SELECT order_id, sku, sum(quantity)::bigint AS quantity FROM order_lines
+			WHERE merchant_id = $1 AND order_id = ANY ($2) GROUP BY order_id, sku) l
+		LEFT JOIN stock_reservations r ON r.merchant_id = $1 AND r.order_id = l.order_id AND r.sku = l.sku
+		ORDER BY l.order_id, l.sku`, u.merchantID, orders).
+		Query(func(rows pgx.Rows) error {
+			var w basketRow
+			_, err := pgx.ForEachRow(rows, []any{&w.orderID, &w.sku, &w.quantity, &w.state}, func() error {
+				row := w
+				row.was = w.state
+				u.baskets[w.orderID] = append(u.baskets[w.orderID], &row)
+				return nil
+			})
+			return err
+		})
+}
+
+// basket of an order. A step that was not foreseen reads it now; its locks are then out of
+// order, and a deadlock would roll the commit back.
+func (u *unit) basket(ctx context.Context, orderID string) ([]*basketRow, error) {
+	if _, ok := u.baskets[orderID]; !ok {
+		var b pgx.Batch
+		u.readStock(&b, []string{orderID})
+		if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
+			return nil, fmt.Errorf("lock stock: %w", err)
+		}
+	}
+	return u.baskets[orderID], nil
+}
+
+// order and its payment. They exist as long as a saga is about them.
+func (u *unit) order(d *sagaData) (*orderRow, *paymentRow, error) {
+	o, p := u.orders[d.OrderID], u.payments[d.OrderID]
+	if o == nil || p == nil {
+		return nil, nil, fmt.Errorf("order %s or its payment is missing", d.OrderID)
+	}
+	return o, p, nil
+}
+
+// payment to change.
+func (u *unit) payment(d *sagaData) (*paymentRow, error) {
+	_, p, err := u.order(d)
+	if err != nil {
+		return nil, err
+	}
+	p.changed = true
+	return p, nil
+}
+
+func (u *unit) refund(id string) (*refundRow, error) {
+	r := u.refunds[id]
+	if r == nil {
+		return nil, fmt.Errorf("refund %s is missing", id)
+	}
+	return r, nil
+}
+
+// told is the place of an event in its order, and its time by the database's clock.
+type told struct {
+	sequence int64
+	at       time.Time
+}
+
+// emit draws the order's next sequence and adds the event, with the status that the payment
+// has by now. i is nil outside of a saga. The refund that the event is of has the event's
+// time, as readers of events have it.
+func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, e payment.EventData) (told, error) {
+	trace := traceparent(ctx)
+	if i != nil {
+		for _, a := range i.Attempts {
+			e.Attempts = append(e.Attempts, payment.AttemptData{
+				Number: a.Number, Step: a.Step, Call: a.Call, Outcome: string(a.Outcome), Code: a.Code,
+				StartedAt: a.StartedAt.UTC(), FinishedAt: a.Finished.UTC(),
+			})
+		}
+		trace = i.Trace
+	}
+	o, p, err := u.order(&sagaData{OrderID: e.OrderID})
+	if err != nil {
+		return told{}, err
+	}
+	o.sequence++
+	if o.at = o.at.Add(time.Microsecond); o.at.Before(u.now) { // the events of an order have times of their own
+		o.at = u.now
+	}
+	o.changed, e.Status = true, p.status
+	if e.Refund != nil {
+		r, err := u.refund(e.Refund.ID)
+		if err != nil {
+			return told{}, err
+		}
+		r.updatedAt, r.changed = o.at, true
+		if r.createdAt.IsZero() {
+			r.createdAt = o.at
+		}
+	}
+	m, err := u.s.message(t, o.sequence, o.at, trace, e)
+	if err != nil {
+		return told{}, err
+	}
+	u.events = append(u.events, m)
+	return told{o.sequence, o.at}, nil
+}
+
+// message is a CloudEvents 1.0 event in Kafka's binary mode (Kafka protocol binding 1.0.2):
+// attributes as headers, data as the value.
+func (s *Service) message(t payment.EventType, sequence int64, at time.Time, trace string, e payment.EventData) (outbox.Message, error) {
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return outbox.Message{}, fmt.Errorf("encode %s: %w", t, err)
+	}
+	id := s.IDs.New(payment.PrefixEvent)
+	headers := []outbox.Header{
+		{Key: "ce_specversion", Value: "1.0"},
+		{Key: "ce_id", Value: id},
+		{Key: "ce_type", Value: string(t)},
+		{Key: "ce_source", Value: payment.EventSource},
+		{Key: "ce_subject", Value: e.PaymentID},
+		{Key: "ce_time", Value: at.UTC().Format(time.RFC3339Nano)},
+		{Key: "ce_sequence", Value: strconv.FormatInt(sequence, 10)},
+		{Key: "content-type", Value: "application/json"},
+	}
+	if trace != "" {
+		headers = append(headers, outbox.Header{Key: "traceparent", Value: trace})
+	}
+	return outbox.Message{
+		MerchantID: e.MerchantID, ID: id, Topic: payment.Topic, Key: e.OrderID, Sequence: sequence, Payload: payload, Headers: headers,
+	}, nil
+}
+
+// changed gives the rows of a map that have changed, in the order of their keys.
+func changed[R any](rows map[string]*R, of func(*R) bool) []*R {
+	var list []*R
+	for _, key := range slices.SortedFunc(maps.Keys(rows), cmp.Compare[string]) {
+		if r := rows[key]; of(r) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
