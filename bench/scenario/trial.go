@@ -34,7 +34,7 @@ type setup struct {
 	services  int               // 1 unless set
 	skus      int64             // articles that are ordered in turn; 1 unless set
 	vars      map[string]string // of every service
-	poll      time.Duration     // of the watcher; 50 ms unless set
+	poll      time.Duration     // of the watcher; 100 ms unless set
 	before    func(context.Context, *stack.Install) error
 }
 
@@ -73,7 +73,7 @@ func (t *trial) attach(ctx context.Context, base *stack.Stack, s setup) (err err
 		return err
 	}
 	if s.poll == 0 {
-		s.poll = 50 * time.Millisecond
+		s.poll = 100 * time.Millisecond
 	}
 	if t.watcher, err = load.NewWatcher(ctx, url, s.poll); err != nil {
 		return err

@@ -40,5 +40,5 @@ func (s *service) providerWebhooks() (*webhook.Receiver, error) {
 		}
 		readers = append(readers, reader)
 	}
-	return webhook.NewReceiver(s.write, s.orders.Notified, s.registry, readers...)
+	return webhook.NewReceiver(s.write, webhook.Handler{Matters: s.orders.Matters, Handle: s.orders.Notified}, s.registry, readers...)
 }

@@ -185,7 +185,7 @@ func (w *world) receiver(pool *pgxpool.Pool) *providerwebhook.Receiver {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r, err := providerwebhook.NewReceiver(pool, w.orders.Notified, prometheus.NewRegistry(), reader)
+	r, err := providerwebhook.NewReceiver(pool, providerwebhook.Handler{Matters: w.orders.Matters, Handle: w.orders.Notified}, prometheus.NewRegistry(), reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,13 @@ type Response struct {
 // lockSeed keeps the locks of this package apart from other advisory locks.
 const lockSeed = 0x6964656d
 
+// Begun is how a request began: with a stored answer, with the key owned, or with an error,
+// ErrInUse or ErrReused.
+type Begun struct {
+	Stored *Response
+	Err    error
+}
+
 // Begin gives the stored answer, or nil when tx now owns the key until it ends
 // and the caller has to do the work and Store its answer. ErrInUse: another
 // transaction owns it. ErrReused: the key answered another request.
@@ -54,37 +62,83 @@ const lockSeed = 0x6964656d
 // Under a higher isolation the primary key would still refuse the second answer.
 // Two keys of one hash only cost one of them an ErrInUse.
 func Begin(ctx context.Context, tx pgx.Tx, r Request) (replay *Response, err error) {
-	var owned bool
-	err = tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || chr(31) || $2::text, $3))`,
-		r.MerchantID, r.Key, lockSeed).Scan(&owned)
+	begun, err := BeginAll(ctx, tx, []Request{r})
 	if err != nil {
-		return nil, fmt.Errorf("lock idempotency key: %w", err)
+		return nil, err
 	}
+	return begun[0].Stored, begun[0].Err
+}
+
+// BeginAll is Begin for requests of one merchant that share a transaction. Of several that
+// have a key in common the first owns it. The error is not of a request.
+func BeginAll(ctx context.Context, tx pgx.Tx, all []Request) ([]Begun, error) {
+	keys := make([]string, len(all))
+	for n, r := range all {
+		keys[n] = r.Key
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	owned, stored := map[string]bool{}, map[string]keptAnswer{}
+	var b pgx.Batch // one round trip
+	b.Queue(`
+		SELECT key FROM unnest($2::text[]) AS k (key)
+		WHERE pg_try_advisory_xact_lock(hashtextextended($1::text || chr(31) || key, $3))`, all[0].MerchantID, keys, lockSeed).
+		Query(func(rows pgx.Rows) error {
+			var key string
+			_, err := pgx.ForEachRow(rows, []any{&key}, func() error {
+				owned[key] = true
+				return nil
+			})
+			return err
+		})
 	// Looked for without the lock as well: replays hold it too, and need not wait for each other.
-	var (
-		stored      Response
-		fingerprint []byte
-		header      []byte
-	)
-	err = tx.QueryRow(ctx, `
-		SELECT fingerprint, resource_id, status, header, body
+	b.Queue(`
+		SELECT key, fingerprint, resource_id, status, header, body
 		FROM idempotency_keys
-		WHERE merchant_id = $1 AND key = $2`, r.MerchantID, r.Key).
-		Scan(&fingerprint, &stored.ResourceID, &stored.Status, &header, &stored.Body)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows) && owned:
-		return nil, nil
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, ErrInUse
-	case err != nil:
-		return nil, fmt.Errorf("read idempotency key: %w", err)
-	case !bytes.Equal(fingerprint, r.Fingerprint[:]):
+		WHERE merchant_id = $1 AND key = ANY ($2)`, all[0].MerchantID, keys).
+		Query(func(rows pgx.Rows) error {
+			kept, err := pgx.CollectRows(rows, pgx.RowToStructByPos[keptAnswer])
+			for _, k := range kept {
+				stored[k.Key] = k
+			}
+			return err
+		})
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return nil, fmt.Errorf("lock and read idempotency keys: %w", err)
+	}
+	begun := make([]Begun, len(all))
+	for n, r := range all {
+		k, known := stored[r.Key]
+		switch {
+		case known:
+			begun[n].Stored, begun[n].Err = k.answer(r)
+		case !owned[r.Key]:
+			begun[n].Err = ErrInUse
+		}
+		delete(owned, r.Key)
+	}
+	return begun, nil
+}
+
+// keptAnswer is a row of idempotency_keys.
+type keptAnswer struct {
+	Key         string
+	Fingerprint []byte
+	ResourceID  string
+	Status      int
+	Header      []byte
+	Body        []byte
+}
+
+func (k keptAnswer) answer(r Request) (*Response, error) {
+	if !bytes.Equal(k.Fingerprint, r.Fingerprint[:]) {
 		return nil, ErrReused
 	}
-	if err := json.Unmarshal(header, &stored.Header); err != nil {
+	resp := Response{ResourceID: k.ResourceID, Status: k.Status, Body: k.Body}
+	if err := json.Unmarshal(k.Header, &resp.Header); err != nil {
 		return nil, fmt.Errorf("read stored header: %w", err)
 	}
-	return &stored, nil
+	return &resp, nil
 }
 
 // Once does what the request asks for and keeps the answer that render makes of it,
@@ -110,27 +164,60 @@ func Once[T any](ctx context.Context, tx pgx.Tx, r Request, do func() (T, error)
 
 // Store keeps the answer for Begin, in the transaction of what it answers.
 func Store(ctx context.Context, tx pgx.Tx, r Request, resp Response) error {
-	header := []byte("{}")
-	if resp.Header != nil {
-		var err error
-		if header, err = json.Marshal(resp.Header); err != nil {
-			return fmt.Errorf("write header: %w", err)
-		}
+	var b pgx.Batch
+	if err := QueueStore(&b, Answer{r, resp}); err != nil {
+		return err
 	}
-	body := resp.Body
-	if body == nil {
-		body = []byte{}
-	}
-	_, err := tx.Exec(ctx, `
-		INSERT INTO idempotency_keys (merchant_id, key, fingerprint, resource_id, status, header, body)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		r.MerchantID, r.Key, r.Fingerprint[:], resp.ResourceID, resp.Status, header, body)
+	err := tx.SendBatch(ctx, &b).Close()
 	if postgres.Constraint(err) == "idempotency_keys_pkey" {
 		return ErrInUse
 	}
 	if err != nil {
 		return fmt.Errorf("store idempotency key: %w", err)
 	}
+	return nil
+}
+
+// Answer is the response to a request that owns its key.
+type Answer struct {
+	Request
+	Response
+}
+
+type storedAnswer struct {
+	MerchantID  string `sql:"merchant_id text"`
+	Key         string `sql:"key text"`
+	Fingerprint []byte `sql:"fingerprint bytea"`
+	ResourceID  string `sql:"resource_id text"`
+	Status      int16  `sql:"status smallint"`
+	Header      string `sql:"header text"`
+	Body        []byte `sql:"body bytea"`
+}
+
+// QueueStore is Store in a batch of statements. Another's answer under one of the keys
+// violates idempotency_keys_pkey.
+func QueueStore(b *pgx.Batch, all ...Answer) error {
+	rows := make([]storedAnswer, len(all))
+	for n, a := range all {
+		header := []byte("{}")
+		if a.Header != nil {
+			var err error
+			if header, err = json.Marshal(a.Header); err != nil {
+				return fmt.Errorf("write header: %w", err)
+			}
+		}
+		rows[n] = storedAnswer{
+			MerchantID: a.MerchantID, Key: a.Key, Fingerprint: a.Fingerprint[:], ResourceID: a.ResourceID,
+			Status: int16(a.Status), Header: string(header), Body: a.Body, //nolint:gosec // 2xx
+		}
+		if a.Body == nil {
+			rows[n].Body = []byte{}
+		}
+	}
+	b.Queue(`
+		INSERT INTO idempotency_keys (merchant_id, key, fingerprint, resource_id, status, header, body)
+		SELECT merchant_id, key, fingerprint, resource_id, status, header::jsonb, body FROM `+postgres.Unnest[storedAnswer](1)+` v`,
+		postgres.Columns(rows)...)
 	return nil
 }
 

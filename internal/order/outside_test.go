@@ -36,7 +36,7 @@ func newStripeWorld(t *testing.T) *stripeWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.receiver, err = webhook.NewReceiver(w.pool, w.orders.Notified, prometheus.NewRegistry(), reader)
+	w.receiver, err = webhook.NewReceiver(w.pool, webhook.Handler{Matters: w.orders.Matters, Handle: w.orders.Notified}, prometheus.NewRegistry(), reader)
 	if err != nil {
 		t.Fatal(err)
 	}

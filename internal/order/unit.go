@@ -124,7 +124,8 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 	var b pgx.Batch // one round trip
 	u.readOrders(&b, t.orders)
 	if len(t.stocked) > 0 {
-		u.readStock(&b, t.stocked)
+		slices.Sort(t.stocked)
+		u.readStock(&b, slices.Compact(t.stocked)) // a saga may come to two steps that need it
 	}
 	u.readPayments(&b, t.orders)
 	if len(t.refunds) > 0 {
@@ -188,7 +189,8 @@ func (u *unit) readRefunds(b *pgx.Batch, ids []string) {
 		})
 }
 
-// readStock locks the articles in the order of their sku, so that two baskets cannot
+// readStock reads each order's lines and reservations by their keys: a join of the two tables
+// would be planned as one over all of the merchant's rows. It locks the articles in the order of their sku, so that two baskets cannot
 // deadlock. What is in the unit already stays as it is.
 func (u *unit) readStock(b *pgx.Batch, orders []string) {
 	b.Queue(`
@@ -207,11 +209,12 @@ func (u *unit) readStock(b *pgx.Batch, orders []string) {
 			return err
 		})
 	b.Queue(`
-		SELECT l.order_id, l.sku, l.quantity, coalesce(r.state, '') FROM (
-			SELECT order_id, sku, sum(quantity)::bigint AS quantity FROM order_lines
-			WHERE merchant_id = $1 AND order_id = ANY ($2) GROUP BY order_id, sku) l
-		LEFT JOIN stock_reservations r ON r.merchant_id = $1 AND r.order_id = l.order_id AND r.sku = l.sku
-		ORDER BY l.order_id, l.sku`, u.merchantID, orders).
+		SELECT o.id, l.sku, l.quantity, coalesce((
+			SELECT state FROM stock_reservations WHERE merchant_id = $1 AND order_id = o.id AND sku = l.sku), '')
+		FROM unnest($2::text[]) AS o (id), LATERAL (
+			SELECT sku, sum(quantity)::bigint AS quantity FROM order_lines
+			WHERE merchant_id = $1 AND order_id = o.id GROUP BY sku) l
+		ORDER BY o.id, l.sku`, u.merchantID, orders).
 		Query(func(rows pgx.Rows) error {
 			var w basketRow
 			_, err := pgx.ForEachRow(rows, []any{&w.orderID, &w.sku, &w.quantity, &w.state}, func() error {

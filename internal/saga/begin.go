@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"payments/internal/postgres"
 )
 
 // Begin describes a new saga. At most one saga of a definition has a subject.
@@ -22,25 +25,72 @@ type Begin struct {
 // was written.
 var ErrBegun = errors.New("this saga has begun already")
 
+// Beginning is a saga of a definition.
+type Beginning struct {
+	Definition Definition
+	Begin
+}
+
+// begunSaga is a new saga as it is written.
+type begunSaga struct {
+	ID         string        `sql:"id text"`
+	Definition string        `sql:"definition text"`
+	Version    int32         `sql:"version int"`
+	Hash       []byte        `sql:"hash bytea"`
+	Subject    string        `sql:"subject text"`
+	Step       string        `sql:"step text"`
+	Data       string        `sql:"data text"`
+	Trace      string        `sql:"trace text"`
+	After      time.Duration `sql:"after interval"`
+	Deadline   time.Duration `sql:"deadline interval"`
+	Abortable  bool          `sql:"abortable bool"`
+	Awaiting   bool          `sql:"awaiting bool"`
+}
+
+// QueueBegin writes new sagas of one merchant, whose subjects no saga has yet. Fewer rows than
+// sagas are an ErrBegun or an ErrChanged, of which Begin tells which.
+func QueueBegin(b *pgx.Batch, merchantID string, all ...Beginning) {
+	rows := make([]begunSaga, len(all))
+	for n, s := range all {
+		d, hash := s.Definition, s.Definition.Hash()
+		first := position{State: Running, Step: d.Steps[0].Do.Name}
+		rows[n] = begunSaga{
+			ID: s.ID, Definition: d.Name, Version: int32(d.Version), Hash: hash[:], Subject: s.Subject, Step: first.Step, Data: string(s.Data), //nolint:gosec // counted by ones
+			Trace: s.Trace, After: s.After, Deadline: d.Deadline, Abortable: d.abortable(first), Awaiting: d.Steps[0].Do.Await != nil,
+		}
+	}
+	b.Queue(`
+		INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, data, traceparent, due_at, abortable, awaiting, deadline)
+		SELECT $1, id, definition, version, subject, 'running', step, data::jsonb, nullif(trace, ''), now() + after, abortable, awaiting,
+			CASE WHEN deadline > '0' THEN now() + deadline END
+		FROM `+postgres.Unnest[begunSaga](2)+` v
+		WHERE NOT EXISTS (SELECT FROM saga_definitions d WHERE d.name = v.definition AND d.version = v.version AND d.hash <> v.hash)
+		ON CONFLICT (merchant_id, definition, subject) DO NOTHING`, postgres.Columns(rows, merchantID)...).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() < int64(len(rows)) {
+			return ErrBegun
+		}
+		return nil
+	})
+}
+
 // Begin writes a new saga on the caller's transaction. It refuses a definition whose
 // version is registered with other steps. Errors: ErrBegun, ErrChanged.
-func (d Definition) Begin(ctx context.Context, tx pgx.Tx, b Begin) error {
-	first, hash := position{State: Running, Step: d.Steps[0].Do.Name}, d.Hash()
-	tag, err := tx.Exec(ctx, `
-		INSERT INTO sagas (merchant_id, id, definition, version, subject, state, step, data, traceparent, due_at, abortable, awaiting, deadline)
-		SELECT $1, $2, $3, $4::int, $5, 'running', $6, $7::jsonb, nullif($8, ''), now() + $9::interval, $10, $11,
-			CASE WHEN $12::interval > '0' THEN now() + $12::interval END
-		WHERE NOT EXISTS (SELECT FROM saga_definitions WHERE name = $3 AND version = $4 AND hash <> $13)
-		ON CONFLICT (merchant_id, definition, subject) DO NOTHING`,
-		b.MerchantID, b.ID, d.Name, d.Version, b.Subject, first.Step, b.Data, b.Trace, b.After,
-		d.abortable(first), d.Steps[0].Do.Await != nil, d.Deadline, hash[:])
+func (d Definition) Begin(ctx context.Context, tx pgx.Tx, s Begin) error {
+	var b pgx.Batch
+	QueueBegin(&b, s.MerchantID, Beginning{d, s})
+	err := tx.SendBatch(ctx, &b).Close()
+	if errors.Is(err, ErrBegun) {
+		return d.refused(ctx, tx)
+	}
 	if err != nil {
 		return fmt.Errorf("begin saga: %w", err)
 	}
-	if tag.RowsAffected() > 0 {
-		return nil
-	}
-	var changed bool
+	return nil
+}
+
+// refused tells why a saga could not begin.
+func (d Definition) refused(ctx context.Context, tx pgx.Tx) error {
+	hash, changed := d.Hash(), false
 	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM saga_definitions WHERE name = $1 AND version = $2 AND hash <> $3)`,
 		d.Name, d.Version, hash[:]).Scan(&changed); err != nil {
 		return fmt.Errorf("begin saga: %w", err)

@@ -16,7 +16,6 @@ type entry struct {
 	saga *Instance
 	made *made
 	err  error // of the commit
-	done chan struct{}
 
 	next Instance // what saga is after the commit
 }

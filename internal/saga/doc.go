@@ -13,5 +13,5 @@
 // is a lease by the database's clock and a new epoch; every write names the
 // epoch, so that a worker that lost its lease writes nothing.
 //
-// It imports postgres only, so that it can be lifted out.
+// It imports postgres, groupcommit and text only, so that it can be lifted out.
 package saga

@@ -24,7 +24,7 @@ func TestALockedRowFailsItsOwnSagaAlone(t *testing.T) {
 		_, err := tx.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ('mer_00000000000000000000000000', 'ord_hot')`)
 		return err
 	})
-	entries := []*entry{{saga: &first, done: make(chan struct{})}}
+	entries := []*entry{{saga: &first}}
 	for _, subject := range []string{"ord_hot", "ord_2"} {
 		err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
 			return d.Begin(t.Context(), tx, Begin{MerchantID: "mer_1", ID: "sag_" + subject, Subject: subject, Data: json.RawMessage(`{}`)})
@@ -33,7 +33,7 @@ func TestALockedRowFailsItsOwnSagaAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		i := w.claimOne(t)
-		entries = append(entries, &entry{saga: &i, done: make(chan struct{})})
+		entries = append(entries, &entry{saga: &i})
 	}
 	done := errors.New("done")
 	err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {

@@ -131,7 +131,7 @@ func TestASaveChangesNoIndex(t *testing.T) {
 	}}
 	w, i := committer(t, d, func(pgx.Tx) error { return nil })
 	counted(t, w) // one session, whose statistics can be flushed
-	if err := w.commits.submit(t.Context(), &entry{saga: &i}); err != nil {
+	if err := w.submit(t.Context(), t.Context(), &i, nil); err != nil {
 		t.Fatal(err)
 	}
 	var updates, hot int

@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"payments/internal/groupcommit"
 )
 
 // Config of a Worker. Every member but Open, Prepare and Crash is needed.
@@ -73,7 +75,7 @@ type Worker struct {
 	turns   int          // Turn's own
 	more    atomic.Bool  // the last poll left due sagas, or had no slot for them
 	wake    chan struct{}
-	commits *group
+	commits *groupcommit.Group[*entry]
 	circuit circuit
 	limit   *limit
 	inHand  sync.WaitGroup
@@ -98,7 +100,7 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		Config: c, pool: pool, byName: map[string]map[int]Definition{},
 		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer),
 	}
-	w.commits = newGroup(maxBatch, parallelCommits, w.commitAll)
+	w.commits = groupcommit.New(maxBatch, parallelCommits, w.commitAll)
 	w.limit = newLimit(c.Calls, func(allowed int) { w.metrics.allowed.Set(float64(allowed)) })
 	w.circuit = newCircuit(c.Policy.Shut(), func(open bool) {
 		w.metrics.circuitChanged(open)
@@ -329,7 +331,11 @@ func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 // is worth more than a slot, since it would have to be looked up anew.
 func (w *Worker) submit(ctx, stop context.Context, i *Instance, m *made) error {
 	for try := 1; ; try++ {
-		err := w.commits.submit(ctx, &entry{saga: i, made: m})
+		e := &entry{saga: i, made: m}
+		err := w.commits.Submit(ctx, i.MerchantID, e) // nil: ctx has no end
+		if err == nil {
+			err = e.err
+		}
 		if err == nil || m == nil || errors.Is(err, ErrFenced) || errors.Is(err, errDead) {
 			return err
 		}

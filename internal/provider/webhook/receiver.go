@@ -16,9 +16,14 @@ import (
 	"payments/internal/provider"
 )
 
-// Handler makes the notification's effect, once, in the transaction that
-// remembers it.
-type Handler func(ctx context.Context, tx pgx.Tx, n provider.Notification) error
+// Handler makes the effect of notifications.
+type Handler struct {
+	// Matters reports whether a notification may have an effect; false is certain. Most say
+	// what is known already: such a one costs a read, and nothing is written. nil: each may.
+	Matters func(ctx context.Context, n provider.Notification) (bool, error)
+	// Handle makes the effect, once, in the transaction that remembers the notification.
+	Handle func(ctx context.Context, tx pgx.Tx, n provider.Notification) error
+}
 
 // Receiver is safe for concurrent use.
 type Receiver struct {
@@ -31,7 +36,7 @@ type Receiver struct {
 // NewReceiver registers payments_provider_notifications_total. Without readers
 // every provider is unknown.
 func NewReceiver(pool *pgxpool.Pool, handle Handler, reg prometheus.Registerer, readers ...*provider.Webhooks) (*Receiver, error) {
-	if pool == nil || handle == nil || reg == nil {
+	if pool == nil || handle.Handle == nil || reg == nil {
 		return nil, errors.New("a receiver of webhooks needs a pool, a handler and a registerer")
 	}
 	r := &Receiver{
@@ -45,7 +50,7 @@ func NewReceiver(pool *pgxpool.Pool, handle Handler, reg prometheus.Registerer, 
 	}
 	for _, reader := range readers {
 		r.readers[reader.Provider()] = reader
-		for _, result := range []string{"taken", "duplicate", "unsigned", "unreadable"} {
+		for _, result := range []string{"taken", "no_effect", "duplicate", "unsigned", "unreadable"} {
 			r.results.WithLabelValues(reader.Provider(), result)
 		}
 	}
@@ -65,12 +70,22 @@ func (r *Receiver) Receive(ctx context.Context, name string, h http.Header, body
 	if err != nil {
 		return r.refusal(name, err)
 	}
+	if r.handle.Matters != nil {
+		matters, err := r.handle.Matters(ctx, n)
+		if err != nil {
+			return fmt.Errorf("look what notification %s of %s means: %w", n.ID, name, err)
+		}
+		if !matters {
+			r.results.WithLabelValues(name, "no_effect").Inc()
+			return nil
+		}
+	}
 	var fresh bool
 	err = postgres.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
 		if fresh, err = inbox.Once(ctx, tx, "provider."+name, n.ID, n.Made); err != nil || !fresh {
 			return err
 		}
-		return r.handle(ctx, tx, n)
+		return r.handle.Handle(ctx, tx, n)
 	})
 	if err != nil {
 		return fmt.Errorf("take notification %s of %s: %w", n.ID, name, err)

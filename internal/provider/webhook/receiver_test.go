@@ -59,12 +59,12 @@ func newReceiver(t *testing.T, fail func() error) (*webhook.Receiver, *pgxpool.P
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	r, err := webhook.NewReceiver(pool, func(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
+	r, err := webhook.NewReceiver(pool, webhook.Handler{Handle: func(ctx context.Context, tx pgx.Tx, n provider.Notification) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO effects VALUES ($1, $2)`, n.ID, n.Reference); err != nil {
 			return err
 		}
 		return fail()
-	}, reg, reader)
+	}}, reg, reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +105,7 @@ func TestANotificationHasItsEffectOnce(t *testing.T) {
 # HELP payments_provider_notifications_total Notifications from a provider, by what became of them.
 # TYPE payments_provider_notifications_total counter
 payments_provider_notifications_total{provider="simulator",result="duplicate"} 19
+payments_provider_notifications_total{provider="simulator",result="no_effect"} 0
 payments_provider_notifications_total{provider="simulator",result="taken"} 2
 payments_provider_notifications_total{provider="simulator",result="unreadable"} 0
 payments_provider_notifications_total{provider="simulator",result="unsigned"} 0
@@ -125,7 +126,7 @@ func TestAnEventOfStripesIsKeptByItsDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := 0
-	r, err := webhook.NewReceiver(pool, func(context.Context, pgx.Tx, provider.Notification) error { count++; return nil }, prometheus.NewRegistry(), reader)
+	r, err := webhook.NewReceiver(pool, webhook.Handler{Handle: func(context.Context, pgx.Tx, provider.Notification) error { count++; return nil }}, prometheus.NewRegistry(), reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,10 +219,10 @@ func TestANotificationWithBytesThatCannotBeKeptIsRefusedOrTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	var taken []provider.Notification
-	r, err := webhook.NewReceiver(pool, func(_ context.Context, _ pgx.Tx, n provider.Notification) error {
+	r, err := webhook.NewReceiver(pool, webhook.Handler{Handle: func(_ context.Context, _ pgx.Tx, n provider.Notification) error {
 		taken = append(taken, n)
 		return nil
-	}, prometheus.NewRegistry(), reader)
+	}}, prometheus.NewRegistry(), reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,102 @@
+package order
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"payments/internal/groupcommit"
+	"payments/internal/payment"
+	"payments/internal/provider"
+	"payments/internal/saga"
+)
+
+const (
+	// maxNotices are read by one statement, at most; parallelNotices are such statements side by side.
+	maxNotices      = 128
+	parallelNotices = 1
+	noticeTime      = 5 * time.Second
+)
+
+// notice is a notification of which it is not known yet whether it matters.
+type notice struct {
+	provider.Notification
+	sagaID, step string // of its key
+	matters      bool
+	err          error
+}
+
+func newNotices(s *Service) *groupcommit.Group[*notice] {
+	return groupcommit.New(maxNotices, parallelNotices, s.readNotices)
+}
+
+// Matters reports whether Notified may do anything about a notification; false is certain.
+// Notifications of a payment that goes its usual way do not matter: the saga whose call they
+// are about learns the same from the answer. Those that come together are read by one
+// statement.
+//
+// An authorization that is not in the books yet does not matter while the order's saga is at
+// the step that asked for it, which ends with the outcome in the books, or begins the search
+// for a late authorization (watch).
+func (s *Service) Matters(ctx context.Context, n provider.Notification) (bool, error) {
+	asked := &notice{Notification: n}
+	var named bool
+	asked.sagaID, asked.step, named = saga.OfKey(n.Key)
+	usual := n.Operation == provider.Authorization || n.Operation == provider.Capture || n.Operation == provider.Void
+	if !named || !usual || !slices.Contains(calling, asked.step) ||
+		!payment.ValidID(payment.PrefixSaga, asked.sagaID) || !payment.ValidID(payment.PrefixPayment, n.Reference) {
+		return true, nil
+	}
+	if err := s.notices.Submit(ctx, "", asked); err != nil {
+		return false, fmt.Errorf("read the notified payment: %w", err)
+	}
+	return asked.matters, asked.err
+}
+
+// readNotices decides over all of them. A payment that is not ours matters to nobody.
+func (s *Service) readNotices(ctx context.Context, all []*notice) {
+	ctx, cancel := context.WithTimeout(ctx, noticeTime)
+	defer cancel()
+	references := make([]string, len(all))
+	for i, n := range all {
+		references[i] = n.Reference
+	}
+	// payments_id serves the search by our id alone.
+	rows, err := s.Pool.Query(ctx, `
+		SELECT n.ordinality - 1, p.authorization_reference IS NOT NULL, coalesce(s.id, ''), coalesce(s.state, 'completed'), coalesce(s.step, ''),
+			s.owner IS NULL AND s.due_at > now() AND (s.resolving OR s.attempts = 0)
+		FROM unnest($1::text[]) WITH ORDINALITY AS n (reference)
+			JOIN payments p ON p.id = n.reference
+			LEFT JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($2) AND s.subject = p.order_id`,
+		references, []string{sagaAutomatic, sagaManual})
+	var at noticed
+	var n int
+	var step string
+	var waits *bool
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&n, &at.authorized, &at.sagaID, &at.state, &step, &waits}, func() error {
+			all[n].matters = all[n].mattersTo(at, step, waits != nil && *waits)
+			return nil
+		})
+	}
+	if err != nil {
+		for _, n := range all {
+			n.err = fmt.Errorf("read the notified payments: %w", err)
+		}
+	}
+}
+
+// mattersTo: step is that of the order's saga, and waits whether Hurry could make it due.
+func (n *notice) mattersTo(at noticed, step string, waits bool) bool {
+	live := at.state == saga.Running || at.state == saga.Compensating
+	if n.sagaID != at.sagaID {
+		return true
+	}
+	if n.Operation == provider.Authorization && !n.Declined && !at.authorized && (at.state != saga.Running || step != stepAuthorize) {
+		return true // it came too late, or is not in the books for another reason
+	}
+	return live && waits && step == n.step
+}
