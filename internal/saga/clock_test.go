@@ -24,7 +24,7 @@ func TestSagasGoOnAfterTheClockWentBack(t *testing.T) {
 			in_flight_until = NULL, due_at = now(), updated_at = now()`); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.pool.Exec(t.Context(), `UPDATE sagas SET `+set); err != nil {
+		if _, err := w.pool.Exec(t.Context(), `UPDATE sagas SET updated_at = now(), `+set); err != nil {
 			t.Fatal(err)
 		}
 		// = the clock goes back
