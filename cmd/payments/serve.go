@@ -347,7 +347,8 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 
 func (s *service) serveAdmin(ctx context.Context) error {
 	server := api.NewServer(api.NewAdmin(api.AdminConfig{
-		Gatherer: s.registry, Monitor: s.monitor, Ping: s.write.Ping, Log: s.log,
+		Gatherer: s.registry, Monitor: s.monitor, Log: s.log,
+		Database: func(ctx context.Context) error { return postgres.Ready(ctx, s.write) },
 		// Requests need no loop: a process with the role api is ready while Postgres answers.
 		Loops: !s.Roles.Has(config.RoleAPI),
 	}), s.log)

@@ -23,7 +23,8 @@ const pingTimeout = 2 * time.Second
 type AdminConfig struct {
 	Gatherer prometheus.Gatherer
 	Monitor  *loop.Monitor
-	Ping     func(context.Context) error // the database
+	// Database is an error unless the database answers and takes writes.
+	Database func(context.Context) error
 	// Loops says that a dead loop makes the process not ready. Without it a dead loop is
 	// only named: a process that serves requests needs none.
 	Loops bool
@@ -32,7 +33,7 @@ type AdminConfig struct {
 
 // NewAdmin makes the handler of the admin address, which has no authentication
 // and is not for the public: /metrics, /healthz (the process lives), /readyz
-// (the database answers and, with Loops, every loop turns), /debug/pprof.
+// (the database answers and takes writes and, with Loops, every loop turns), /debug/pprof.
 func NewAdmin(c AdminConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Gatherer, promhttp.HandlerOpts{
@@ -73,9 +74,9 @@ func (c AdminConfig) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
-	if err := c.Ping(ctx); err != nil { // its text may name the role and the host
-		c.Log.WarnContext(ctx, "readiness: the database does not answer", "error", err)
-		reasons = append(reasons, "The database does not answer.")
+	if err := c.Database(ctx); err != nil { // its text may name the role and the host
+		c.Log.WarnContext(ctx, "readiness: the database takes no writes", "error", err)
+		reasons = append(reasons, "The database does not answer, or takes no writes.")
 	}
 	if len(reasons) > 0 {
 		writeHealth(w, http.StatusServiceUnavailable, health{"not_ready", reasons, degraded})

@@ -195,7 +195,7 @@ func TestAdmin(t *testing.T) {
 	monitor.Expect("relay", 15*time.Second)
 	var down error
 	config := AdminConfig{
-		Gatherer: registry, Monitor: monitor, Ping: func(context.Context) error { return down }, Loops: true, Log: slog.New(slog.DiscardHandler),
+		Gatherer: registry, Monitor: monitor, Database: func(context.Context) error { return down }, Loops: true, Log: slog.New(slog.DiscardHandler),
 	}
 	admin := httptest.NewServer(NewAdmin(config))
 	defer admin.Close()

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
 	"strings"
 	"time"
 
@@ -47,7 +45,7 @@ func open(ctx context.Context, url string, connections int32, settings map[strin
 	maps.Copy(c.ConnConfig.RuntimeParams, settings)
 	c.BeforeConnect = settleSession
 	c.PrepareConn = prepare
-	return pgxpool.NewWithConfig(ctx, c)
+	return newPool(ctx, c)
 }
 
 // InTx runs fn in a READ COMMITTED transaction, of the context's tenant if it has
@@ -108,24 +106,4 @@ func NotPopulated(err error) bool {
 func Locked(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "55P03"
-}
-
-// Unavailable reports whether the database could not be reached, was shutting
-// down or starting, is read-only (a standby, or the old primary after a failover), had an
-// error of its files, had no connection or lock to give in time, or chose this
-// transaction as a deadlock's victim: the same request may succeed later.
-func Unavailable(err error) bool {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch pg.Code[:2] {
-		case "08", "53", "57", "58": // connection, resources, operator intervention, files
-			return true
-		}
-		return pg.Code == "25006" || pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03" ||
-			pg.Code == "25P03" // the process stood still in the middle of a transaction
-	}
-	var connect *pgconn.ConnectError
-	var network net.Error
-	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.EOF) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) ||
-		err != nil && strings.Contains(err.Error(), "conn closed")
 }

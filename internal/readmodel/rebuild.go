@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/inbox"
+	"payments/internal/postgres"
 )
 
 // Phase is a part of a rebuild, in the order below.
@@ -273,10 +273,8 @@ func (b *rebuild) awaitVacuum(ctx context.Context, f *follower) error {
 // errTryAgain: a lock was not to be had in time, or the log was not read in time.
 var errTryAgain = errors.New("not this time")
 
-const sqlstateLockNotAvailable = "55P03"
-
 func orTryAgain(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == sqlstateLockNotAvailable {
+	if postgres.Locked(err) {
 		return fmt.Errorf("%w: %w", errTryAgain, err)
 	}
 	return err
