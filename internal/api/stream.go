@@ -25,11 +25,16 @@ const (
 	// goes on while nobody can say whether the key is still one.
 	keyCheck    = time.Second
 	keyPatience = 10 * time.Second
+	// lookPatience is how long a stream stays open while nobody can look for its events,
+	// and lookTimeout bounds one look: a connection may be dead without a word.
+	lookPatience = 10 * time.Second
+	lookTimeout  = 5 * time.Second
 )
 
 var (
 	errStreamDrained = errors.New("the service is stopping")
 	errStreamKey     = errors.New("the API key is no longer valid")
+	errStreamBlind   = errors.New("the read database cannot be read")
 )
 
 // Live tells which of the API keys are still valid.
@@ -69,6 +74,7 @@ type Streams struct {
 	// Of Turn alone.
 	pause                   time.Duration
 	nextLook, checked, keys time.Time
+	looked                  time.Time // the last look that succeeded, or was not needed
 }
 
 // stream is one that is open; its context ends with it.
@@ -89,7 +95,7 @@ func NewStreams(c StreamsConfig) (*Streams, error) {
 	c.Most, c.MostOfKey = cmp.Or(c.Most, 1000), cmp.Or(c.MostOfKey, 20)
 	c.Heartbeat, c.WriteTimeout = cmp.Or(c.Heartbeat, 15*time.Second), cmp.Or(c.WriteTimeout, 10*time.Second)
 	s := &Streams{
-		StreamsConfig: c, places: places{most: c.Most, mostOfKey: c.MostOfKey}, open: map[*stream]bool{}, pause: firstLook,
+		StreamsConfig: c, places: places{most: c.Most, mostOfKey: c.MostOfKey}, open: map[*stream]bool{}, pause: firstLook, looked: c.Now(),
 		opened: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_http_streams_open", Help: "Event streams that are open, by pattern of the route.",
 		}, []string{"route"}),
@@ -149,7 +155,7 @@ func why(cause, err error) string {
 		return "drain"
 	case errors.Is(cause, errStreamKey):
 		return "key"
-	case cause == nil && err != nil:
+	case errors.Is(cause, errStreamBlind), cause == nil && err != nil:
 		return "error"
 	}
 	return "client"
@@ -181,7 +187,7 @@ func (s *Streams) drained() error {
 func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
 	now, keys := s.Now(), s.places.keys()
 	if len(keys) == 0 {
-		s.checked = now
+		s.checked, s.looked = now, now
 		return false, nil
 	}
 	if now.Sub(s.keys) >= keyCheck {
@@ -191,7 +197,12 @@ func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
 	if now.Before(s.nextLook) {
 		return false, err
 	}
-	more, found, lookErr := s.Followers.Turn(ctx)
+	more, found, lookErr := s.look(ctx)
+	if lookErr == nil {
+		s.looked = now
+	} else if now.Sub(s.looked) >= lookPatience {
+		s.endAll(errStreamBlind) // a stream without events must not look like one that cannot have any
+	}
 	if found {
 		s.pause = firstLook
 	} else {
@@ -204,9 +215,25 @@ func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
 	return more, errors.Join(err, lookErr)
 }
 
+func (s *Streams) look(ctx context.Context) (more, found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return s.Followers.Turn(ctx)
+}
+
+func (s *Streams) endAll(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.open {
+		st.end(cause)
+	}
+}
+
 // checkKeys ends the streams of keys that are no longer live.
 func (s *Streams) checkKeys(ctx context.Context, now time.Time, keys []string) error {
-	live, err := s.Keys.Live(ctx, keys)
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	live, err := s.Keys.Live(asking, keys)
 	if err != nil {
 		if now.Sub(s.checked) < keyPatience {
 			return err
