@@ -58,6 +58,10 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 	PAYMENTS_CHAOS_KILLS=$(KILLS) PAYMENTS_CHAOS_OUTAGE=$(OUTAGE) \
 		$(BIN)/gotestsum --format testname -- -race -count=1 -parallel 2 -timeout 60m -run 'Killed|Stopped|Away' ./test/...
 
+.PHONY: drills
+drills: $(BIN)/gotestsum ## Restore, recover and fail over with payments under way, and audit: docs/operations/restore.md, as tests
+	PAYMENTS_DRILLS=all $(BIN)/gotestsum --format testname -- -count=1 -parallel 1 -timeout 30m -run 'Restored|Recovered|Promoted' ./test/...
+
 .PHONY: counts-baseline
 counts-baseline: ## Take what a payment costs now, in statements, rows, log and allocations, as the baseline of `make test`
 	cd bench && go test -count=1 -v -run TestAPaymentCosts ./counts -update

@@ -39,6 +39,7 @@ var commands = map[string]command{
 	"secrets":     {"print fresh secrets, keep a stack's, rotate a keyset, or re-encrypt what is stored", secrets},
 	"audit":       {"check the invariants, also under load; exit 1 if one is violated (-settled, -kafka, -from, -to)", runAudit},
 	"parked":      {"list, show, replay or discard what could not be applied", runParked},
+	"outbox":      {"show where the relays stand; repair that after a restore (status, reset, lost)", runOutbox},
 	"reconcile":   {"compare a range with the provider; exit 1 if something differs (-repair: follow what is safe)", reconcile},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},
 	"sagas":       {"list, show and move sagas, as an operator", sagas},

@@ -379,7 +379,7 @@ func (s *service) relay(ctx context.Context) error {
 	t := &topic{service: s}
 	s.loop(ctx, "topic", time.Minute, t.runOnce, nil)
 	r, err := outbox.NewRelay(s.write, publisher, outbox.RelayConfig{
-		Owner: owner(), Shards: s.KafkaPartitions, Ready: t.fit.Load, Registerer: s.registry, Log: s.log,
+		Owner: owner(), Shards: s.KafkaPartitions, Ready: t.fit.Load, Tail: publishedTail(s.broker), Registerer: s.registry, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -87,6 +87,9 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"merchant_id": merchant, "id": id(payment.PrefixEvent), "topic": "t", "key": order, "key_hash": 1, "sequence": 1, "headers": []string{}, "payload": []byte{},
 			}},
 			{"outbox_dropped", map[string]any{"key": order, "sequence": 1}},
+			{"outbox_lost", map[string]any{
+				"event_id": "e", "key": order, "sequence": 1, "type": "order.placed", "log_partition": 0, "log_offset": 0, "timeline": 2,
+			}},
 			{"outbox_relays", map[string]any{"owner": "o", "lease_until": now}},
 			{"payment_view", map[string]any{
 				"merchant_id": merchant, "payment_id": pay, "order_id": order, "sequence": 1, "status": "processing", "currency": "EUR", "amount": 1, "payment_method": "pm_x",

@@ -215,6 +215,8 @@ func violations() map[string]string {
 		"outbox_checkpoints_pkey":        again("outbox_checkpoints"),
 		"outbox_dropped_pkey":            again("outbox_dropped"),
 		"outbox_dropped_sequence_check":  set("outbox_dropped", "sequence = 0"),
+		"outbox_lost_pkey":               again("outbox_lost"),
+		"outbox_lost_sequence_check":     set("outbox_lost", "sequence = 0"),
 		"outbox_partitions_check":        set("outbox_partitions", "high = low"),
 		"outbox_partitions_parent_check": copied("outbox_partitions", `{"parent": "x"}`),
 		"outbox_partitions_pkey":         again("outbox_partitions"),

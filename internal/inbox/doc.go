@@ -20,8 +20,8 @@
 //
 // The package carries bytes and knows no payment. It imports postgres only (a
 // transaction's helper and the classes of errors), and needs the tables and
-// functions whose names begin with inbox_ (migrations 00002, 00005, 00016 and 00031), in the
-// database that holds the effects. Then:
+// functions whose names begin with inbox_ (migrations 00002, 00005, 00016, 00031 and 00035, and the
+// function server_identity of 00034), in the database that holds the effects. Then:
 //
 //	in, err := inbox.New(pool, "parcels", handle, inbox.Config{Log: log, Registerer: registry})
 //

@@ -81,14 +81,23 @@ func (in *Inbox) claim(ctx context.Context, p *position, generation int, current
 // take moves the row to the generation if it stands at stored, or below both.
 func (in *Inbox) take(ctx context.Context, p *position, generation, stored int) error {
 	g, head, rest := progress{}, tries{}, []int64{}
+	var moved bool
 	err := in.pool.QueryRow(ctx, `
-		INSERT INTO inbox_offsets AS o (consumer, topic, partition, generation) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (consumer, topic, partition) DO UPDATE SET generation = excluded.generation, updated_at = now()
+		WITH stood AS (
+			SELECT system_identifier, timeline FROM inbox_offsets WHERE consumer = $1 AND topic = $2 AND partition = $3)
+		INSERT INTO inbox_offsets AS o (consumer, topic, partition, generation, system_identifier, timeline)
+		SELECT $1, $2, $3::int, $4::int, system_identifier, timeline FROM server_identity()
+		ON CONFLICT (consumer, topic, partition) DO UPDATE SET generation = excluded.generation,
+			system_identifier = excluded.system_identifier, timeline = excluded.timeline, updated_at = now()
 		WHERE o.generation <= excluded.generation OR o.generation = $5
-		RETURNING next_offset, last_id, tried_from, tried_until, attempts, tried_rest`,
-		in.consumer, p.topic, p.partition, generation, stored).Scan(&g.next, &g.last, &head.from, &head.until, &head.attempts, &rest)
+		RETURNING next_offset, last_id, tried_from, tried_until, attempts, tried_rest,
+			coalesce((SELECT (s.system_identifier, s.timeline) <> (o.system_identifier, o.timeline) FROM stood s), false)`,
+		in.consumer, p.topic, p.partition, generation, stored).Scan(&g.next, &g.last, &head.from, &head.until, &head.attempts, &rest, &moved)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrFenced
+	}
+	if moved { // who claims compares the position with the log in any case
+		in.Log.WarnContext(ctx, "the consumer's database is another server, or was promoted or recovered", "topic", p.topic, "partition", p.partition)
 	}
 	g.tried = triedOf(head, rest)
 	p.progress = g

@@ -2,6 +2,8 @@ package inbox
 
 import (
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 )
 
@@ -31,4 +33,38 @@ func TestADatabaseThatWasRestoredUnderARunningConsumerIsClaimedAnew(t *testing.T
 	}
 	apply(t, in, log[at.Next:]...)
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "a-3", "a-4")
+}
+
+// A claim says on which server it was made. Another server, and a higher timeline, are told
+// once, and change nothing of the position.
+func TestAClaimOnAnotherServerIsTold(t *testing.T) {
+	pool := database(t)
+	var log strings.Builder
+	in := restart(t, pool, record, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	apply(t, in, message(0, "a", 1))
+	claim := func() string {
+		t.Helper()
+		log.Reset()
+		if at, err := in.Claim(t.Context(), "events", 0, 1, nil); err != nil || at != (Place{1, "a-1"}) {
+			t.Fatal(at, err)
+		}
+		return log.String()
+	}
+	const moved = "another server, or was promoted"
+	if told := claim(); strings.Contains(told, moved) {
+		t.Errorf("on the same server: %s", told)
+	}
+	for _, sql := range []string{`UPDATE inbox_offsets SET system_identifier = 1`, `UPDATE inbox_offsets SET timeline = timeline - 1`} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		if told := claim(); !strings.Contains(told, moved) {
+			t.Errorf("after %s: %q", sql, told)
+		}
+		if told := claim(); strings.Contains(told, moved) {
+			t.Errorf("once more: %s", told)
+		}
+	}
+	same(t, "of the server", column(t, pool, `
+		SELECT ((o.system_identifier, o.timeline) = (s.system_identifier, s.timeline))::text FROM inbox_offsets o, server_identity() s`), "true")
 }

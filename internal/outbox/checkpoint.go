@@ -38,13 +38,13 @@ func (r *Relay) checkpoint(ctx context.Context, force bool) error {
 	// What a crash of the server takes away of these is sent again; to wait for the
 	// disk would buy nothing. The rest of the log that holds it is durable no later.
 	rows, err := r.conn.Query(ctx, `
-		INSERT INTO outbox_checkpoints (shard, epoch, done, page_snapshot, page_position, page_end)
-		SELECT c.shard, c.epoch, c.done::pg_snapshot, c.page::pg_snapshot, c.position, c.page_end
+		INSERT INTO outbox_checkpoints (shard, epoch, done, page_snapshot, page_position, page_end, system_identifier, timeline)
+		SELECT c.shard, c.epoch, c.done::pg_snapshot, c.page::pg_snapshot, c.position, c.page_end, $8, $9
 		FROM set_config('synchronous_commit', 'off', true),
 			unnest($2::int[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
 				AS c (shard, epoch, done, page, position, page_end)
 			JOIN outbox_shards s ON s.shard = c.shard AND s.epoch = c.epoch AND s.owner = $1
-		RETURNING shard`, r.Owner, ids, epochs, done, pages, positions, ends)
+		RETURNING shard`, r.Owner, ids, epochs, done, pages, positions, ends, r.server.SystemIdentifier, r.server.Timeline)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}

@@ -33,15 +33,17 @@
 // by however many relays live. A shard that cannot publish holds up no other.
 // docs/decisions/outbox-reading.md compares this with what else was possible.
 //
-// Snapshots name transactions of one database cluster: rows that were dumped and
-// restored into another must have been published before, or be appended anew. For
+// Snapshots name transactions of one database server, so each checkpoint carries the
+// server's system identifier and timeline. On another server the checkpoints prove nothing: the
+// relay stops until Reset has made new ones. After a promotion or a recovery, which raise the
+// timeline, the relay looks for published messages whose commits are lost, notes them, and goes on. For
 // the same reason a relay holds one session, which a pooler must not share out.
 //
 // # Elsewhere
 //
 // The package carries bytes and knows no payment and no broker, and imports no other package of
 // the service but in its tests. To use it in another service, take the folder, the outbox's part of
-// migrations/00004_outbox.sql with the grants of internal/postgres.Migrate, and implement Publisher (internal/broker does for Kafka). Then:
+// migrations/00004_outbox.sql, 00022 and 00034 with the grants of internal/postgres.Migrate, and implement Publisher (internal/broker does for Kafka). Then:
 //
 //   - give each aggregate a row with a sequence; draw the next under its lock and
 //     Append in the same transaction, on connections with synchronous_commit on;

@@ -88,6 +88,9 @@ func XminHolders(ctx context.Context, pool *pgxpool.Pool) ([]Holder, error) {
 // tell is the age from which what holds xmin is logged by its name.
 const tell = 30 * time.Second
 
+// countLost is the time between two counts of the lost messages.
+const countLost = 10 * time.Second
+
 // measure sets the gauges, at r.measured. While the age cannot be measured, the last known one grows with time.
 func (r *Relay) measure(ctx context.Context) error {
 	age, err := OldestUnpublished(ctx, r.pool)
@@ -109,5 +112,13 @@ func (r *Relay) measure(ctx context.Context) error {
 			}
 		}
 	}
-	return errors.Join(err, herr)
+	var lerr error
+	if now := r.Now(); now.Sub(r.counted) >= countLost {
+		var lost int64
+		if lerr = r.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_lost WHERE settled_at IS NULL`).Scan(&lost); lerr == nil {
+			r.counted = now
+			r.metrics.lost.WithLabelValues().Set(float64(lost))
+		}
+	}
+	return errors.Join(err, herr, lerr)
 }

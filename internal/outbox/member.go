@@ -32,6 +32,9 @@ func (r *Relay) join(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET jit = off`); err != nil {
 		return fmt.Errorf("prepare the relay's connection: %w", err)
 	}
+	if err := r.recognize(ctx); err != nil {
+		return err
+	}
 	if _, err := conn.Exec(ctx, `DELETE FROM outbox_relays WHERE lease_until < clock_timestamp() - $1::interval`, forget); err != nil {
 		return fmt.Errorf("forget dead relays: %w", err)
 	}
@@ -82,8 +85,9 @@ func (r *Relay) divide(ctx context.Context) error {
 				ON CONFLICT (shard) DO UPDATE SET owner = NULL, epoch = excluded.epoch
 				RETURNING shard, epoch
 			)
-			INSERT INTO outbox_checkpoints (shard, epoch, done) SELECT shard, epoch, done::pg_snapshot FROM divided, first`,
-			r.Shards, firstSight)
+			INSERT INTO outbox_checkpoints (shard, epoch, done, system_identifier, timeline)
+			SELECT shard, epoch, done::pg_snapshot, $3, $4 FROM divided, first`,
+			r.Shards, firstSight, r.server.SystemIdentifier, r.server.Timeline)
 		if err != nil {
 			return fmt.Errorf("divide the outbox into %d shards: %w", r.Shards, err)
 		}

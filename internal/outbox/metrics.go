@@ -7,6 +7,7 @@ type metrics struct {
 	wanted, owned, failing            prometheus.Gauge
 	oldest                            *prometheus.GaugeVec // without labels: it has no series before it is measured
 	held                              *prometheus.GaugeVec
+	unproven, lost                    *prometheus.GaugeVec // without labels: absent until they are measured
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -30,9 +31,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_postgres_xmin_held_seconds", Help: "Age of the oldest transaction that keeps dead rows from being removed.",
 		}, []string{"by"}),
+		unproven: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_outbox_unproven", Help: "1 while the relay stops, since its checkpoints are of another database server; else 0.",
+		}, nil),
+		lost: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_outbox_lost_messages", Help: "Messages that were published and whose commits the database has lost, until a person settles them.",
+		}, nil),
 	}
 	for _, c := range []prometheus.Collector{
-		m.published, m.errors, m.claims, m.fenced, m.wanted, m.owned, m.failing, m.oldest, m.held,
+		m.published, m.errors, m.claims, m.fenced, m.wanted, m.owned, m.failing, m.oldest, m.held, m.unproven, m.lost,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

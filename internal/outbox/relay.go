@@ -55,7 +55,10 @@ type RelayConfig struct {
 	Ready func() bool
 	// Now measures how long ago the lease was asked for; whether it holds is
 	// the database's to say. Default time.Now.
-	Now        func() time.Time
+	Now func() time.Time
+	// Tail, which may be nil, reads back what was published, when the database was promoted
+	// or recovered: to find messages whose commits are lost.
+	Tail       Tail
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 }
@@ -110,6 +113,8 @@ type Relay struct {
 	mu           sync.Mutex
 	conn         *pgx.Conn // nil until joined
 	shared       bool      // into RelayConfig.Shards
+	server       Server    // that conn leads to
+	promoted     bool      // the server was, and nobody has looked yet for lost commits
 	beaten       time.Time
 	leaseEnd     time.Time // by Now, counted from before the lease was asked for
 	silent       map[string]silence
@@ -122,6 +127,7 @@ type Relay struct {
 	age          time.Duration // of the oldest unpublished message, at ageAt
 	ageAt        time.Time
 	told         time.Time
+	counted      time.Time // when the lost messages were counted
 }
 
 // NewRelay registers the relay's metrics.
@@ -190,6 +196,9 @@ func (r *Relay) turn(ctx context.Context) (again bool, err error) {
 	}
 	if !r.Ready() {
 		return false, r.checkpoint(ctx, false)
+	}
+	if err := r.lookForLost(ctx); err != nil {
+		return false, err
 	}
 	now, err := r.look(ctx)
 	if err != nil {
