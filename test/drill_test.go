@@ -22,6 +22,14 @@ func long(t *testing.T) {
 	}
 }
 
+// embedded leaves out the run with a real Kafka, on which the drill does not depend.
+func embedded(t *testing.T) {
+	t.Helper()
+	if os.Getenv("PAYMENTS_TEST_KAFKA_BROKERS") != "" {
+		t.Skip("the drill is run with the embedded broker")
+	}
+}
+
 const drillDatabase = "payments"
 
 // cluster is a Postgres of the drill's own, with the service's roles and an empty database.
