@@ -32,7 +32,7 @@ func findLost(ctx context.Context, db *pgx.Conn, here Server, tail Tail) (found 
 		var sequences, offsets []int64
 		var partitions []int32
 		for _, m := range page {
-			if m.ID == "" || m.Key == "" || m.Sequence < 1 {
+			if m.ID == "" || m.Key == "" || m.Sequence < 1 || !text(m.ID) || !text(m.Key) || !text(m.Type) {
 				continue // no outbox has written it
 			}
 			ids, keys, types = append(ids, m.ID), append(keys, m.Key), append(types, m.Type)

@@ -261,7 +261,7 @@ func TestAPromotionIsNoticedAndWhatIsLostIsNoted(t *testing.T) {
 		{ID: "never looked at", Key: "z", Sequence: 1, Offset: 0},
 		{ID: "a-1", Key: "a", Sequence: 1, Offset: 1}, {ID: "old-9", Key: "old", Sequence: 9, Offset: 2},
 		{ID: "a-2", Key: "a", Sequence: 2, Offset: 3}, {ID: "b-x", Key: "b", Sequence: 1, Offset: 4}, // another b-1
-		{ID: "a-3", Key: "a", Sequence: 3, Offset: 5, Type: "payment.captured"}, {ID: "", Key: "a", Offset: 6}, {ID: "c-1", Key: "c", Sequence: 1, Offset: 7},
+		{ID: "a-3", Key: "a", Sequence: 3, Offset: 5, Type: "payment.captured"}, {ID: "", Key: "a", Offset: 6}, {ID: "\xff", Key: "a", Sequence: 9, Offset: 6}, {ID: "nul", Key: "\x00", Sequence: 9, Offset: 6}, {ID: "c-1", Key: "c", Sequence: 1, Offset: 7},
 		{ID: "c-1", Key: "c", Sequence: 1, Offset: 8}, // sent twice
 	}
 	w := &wire{}
