@@ -24,8 +24,8 @@ type Record struct {
 type Tail func(ctx context.Context, visit func([]Record) (more bool, err error)) error
 
 // findLost notes the records whose messages this outbox does not have, and counts them. What
-// is lost was committed last, and so it is published last: a page without a lost record ends
-// the search in its partition.
+// is lost was committed last, and so it is published last: a page of which the outbox has all
+// ends the search in its partition.
 func findLost(ctx context.Context, db *pgx.Conn, here Server, tail Tail) (found int64, err error) {
 	err = tail(ctx, func(page []Record) (more bool, err error) {
 		var ids, keys, types []string
@@ -58,7 +58,7 @@ func findLost(ctx context.Context, db *pgx.Conn, here Server, tail Tail) (found 
 			return false, fmt.Errorf("compare %d records with the outbox: %w", len(page), err)
 		}
 		found += lost
-		return lost > 0, nil
+		return lost > 0 || len(ids) == 0, nil
 	})
 	return found, err
 }
