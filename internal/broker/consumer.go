@@ -29,8 +29,10 @@ const (
 	groupTimeout = 10 * time.Second
 
 	beatInterval = time.Second
-	drainTimeout = 3 * time.Second
-	leaveTimeout = 3 * time.Second
+	// watchInterval is how soon an idle consumer notices that its database has lost commits.
+	watchInterval = 3 * time.Second
+	drainTimeout  = 3 * time.Second
+	leaveTimeout  = 3 * time.Second
 )
 
 // ConsumerConfig needs all fields but MaxBatch.
@@ -192,8 +194,37 @@ func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation)
 		defer stop()
 		a.run(fetching, owned)
 	})
+	if w, ok := k.sink.(watched); ok {
+		wg.Go(func() {
+			defer stop()
+			k.watch(fetching, w, int(gen.ID))
+		})
+	}
 	k.beat(fetching, a)
 	wg.Wait()
+}
+
+// watched is a Sink whose position may be lost under an idle consumer: Stands is
+// inbox.ErrFenced when it stands before what was taken in.
+type watched interface {
+	Stands(ctx context.Context, topic string, generation int) error
+}
+
+// watch ends when the sink has lost its position, or ctx has ended.
+func (k *consumer) watch(ctx context.Context, sink watched, generation int) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := sink.Stands(ctx, k.Topic, generation); errors.Is(err, inbox.ErrFenced) {
+			k.Log.WarnContext(ctx, "the consumer's position is lost, joining the group anew", "generation", generation, "error", err)
+			return
+		}
+	}
 }
 
 func (k *consumer) beat(ctx context.Context, a *applier) {

@@ -53,6 +53,51 @@ func (in *Inbox) Claim(ctx context.Context, topic string, partition, generation 
 	return p.progress.stands(), nil
 }
 
+// Stands is ErrFenced when a partition of this generation stands before what this process
+// has taken in: the database has lost its last commits, by a failover or a restore. Without new
+// messages nothing else would notice. Partitions that are being applied to are left out, since
+// that notices by itself.
+func (in *Inbox) Stands(ctx context.Context, topic string, generation int) error {
+	var partitions []int32
+	var stood []int64
+	for _, p := range in.placesOf(topic) {
+		if !p.mu.TryLock() {
+			continue
+		}
+		if p.claimed && p.generation == generation && p.progress.next != nil {
+			partitions, stood = append(partitions, int32(p.partition)), append(stood, *p.progress.next) //nolint:gosec // Kafka's partitions are int32
+		}
+		p.mu.Unlock()
+	}
+	if len(partitions) == 0 {
+		return nil
+	}
+	var behind int
+	err := in.pool.QueryRow(ctx, `
+		SELECT count(*) FROM unnest($3::int[], $4::bigint[]) AS s (partition, stood) WHERE NOT EXISTS (
+			SELECT FROM inbox_offsets o WHERE o.consumer = $1 AND o.topic = $2 AND o.partition = s.partition
+				AND o.generation = $5 AND o.next_offset >= s.stood)`,
+		in.consumer, topic, partitions, stood, generation).Scan(&behind)
+	if err != nil {
+		return fmt.Errorf("look where %s stands in %s: %w", in.consumer, topic, err)
+	}
+	if behind > 0 {
+		return fmt.Errorf("%w: %d partitions of %s stand before what was taken in", ErrFenced, behind, topic)
+	}
+	return nil
+}
+
+func (in *Inbox) placesOf(topic string) (places []*position) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for at, p := range in.places {
+		if at.topic == topic {
+			places = append(places, p)
+		}
+	}
+	return places
+}
+
 func (in *Inbox) claim(ctx context.Context, p *position, generation int, current func(next int64) error) error {
 	p.claimed, p.failure = false, nil
 	err := in.take(ctx, p, generation, generation)

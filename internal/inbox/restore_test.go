@@ -35,6 +35,32 @@ func TestADatabaseThatWasRestoredUnderARunningConsumerIsClaimedAnew(t *testing.T
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "a-3", "a-4")
 }
 
+// Without new messages, an idle consumer would never notice.
+func TestAnInboxKnowsWhetherItStillStands(t *testing.T) {
+	pool := database(t)
+	in := restart(t, pool, record)
+	stands := func(generation int) error { return in.Stands(t.Context(), "events", generation) }
+	if err := stands(1); err != nil {
+		t.Errorf("nothing was taken in: %v", err)
+	}
+	apply(t, in, message(0, "a", 1), message(1, "a", 2))
+	for what, err := range map[string]error{"as it was left": stands(1), "of another generation": stands(2), "of another topic": in.Stands(t.Context(), "others", 1)} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, lost := range []string{
+		`UPDATE inbox_offsets SET next_offset = 1`, `UPDATE inbox_offsets SET next_offset = NULL`, `UPDATE inbox_offsets SET next_offset = 2, generation = 2`, `DELETE FROM inbox_offsets`,
+	} {
+		if _, err := pool.Exec(t.Context(), lost); err != nil {
+			t.Fatal(err)
+		}
+		if err := stands(1); !errors.Is(err, ErrFenced) {
+			t.Errorf("after %s: %v", lost, err)
+		}
+	}
+}
+
 // A claim says on which server it was made. Another server, and a higher timeline, are told
 // once, and change nothing of the position.
 func TestAClaimOnAnotherServerIsTold(t *testing.T) {

@@ -1,6 +1,10 @@
 package readmodel
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
 
 // consumed is what a backup of the read model's database holds, and what comes back
 // with it: the effects and how far they stand.
@@ -19,9 +23,19 @@ func (p *pipeline) backup() (restore func()) {
 	}
 	return func() {
 		p.t.Helper()
-		for _, table := range consumed {
-			p.exec(`DELETE FROM ` + table)
-			p.exec(`INSERT INTO `+table+` SELECT (jsonb_populate_record(NULL::`+table+`, line::jsonb)).* FROM unnest($1::text[]) AS line`, rows[table])
+		if err := pgx.BeginFunc(p.t.Context(), p.pool, func(tx pgx.Tx) error {
+			for _, table := range consumed {
+				if _, err := tx.Exec(p.t.Context(), `DELETE FROM `+table); err != nil {
+					return err
+				}
+				if _, err := tx.Exec(p.t.Context(), `
+					INSERT INTO `+table+` SELECT (jsonb_populate_record(NULL::`+table+`, line::jsonb)).* FROM unnest($1::text[]) AS line`, rows[table]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			p.t.Fatal(err)
 		}
 	}
 }
@@ -60,4 +74,21 @@ func TestADatabaseOfABackupIsReadUpAgain(t *testing.T) {
 			same(t, "parked", p.parked(), []string{})
 		})
 	}
+}
+
+// A database that has lost commits is noticed by a consumer that has nothing to do: the
+// events that it applied before come from the log again.
+func TestAnIdleConsumerReadsUpARestoredDatabase(t *testing.T) {
+	p := newPipeline(t)
+	p.consumer()
+	p.succeeded(5)
+	p.settles(5)
+	restore := p.backup()
+	p.succeeded(5)
+	p.settles(10)
+	before := p.contents()
+	restore()
+	p.settles(10)
+	same(t, "what was there before the restore", withOnly(p.contents(), before), before)
+	same(t, "parked", p.parked(), []string{})
 }
