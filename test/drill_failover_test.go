@@ -108,11 +108,13 @@ func TestASynchronousStandbyIsPromoted(t *testing.T) {
 	embedded(t)
 	for what, leave := range map[string]func(*testing.T, pair){
 		"the primary dies": func(t *testing.T, p pair) {
+			t.Helper()
 			if err := p.primary.Kill(); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"the primary is read-only": func(t *testing.T, p pair) {
+			t.Helper()
 			execute(t, p.primary, `ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
 			is(t, p.primary, `SHOW default_transaction_read_only`, "on")
 			is(t, p.primary, `SELECT count(*)::text FROM pg_stat_activity WHERE backend_xid IS NOT NULL`, "0")
@@ -190,6 +192,11 @@ func TestAnAsynchronousStandbyIsPromoted(t *testing.T) {
 	}
 	w.heal()
 	w.repaired(s)
+	if a, err := w.post(s, "after", order("A-after", "pm_card_visa"), nil); err != nil || a.status != 202 {
+		t.Fatal(a.status, err)
+	}
+	w.settled()
+	w.must("audit", "-settled")
 }
 
 // loses makes payments that will be lost, and awaits that their first two events are published and
@@ -247,9 +254,6 @@ func (w *world) repaired(s *service) {
 		w.t.Fatalf("parked replay: %d %s", code, stderr)
 	}
 	w.must("outbox", "lost", "-settle")
-	if a, err := w.post(s, "after", order("A-after", "pm_card_visa"), nil); err != nil || a.status != 202 {
-		w.t.Fatal(a.status, err)
-	}
 	w.settled()
 	w.must("audit", "-settled")
 	await(w.t, settleWithin, func() string {

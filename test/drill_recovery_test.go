@@ -17,7 +17,7 @@ import (
 func archived(t *testing.T) (p *devstack.Postgres, recovery []string) {
 	t.Helper()
 	archive := t.TempDir()
-	if err := os.Chmod(archive, 0o777); err != nil { //nolint:gosec // the server runs as another user
+	if err := os.Chmod(archive, 0o777); err != nil { // the server runs as another user
 		t.Fatal(err)
 	}
 	p = cluster(t, "archive_mode=on", "archive_command=cp %p "+archive+"/%f")

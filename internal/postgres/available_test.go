@@ -148,12 +148,16 @@ func exec(t *testing.T, pool *pgxpool.Pool, sql string) error {
 // acquire makes n connections and gives them back.
 func acquire(t *testing.T, pool *pgxpool.Pool, n int) {
 	t.Helper()
+	var held []*pgxpool.Conn
 	for range n {
 		c, err := pool.Acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Release()
+		held = append(held, c)
+	}
+	for _, c := range held {
+		c.Release()
 	}
 }
 
