@@ -25,7 +25,7 @@ func TestADumpIsRestoredIntoAFreshCluster(t *testing.T) {
 	w.fault(`{"kind": "outage", "operation": "capture", "seconds": 600}`)
 	post := func(s *service, keys string) {
 		t.Helper()
-		for _, key := range strings.SplitSeq(keys, "") {
+		for key := range strings.SplitSeq(keys, "") {
 			if a, err := w.post(s, key, order("A-"+key, "pm_card_visa"), nil); err != nil || a.status != 202 {
 				t.Fatal(a.status, err)
 			}
