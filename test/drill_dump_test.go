@@ -26,9 +26,7 @@ func TestADumpIsRestoredIntoAFreshCluster(t *testing.T) {
 	post := func(s *service, keys string) {
 		t.Helper()
 		for key := range strings.SplitSeq(keys, "") {
-			if a, err := w.post(s, key, order("A-"+key, "pm_card_visa"), nil); err != nil || a.status != 202 {
-				t.Fatal(a.status, err)
-			}
+			w.accepted(s, key, "A-"+key)
 		}
 	}
 	post(s, "abcdefghijkl")

@@ -192,9 +192,7 @@ func TestAnAsynchronousStandbyIsPromoted(t *testing.T) {
 	}
 	w.heal()
 	w.repaired(s)
-	if a, err := w.post(s, "after", order("A-after", "pm_card_visa"), nil); err != nil || a.status != 202 {
-		t.Fatal(a.status, err)
-	}
+	w.accepted(s, "after", "A-after")
 	w.settled()
 	w.must("audit", "-settled")
 }
@@ -206,9 +204,7 @@ func (w *world) loses(s *service, n int64) {
 	w.fault(`{"kind": "outage", "operation": "*", "seconds": 600}`)
 	for i := range n {
 		key := "lost-" + decimal(i)
-		if a, err := w.post(s, key, order("L-"+key, "pm_card_visa"), nil); err != nil || a.status != 202 {
-			w.t.Fatal(a.status, err)
-		}
+		w.accepted(s, key, "L-"+key)
 	}
 	w.some("events of payments that will be lost are applied", 2*n, `
 		SELECT count(*) FROM payment_timeline t JOIN payment_view v USING (merchant_id, payment_id) WHERE v.order_reference LIKE 'L-lost-%'`)

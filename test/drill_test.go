@@ -3,6 +3,7 @@ package test
 import (
 	"errors"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -128,6 +129,23 @@ func (s *service) lives(vars map[string]string) {
 	maps.Copy(s.vars, vars)
 	s.start()
 	s.awaitReady()
+}
+
+// accepted posts a payment until it is accepted: it may be refused for now.
+func (w *world) accepted(s *service, key, reference string) {
+	w.t.Helper()
+	await(w.t, settleWithin, func() string {
+		a, err := w.post(s, key, order(reference, "pm_card_visa"), nil)
+		switch {
+		case err != nil:
+			return err.Error()
+		case a.status == http.StatusServiceUnavailable:
+			return string(a.body)
+		case a.status != http.StatusAccepted:
+			w.t.Fatalf("%s is answered %d: %s", key, a.status, a.body)
+		}
+		return ""
+	})
 }
 
 // published awaits that every event counts as published.
