@@ -142,7 +142,7 @@ func (w *Worker) lock(ctx context.Context, tx pgx.Tx, merchantID string, entries
 		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused_at IS NOT NULL
 		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
 			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
-		WHERE s.merchant_id = $1 AND s.due_at IS NOT NULL AND s.owner = $5 ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers, w.Owner)
+		WHERE s.merchant_id = $1 AND s.id = ANY ($2) AND s.due_at IS NOT NULL AND s.owner = $5 ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers, w.Owner)
 	results := tx.SendBatch(ctx, &both)
 	defer func() {
 		if cerr := results.Close(); cerr != nil && err == nil {
@@ -239,7 +239,7 @@ func (w *Worker) save(b *pgx.Batch, merchantID string, held []*entry) {
 			abortable = v.abortable, awaiting = v.awaiting, deadline = v.deadline, data = v.data::jsonb,
 			pending = v.pending, waits_for = nullif(v.waits_for, ''),
 			owner = nullif(v.owner, ''), due_at = clock_timestamp() + make_interval(secs => v.due), updated_at = now()
-		FROM `+postgres.Unnest[savedSaga](2)+` v WHERE s.merchant_id = $1 AND s.id = v.id AND s.epoch = v.epoch`,
+		FROM `+postgres.Unnest[savedSaga](2)+` v WHERE s.merchant_id = $1 AND s.id = ANY ($2) AND s.id = v.id AND s.epoch = v.epoch`,
 		postgres.Columns(rows, merchantID)...).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != int64(len(rows)) {
 			return ErrFenced // cannot be: lock holds the rows
