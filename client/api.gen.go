@@ -20,6 +20,7 @@ const (
 	ActionAuthzExplain     Action = "authz:explain"
 	ActionConfidentialRead Action = "confidential:read"
 	ActionKeysRead         Action = "keys:read"
+	ActionKeysRotate       Action = "keys:rotate"
 	ActionKeysWrite        Action = "keys:write"
 	ActionParkedDiscard    Action = "parked:discard"
 	ActionParkedRead       Action = "parked:read"
@@ -270,6 +271,22 @@ const (
 	EventTypeStockRejected         EventType = "stock.rejected"
 	EventTypeStockReleased         EventType = "stock.released"
 	EventTypeStockReserved         EventType = "stock.reserved"
+)
+
+// Defines values for KeyActAction.
+const (
+	KeyActActionApprove KeyActAction = "approve"
+	KeyActActionMake    KeyActAction = "make"
+	KeyActActionPin     KeyActAction = "pin"
+	KeyActActionRevoke  KeyActAction = "revoke"
+	KeyActActionRotate  KeyActAction = "rotate"
+)
+
+// Defines values for KeyActSource.
+const (
+	KeyActSourceAPI         KeyActSource = "api"
+	KeyActSourceCommandLine KeyActSource = "command_line"
+	KeyActSourceSeed        KeyActSource = "seed"
 )
 
 // Defines values for PaymentListCountKind.
@@ -531,8 +548,11 @@ const (
 type APIKey struct {
 	// APIVersion What answers requests that have no `Payments-Version`; of a new key the newest, if it is not said.
 	APIVersion APIVersion `json:"api_version"`
-	CreatedAt  time.Time  `json:"created_at"`
-	ExpiresAt  time.Time  `json:"expires_at"`
+
+	// ApprovedAt Since when it works; null while it waits for the approval of a second person.
+	ApprovedAt time.Time `json:"approved_at"`
+	CreatedAt  time.Time `json:"created_at"`
+	ExpiresAt  time.Time `json:"expires_at"`
 
 	// Holder Whom it was given to; null where nobody has said it of a merchant's key.
 	Holder string `json:"holder"`
@@ -547,14 +567,20 @@ type APIKey struct {
 	Object   string   `json:"object"`
 
 	// ReplacedBy The key that took its place.
-	ReplacedBy string    `json:"replaced_by"`
-	RevokedAt  time.Time `json:"revoked_at"`
+	ReplacedBy string `json:"replaced_by"`
+
+	// Replaces The key whose place it takes once it is approved.
+	Replaces  string    `json:"replaces"`
+	RevokedAt time.Time `json:"revoked_at"`
 
 	// Role What an API key may do.
 	Role Role `json:"role"`
 
-	// Secret In the first answer to its creation alone.
+	// Secret In the first answer to a rotation by the holder alone.
 	Secret string `json:"secret"`
+
+	// SecretPart In the first answer to its creation, or to a rotation by another person, the first part of the key; in the answer to its approval the second.
+	SecretPart string `json:"secret_part"`
 }
 
 // APIKeyID An API key.
@@ -910,6 +936,52 @@ type FailureRow struct {
 	// Period The first day of the day, week or month.
 	Period string `json:"period,omitempty,omitzero"`
 	Step   string `json:"step,omitempty,omitzero"`
+}
+
+// KeyAct defines model for KeyAct.
+type KeyAct struct {
+	Action    KeyActAction `json:"action"`
+	CreatedAt time.Time    `json:"created_at"`
+
+	// Detail Of a rotation the key before
+	Detail string `json:"detail"`
+
+	// Holder Who had that key.
+	Holder string `json:"holder"`
+	ID     string `json:"id"`
+
+	// Key The key that was acted on. Of a rotation it is the new one.
+	Key APIKeyID `json:"key"`
+
+	// KeyHolder Whose key it is.
+	KeyHolder string `json:"key_holder"`
+
+	// Merchant The merchant that it belongs to.
+	Merchant string `json:"merchant"`
+	Object   string `json:"object"`
+
+	// Operator The API key of the person who acted; null of the first operators' keys and the demo's.
+	Operator string `json:"operator"`
+
+	// Origin The client's address; of a command the system's user and host.
+	Origin string       `json:"origin"`
+	Source KeyActSource `json:"source"`
+}
+
+// KeyActAction defines model for KeyAct.Action.
+type KeyActAction string
+
+// KeyActSource defines model for KeyAct.Source.
+type KeyActSource string
+
+// KeyActList defines model for KeyActList.
+type KeyActList struct {
+	Data    []KeyAct `json:"data"`
+	HasMore bool     `json:"has_more"`
+
+	// NextCursor Null without more.
+	NextCursor string `json:"next_cursor"`
+	Object     string `json:"object"`
 }
 
 // MerchantID A merchant.
@@ -1946,6 +2018,21 @@ type StreamEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// ListKeyActsParams defines parameters for ListKeyActs.
+type ListKeyActsParams struct {
+	// Key Only acts on this key.
+	Key APIKeyID `form:"key,omitempty" json:"key,omitempty,omitzero"`
+
+	// Limit How many items a page has at most.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of a page with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+}
+
 // ListKeysParams defines parameters for ListKeys.
 type ListKeysParams struct {
 	// Merchant Only this merchant's.
@@ -2529,6 +2616,42 @@ func (c *Client) ExplainAuthorization(ctx context.Context, body ExplainRequest) 
 	return call[Authorization](ctx, c, requestExplainAuthorization(body))
 }
 
+func requestListKeyActs(params *ListKeyActsParams) request {
+	r := newRequest("GET", "/v1/ops/key_acts")
+	if params != nil {
+		r.addQuery("key", params.Key)
+		r.addQuery("limit", params.Limit)
+		r.addQuery("cursor", params.Cursor)
+		r.setHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return r
+}
+
+// ListKeyActs: List what was done with API keys.
+//
+// Each making, rotation, approval, pinning and revocation, newest first. Nobody can change this record.
+func (c *Client) ListKeyActs(ctx context.Context, params *ListKeyActsParams) (*Answer[KeyActList], error) {
+	return call[KeyActList](ctx, c, requestListKeyActs(params))
+}
+
+// KeyActs walks ListKeyActs from params.Cursor to the end, a page at a time. An error is the last that comes.
+func (c *Client) KeyActs(ctx context.Context, params *ListKeyActsParams) iter.Seq2[KeyAct, error] {
+	var p ListKeyActsParams
+	if params != nil {
+		p = *params
+	}
+	p.IfNoneMatch = ""
+	return pages(p.Cursor, func(cursor string) ([]KeyAct, string, error) {
+		p := p
+		p.Cursor = cursor
+		a, err := c.ListKeyActs(ctx, &p)
+		if err != nil {
+			return nil, "", err
+		}
+		return a.Value.Data, a.Value.NextCursor, nil
+	})
+}
+
 func requestListKeys(params *ListKeysParams) request {
 	r := newRequest("GET", "/v1/ops/keys")
 	if params != nil {
@@ -2575,7 +2698,9 @@ func requestCreateKey(body APIKeyRequest, params *CreateKeyParams) request {
 
 // CreateKey: Make an API key.
 //
-// Its secret is shown by this answer alone, not by a replay.
+// It takes two operators. The key works once another person has approved it (`POST /v1/ops/keys/{id}/approve`), within 24 hours.
+// This answer alone, not a replay, has `secret_part`, the first part of the key; the approval has the second. The key is the first part with
+// the second directly after it. Give each part to the holder: so nobody but the holder knows the key.
 func (c *Client) CreateKey(ctx context.Context, body APIKeyRequest, params *CreateKeyParams) (*Answer[APIKey], error) {
 	return call[APIKey](ctx, c, requestCreateKey(body, params))
 }
@@ -2590,6 +2715,19 @@ func requestRevokeKey(id APIKeyID) request {
 // Every process refuses it at once. Doing it twice is doing it once.
 func (c *Client) RevokeKey(ctx context.Context, id APIKeyID) (*Answer[APIKey], error) {
 	return call[APIKey](ctx, c, requestRevokeKey(id))
+}
+
+func requestApproveKey(id APIKeyID) request {
+	r := newRequest("POST", "/v1/ops/keys/{id}/approve", string(id))
+	return r
+}
+
+// ApproveKey: Approve an API key that another operator has made or rotated.
+//
+// The key works from now on. The approver is another person than the one who proposed the key: holders are compared, whatever their case. This answer alone has
+// `secret_part`, the second part of the key. If it gets lost, revoke the key and make another.
+func (c *Client) ApproveKey(ctx context.Context, id APIKeyID) (*Answer[APIKey], error) {
+	return call[APIKey](ctx, c, requestApproveKey(id))
 }
 
 func requestPinKey(id APIKeyID, body PinKeyJSONRequestBody) request {
@@ -2617,7 +2755,9 @@ func requestRotateKey(id APIKeyID, body RotateKeyJSONRequestBody, params *Rotate
 
 // RotateKey: Put a new API key in the place of one.
 //
-// Both are good until the overlap is over.
+// Both work until the overlap is over. The holder of an operator's, support's or auditor's key rotates it alone, with any of the holder's keys, and
+// gets the `secret`. An operator who rotates the key of somebody else, or a merchant's, gets the first part of it (`secret_part`); the new key works, and
+// replaces the other, once another operator has approved it.
 func (c *Client) RotateKey(ctx context.Context, id APIKeyID, body RotateKeyJSONRequestBody, params *RotateKeyParams) (*Answer[APIKey], error) {
 	return call[APIKey](ctx, c, requestRotateKey(id, body, params))
 }

@@ -152,7 +152,7 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 	})
 
 	secrets := map[string]string{"the customer's address": email, "a card's number": card}
-	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY"} {
+	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY", "PAYMENTS_OPERATOR_KEY_2"} {
 		secrets[name] = w.vars[name]
 		secrets["the secret of "+name] = w.vars[name][len("sk_test_")+26:][:32] // its id is public
 	}

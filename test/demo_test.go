@@ -38,7 +38,7 @@ func TestDemo(t *testing.T) {
 	}
 
 	second, again := startDemo(t, dir)
-	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY", "PAYMENTS_PEPPER_KEYSET", "PAYMENTS_DATABASE_URL"} {
+	for _, name := range []string{"PAYMENTS_API_KEY", "PAYMENTS_API_KEY_2", "PAYMENTS_OPERATOR_KEY", "PAYMENTS_OPERATOR_KEY_2", "PAYMENTS_PEPPER_KEYSET", "PAYMENTS_DATABASE_URL"} {
 		if again.vars[name] == "" || again.vars[name] != w.vars[name] {
 			t.Errorf("%s is another one at the second start", name)
 		}

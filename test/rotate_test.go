@@ -124,8 +124,10 @@ func (w *world) rotate(step string) {
 // nobody uses.
 func (w *world) reencrypted(s *service) {
 	w.t.Helper()
-	if a, err := w.get(s.url+"/v1/ops/sagas", w.vars["PAYMENTS_OPERATOR_KEY"]); err != nil || a.status != http.StatusOK {
-		w.t.Fatalf("%d %s %v", a.status, a.body, err)
+	for _, operator := range []string{"PAYMENTS_OPERATOR_KEY", "PAYMENTS_OPERATOR_KEY_2"} {
+		if a, err := w.get(s.url+"/v1/ops/sagas", w.vars[operator]); err != nil || a.status != http.StatusOK {
+			w.t.Fatalf("%d %s %v", a.status, a.body, err)
+		}
 	}
 	await(w.t, settleWithin, func() string {
 		out, problem, code := run(w.t.Context(), w.vars, "secrets", "reencrypt")

@@ -43,7 +43,7 @@ var commands = map[string]command{
 	"reconcile":   {"compare a range with the provider; exit 1 if something differs (-repair: follow what is safe)", reconcile},
 	"replay":      {"rebuild the read model from the write model, while the service runs", replay},
 	"sagas":       {"list, show and move sagas, as an operator", sagas},
-	"keys":        {"create, list, rotate, pin or revoke API keys", runKeys},
+	"keys":        {"create, list, rotate, approve, pin or revoke API keys, and show what was done with them", runKeys},
 	"webhooks":    {"deliver again what a merchant's endpoint missed: redeliver (-from, -to)", runWebhooks},
 	"demo":        {"run everything on this machine, with state under .data", demo},
 	"healthcheck": {"exit 0 if the URL answers 2xx", healthcheck},

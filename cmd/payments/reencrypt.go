@@ -56,7 +56,7 @@ func (e environment) reencrypt(ctx context.Context) error {
 	counts, err := rekey.Run(ctx, rekey.Config{
 		Write: write, Read: read, Pepper: c.Pepper, Cipher: c.Cipher, Methods: order.PaymentMethods(c.Pepper, c.Cipher), Batch: *batch, Check: *check,
 	})
-	return errors.Join(err, e.printCounts(counts))
+	return errors.Join(err, e.printCounts(counts), rekey.AddUses(ctx, write, c.Cipher))
 }
 
 func (e environment) printCounts(counts []rekey.Count) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/access"
@@ -45,7 +46,7 @@ func (s *shell) key(role access.Role, merchantID, holder string) (text, id strin
 		Mode: access.ModeTest, Role: role, MerchantID: merchantID, Holder: holder, APIVersion: api.NewestVersion(),
 	})
 	if err == nil {
-		err = insertKey(s.t.Context(), s.pool, key)
+		err = postgres.InTx(s.t.Context(), s.pool, func(tx pgx.Tx) error { return access.InsertKey(s.t.Context(), tx, key) })
 	}
 	if err != nil {
 		s.t.Fatal(err)
@@ -110,7 +111,7 @@ func TestAVerdictOnTheCommandLineTakesTwoPersons(t *testing.T) {
 	}
 	ada, adasID := shell.key(access.RoleOperator, "", "ada")
 	hers, _ := shell.key(access.RoleOperator, "", "ADA")
-	successor := strings.TrimSpace(shell.must("", "keys", "rotate", adasID))
+	successor := strings.TrimSpace(shell.must(ada, "keys", "rotate", adasID))
 	grace, gracesID := shell.key(access.RoleOperator, "", "grace")
 	shop, _ := shell.key(access.RoleMerchant, merchant, "")
 	auditor, _ := shell.key(access.RoleAuditor, "", "ada")

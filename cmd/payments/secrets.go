@@ -38,6 +38,7 @@ var demoSecrets = []namedSecret{
 	{"PAYMENTS_API_KEY", freshAPIKey, checkAPIKey, false},
 	{"PAYMENTS_API_KEY_2", freshAPIKey, checkAPIKey, false},
 	{"PAYMENTS_OPERATOR_KEY", freshAPIKey, checkAPIKey, false},
+	{"PAYMENTS_OPERATOR_KEY_2", freshAPIKey, checkAPIKey, false},
 }
 
 // stackSecrets are what docker compose's stack needs.

@@ -79,7 +79,7 @@ func TestAStackKeepsTheSecretsOfItsFirstStart(t *testing.T) {
 	s := newStack(t)
 	out := s.mustKeep()
 	first := s.kept()
-	if len(first) != len(stackSecrets) || !strings.Contains(out, "10 secrets are kept, 10 of them new") ||
+	if len(first) != len(stackSecrets) || !strings.Contains(out, "11 secrets are kept, 11 of them new") ||
 		!strings.Contains(out, "docker compose run --rm -T --no-deps secrets show PAYMENTS_API_KEY\n") {
 		t.Errorf("kept %d, and said %s", len(first), out)
 	}

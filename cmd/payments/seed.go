@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -12,8 +13,8 @@ import (
 	"payments/internal/api"
 	"payments/internal/order"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 	"payments/internal/secret"
+	"payments/internal/telemetry"
 )
 
 // demoStock is what each demo merchant has at first.
@@ -38,54 +39,58 @@ func seedDatabase(ctx context.Context, e environment) error {
 		return err
 	}
 	defer pool.Close()
-	for _, s := range []struct{ name, merchant string }{
-		{"PAYMENTS_API_KEY", "Demo shop"}, {"PAYMENTS_API_KEY_2", "Second shop"}, {"PAYMENTS_OPERATOR_KEY", ""},
+	for _, s := range []seeded{
+		{"PAYMENTS_API_KEY", "Demo shop", access.RoleMerchant},
+		{"PAYMENTS_API_KEY_2", "Second shop", access.RoleMerchant},
+		{"PAYMENTS_OPERATOR_KEY", "Demo operator", access.RoleOperator},
+		// What takes two persons takes two of the demo's operators.
+		{"PAYMENTS_OPERATOR_KEY_2", "Second operator", access.RoleOperator},
 	} {
-		if err := e.seedOne(ctx, pool, pepper, s.name, s.merchant); err != nil {
+		if err := e.seedOne(ctx, pool, pepper, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// seedOne makes the merchant of this name, or none for the operator, its stock
-// and its key: the one of the variable, or a fresh one that it prints.
-func (e environment) seedOne(ctx context.Context, pool *pgxpool.Pool, pepper *secret.Pepper, variable, merchant string) error {
-	spec := access.KeySpec{Mode: access.ModeTest, Role: access.RoleOperator, Holder: "Demo operator", APIVersion: api.NewestVersion()}
-	if merchant != "" {
-		id, err := seedMerchant(ctx, pool, merchant)
-		if err != nil {
-			return err
-		}
-		spec.Role, spec.MerchantID, spec.Holder = access.RoleMerchant, id, merchant
-	}
-	text := e.value(variable)
-	if text != "" {
-		key, err := access.StoredKey(pepper, text, spec)
-		if err != nil {
-			return fmt.Errorf("%s: %w", variable, err)
-		}
-		return insertKey(ctx, pool, key)
-	}
-	text, key, err := access.NewKey(generator(), pepper, spec)
-	if err != nil {
-		return err
-	}
-	if err := insertKey(ctx, pool, key); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(e.stdout, "%s=%s\n", variable, text)
-	return err
+// seeded is one of the demo's keys: the variable that has it, and who holds it. Of a merchant's
+// role the holder is the merchant as well.
+type seeded struct {
+	variable, holder string
+	role             access.Role
 }
 
-func insertKey(ctx context.Context, pool *pgxpool.Pool, key access.Key) error {
-	return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
-		var exists bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM api_keys WHERE id = $1)`, key.ID).Scan(&exists); err != nil || exists {
+// seedOne makes the merchant and its stock, and the key: the one of the variable, or a fresh
+// one that it prints. A key that only two persons can make is left out, with a word.
+func (e environment) seedOne(ctx context.Context, pool *pgxpool.Pool, pepper *secret.Pepper, s seeded) (err error) {
+	spec := access.KeySpec{Mode: access.ModeTest, Role: s.role, Holder: s.holder, APIVersion: api.NewestVersion()}
+	if s.role.OfMerchant() {
+		if spec.MerchantID, err = seedMerchant(ctx, pool, s.holder); err != nil {
 			return err
 		}
-		return access.InsertKey(ctx, tx, key)
-	})
+	}
+	given := e.value(s.variable)
+	text, key, err := access.NewKey(generator(), pepper, spec)
+	if given != "" {
+		key, err = access.StoredKey(pepper, given, spec)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.variable, err)
+	}
+	keys := access.NewKeys(pool, pepper, generator(), telemetry.NewLogger(e.stderr, slog.LevelWarn, "text"))
+	_, err = keys.Seed(ctx, access.By{Source: access.SourceSeed, Origin: whereFrom()}, key)
+	if refusal, ok := errors.AsType[*payment.Error](err); ok && refusal.Code == payment.CodeSecondOperator {
+		_, err = fmt.Fprintf(e.stderr, "%s is not made. %s See `payments keys`.\n", s.variable, refusal.Message)
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.variable, err)
+	}
+	if given != "" {
+		return nil
+	}
+	_, err = fmt.Fprintf(e.stdout, "%s=%s\n", s.variable, text)
+	return err
 }
 
 func seedMerchant(ctx context.Context, pool *pgxpool.Pool, name string) (id string, err error) {

@@ -30,6 +30,7 @@ import (
 	"payments/internal/postgres"
 	"payments/internal/provider"
 	"payments/internal/readmodel"
+	"payments/internal/rekey"
 	"payments/internal/report"
 	"payments/internal/saga"
 	"payments/internal/secret"
@@ -212,6 +213,11 @@ func (s *service) run(ctx context.Context) error {
 		if s.dispatcher != nil {
 			s.dispatcher.Drain()
 		}
+		counting, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := rekey.AddUses(counting, s.write, s.Cipher); err != nil {
+			s.log.WarnContext(ctx, "the last uses of the encryption key are not counted", "error", err)
+		}
 		ended <- err
 	}()
 	tooLate := make(chan struct{})
@@ -242,6 +248,11 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 		return err
 	}
 	s.group.Go(func() error { return s.awaitDatabases(working) })
+	uses, err := rekey.NewUses(s.write, s.Cipher, s.registry)
+	if err != nil {
+		return err
+	}
+	s.loop(working, "encryption_uses", 30*time.Second, uses.RunOnce, nil)
 	if err := s.keepOutbox(working); err != nil {
 		return err
 	}
@@ -299,6 +310,11 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	}
 	authenticator := access.NewAuthenticator(s.write, s.Pepper)
 	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
+	acts, err := access.NewActGauge(s.write, s.registry)
+	if err != nil {
+		return err
+	}
+	s.loop(working, "key_acts", 30*time.Second, acts.RunOnce, nil)
 	streams, err := api.NewStreams(api.StreamsConfig{
 		Followers: readmodel.NewFollowers(s.read), Keys: authenticator, Most: s.Streams, MostOfKey: s.StreamsPerKey,
 		Now: time.Now, Registerer: s.registry,
@@ -322,7 +338,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		Admission: admission,
 		Orders:    s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
-		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator()),
+		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator(), s.log),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
 		Waits: s.Waits, WaitsOfKey: s.WaitsPerKey, Closing: answer,
 		RateLimits: api.RateLimits{

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -174,7 +175,10 @@ func TestAuthenticate(t *testing.T) {
 
 	// Every verdict costs one MAC, of a stored form and a credential of the usual length.
 	var work []string
+	var found bool
 	a.verify = func(mac, data []byte) bool {
+		// A wrong secret of a key that exists finds as little as an id that nobody has.
+		found = !bytes.Equal(mac, a.dummyMAC)
 		work = append(work, fmt.Sprint(len(mac), " ", len(data)))
 		return pepper.Verify(mac, data)
 	}
@@ -196,6 +200,9 @@ func TestAuthenticate(t *testing.T) {
 		got, err := a.Authenticate(t.Context(), bearer, here)
 		if !slices.Equal(work, usual) {
 			t.Errorf("%s: verified %q, want %q", name, work, usual)
+		}
+		if found != (name == "revoked") {
+			t.Errorf("%s: a key is found: %t", name, found)
 		}
 		var e *payment.Error
 		if got != (Principal{}) || !errors.As(err, &e) || e.Code != payment.CodeUnauthenticated {

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/payment"
-	"payments/internal/postgres"
 	"payments/internal/secret"
 )
 
@@ -50,7 +49,7 @@ func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator 
 }
 
 // Authenticate takes the token of the Authorization header and the address that it
-// came from. Malformed, unknown, revoked, expired, from elsewhere and wrong do the same work, one lookup and one MAC, and give the same
+// came from. Malformed, unknown, not approved, revoked, expired, from elsewhere and wrong do the same work, one lookup and one MAC, and give the same
 // CodeUnauthenticated, so that neither the answer nor its time tells which it
 // was. An error of the database stays one (postgres.Unavailable).
 func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from netip.Addr) (Principal, error) {
@@ -63,11 +62,13 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from ne
 		mac  []byte
 		live bool
 	)
+	// By what only the whole key gives, not by its public id: a lookup finds nothing unless the
+	// secret is right, so that its time does not tell whether a key of the id exists.
 	err := a.pool.QueryRow(ctx, `
 		SELECT coalesce(merchant_id, ''), role, coalesce(holder, ''), to_char(api_version, 'YYYY-MM-DD'), mac,
-			revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+			approved_at IS NOT NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 				AND (networks = '{}' OR coalesce(nullif($2, '')::inet <<= ANY (networks::inet[]), false))
-		FROM api_keys WHERE id = $1`, c.KeyID, address(from)).
+		FROM api_keys WHERE mac = ANY ($1) AND id = $3`, a.pepper.MACs([]byte(c.maced)), address(from), c.KeyID).
 		Scan(&p.MerchantID, &p.Role, &p.Holder, &p.APIVersion, &mac, &live)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Principal{}, fmt.Errorf("look up api key: %w", err)
@@ -89,23 +90,4 @@ func address(from netip.Addr) string {
 		return ""
 	}
 	return from.Unmap().WithZone("").String()
-}
-
-// InsertKey refuses a merchant that does not exist with CodeNotFound, and an expiry
-// that is not to come with CodeInvalid.
-func InsertKey(ctx context.Context, tx pgx.Tx, k Key) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks, expires_at, api_version)
-		VALUES ($1, nullif($2, ''), $3, nullif($4, ''), $5, $6::cidr[], $7, $8)`,
-		k.ID, k.MerchantID, k.Role, k.Holder, k.MAC, texts(k.Networks), k.ExpiresAt, k.APIVersion)
-	switch postgres.Constraint(err) {
-	case "api_keys_merchant_id_fkey":
-		return payment.Errorf(payment.CodeNotFound, "There is no such merchant.").Because(err)
-	case "api_keys_expiry": // by the database's clock, which may be past it when ours is not
-		return errExpired().Because(err)
-	}
-	if err != nil {
-		return fmt.Errorf("insert api key: %w", err)
-	}
-	return nil
 }

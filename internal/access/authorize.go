@@ -89,12 +89,26 @@ func (a *Authorizer) Authorize(ctx context.Context, p Principal, do Action) (Dec
 	return Decision{Scope: scope, Confidential: confidential.covers(scope)}, nil
 }
 
-// AuthorizeRefund asks again once the amount is known: a role may have a limit.
-func (a *Authorizer) AuthorizeRefund(ctx context.Context, p Principal, amount payment.Money) error {
-	scope, _, failed := a.decide(p, RefundsCreate, &amount)
+// Refund is what a policy may look at: the amount, and, in minor units of its currency and this
+// refund included, what persons of the service gave back for the payment, and what this person
+// gave back today.
+type Refund struct {
+	Amount                   payment.Money
+	OfPayment, OfPersonToday int64
+}
+
+// FirstRefund is one before which nothing was given back.
+func FirstRefund(amount payment.Money) Refund {
+	return Refund{amount, amount.Amount(), amount.Amount()}
+}
+
+// AuthorizeRefund asks again once the amount is known: a role may have a budget.
+func (a *Authorizer) AuthorizeRefund(ctx context.Context, p Principal, r Refund) error {
+	scope, _, failed := a.decide(p, RefundsCreate, &r)
 	a.report(ctx, p, RefundsCreate, failed)
 	if scope == (Scope{}) {
-		return payment.Errorf(payment.CodeForbidden, "The role of this API key does not permit a refund of this amount.")
+		return payment.Errorf(payment.CodeForbidden,
+			"The role of this API key does not permit a refund of this amount: it has a budget for each payment, and one for each person and day.")
 	}
 	return nil
 }
@@ -123,14 +137,14 @@ type Explanation struct {
 }
 
 // Explain gives Authorize's decision with its reasons; refund may be nil.
-func (a *Authorizer) Explain(p Principal, do Action, refund *payment.Money) Explanation {
+func (a *Authorizer) Explain(p Principal, do Action, refund *Refund) Explanation {
 	scope, by, failed := a.decide(p, do, refund)
 	return Explanation{scope, by, failed}
 }
 
 // decide gives the widest scope that is allowed: everybody's rows, or the
 // principal's merchant's own, or none.
-func (a *Authorizer) decide(p Principal, do Action, refund *payment.Money) (s Scope, by, failed []string) {
+func (a *Authorizer) decide(p Principal, do Action, refund *Refund) (s Scope, by, failed []string) {
 	ofAll := a.policies.ask(question{principal: p, action: do, refund: refund})
 	if len(ofAll.failed) > 0 {
 		return Scope{}, nil, ofAll.failed

@@ -12,8 +12,6 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
-
-	"payments/internal/payment"
 )
 
 //go:embed policy
@@ -25,7 +23,7 @@ type question struct {
 	principal  Principal
 	action     Action
 	merchantID string
-	refund     *payment.Money
+	refund     *Refund
 }
 
 // answer names the policies that decided; none is a deny because nothing matched.
@@ -121,7 +119,8 @@ func (c cedarPolicies) ask(q question) answer {
 	circumstances := cedar.RecordMap{}
 	if q.refund != nil {
 		circumstances["refund"] = cedar.NewRecord(cedar.RecordMap{
-			"amount": cedar.Long(q.refund.Amount()), "currency": cedar.String(q.refund.Currency().String()),
+			"amount": cedar.Long(q.refund.Amount.Amount()), "currency": cedar.String(q.refund.Amount.Currency().String()),
+			"of_payment": cedar.Long(q.refund.OfPayment), "of_person_today": cedar.Long(q.refund.OfPersonToday),
 		})
 	}
 	decision, diagnostic := cedar.Authorize(c.set, cedar.EntityMap{key: {

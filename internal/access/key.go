@@ -95,6 +95,11 @@ type Key struct {
 	ExpiresAt  *time.Time
 	// APIVersion is what its requests are answered in that name none.
 	APIVersion string
+	// Seed of a key that waits for a second person (split.go); without one the key works at once.
+	Seed []byte
+	// Replaces is the key whose place it takes, and Overlap how long both work.
+	Replaces string
+	Overlap  time.Duration
 }
 
 // NewKey makes an API key and what to store of it. The text exists nowhere else:

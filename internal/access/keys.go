@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -22,16 +23,19 @@ const (
 	MaxOverlap  = 30 * 24 * time.Hour
 )
 
-// Keys makes, rotates and revokes API keys. A revoked key is refused at once by
-// every process, since each request reads it.
+// Keys makes, rotates, approves, pins and revokes API keys. Each act is recorded in its own
+// transaction (record.go). A revoked key is refused at once by every process, since each
+// request reads it.
 type Keys struct {
 	pool   *pgxpool.Pool
 	pepper *secret.Pepper
 	ids    payment.Generator
+	log    *slog.Logger
 }
 
-func NewKeys(pool *pgxpool.Pool, pepper *secret.Pepper, ids payment.Generator) *Keys {
-	return &Keys{pool, pepper, ids}
+// NewKeys writes a log line for every act. The pepper may be nil if no key is made or approved.
+func NewKeys(pool *pgxpool.Pool, pepper *secret.Pepper, ids payment.Generator, log *slog.Logger) *Keys {
+	return &Keys{pool, pepper, ids, log}
 }
 
 // KeySpec is what an API key is to be.
@@ -52,9 +56,11 @@ type APIKey struct {
 	Holder         string
 	Networks       []netip.Prefix
 	CreatedAt      time.Time
+	ApprovedAt     *time.Time // nil: it does not work yet
 	ExpiresAt      *time.Time
 	LastUsedAt     *time.Time // to the minute
 	RevokedAt      *time.Time
+	Replaces       *string // whose place it takes, once it is approved
 	ReplacedBy     *string
 	APIVersion     string
 }
@@ -62,33 +68,67 @@ type APIKey struct {
 // Render makes the answer to store, which must not hold the secret.
 type Render func(APIKey) (idempotency.Response, error)
 
-// Made is an API key with its secret, which exists nowhere else; or the stored
-// answer of the request that made it, and then there is no secret any more.
+// Made is an API key with its secret, which exists nowhere else, or with the first part of
+// it, if a second person has to approve the key. Of a repeated request it is the stored answer
+// alone: there is no secret any more.
 type Made struct {
 	Secret   string
+	Part     string
 	Key      APIKey
 	Response idempotency.Response
 	Replayed bool
 }
 
-// Create makes a key once for the request. Errors: those of idempotency.Begin;
-// CodeNotFound of a merchant that does not exist; CodeInvalid.
-func (k *Keys) Create(ctx context.Context, r idempotency.Request, spec KeySpec, render Render) (Made, error) {
-	return k.once(ctx, r, render, func(tx pgx.Tx) (string, APIKey, error) { return k.insert(ctx, tx, spec) })
+// Create proposes a key, once for the request. The key works once another person has approved
+// it. Errors: those of idempotency.Begin; CodeNotFound of a merchant that does not exist;
+// CodeInvalid.
+func (k *Keys) Create(ctx context.Context, by By, r idempotency.Request, spec KeySpec, render Render) (Made, error) {
+	return k.once(ctx, r, render, func(tx pgx.Tx) (Made, error) {
+		m, err := k.insert(ctx, tx, spec, nil)
+		if err != nil {
+			return Made{}, err
+		}
+		return m, k.record(ctx, tx, by, act{key: m.Key, action: ActMake})
+	})
 }
 
-// Rotate makes a key like the one it replaces, of the same holder, which goes on to work
-// for overlap and then expires. Errors: those of Create; CodeAPIKeyInactive.
-func (k *Keys) Rotate(ctx context.Context, r idempotency.Request, id string, mode Mode, overlap time.Duration, render Render) (Made, error) {
-	return k.once(ctx, r, render, func(tx pgx.Tx) (string, APIKey, error) { return k.rotate(ctx, tx, id, mode, overlap) })
+// Bootstrap makes an operator's key that works at once, as long as fewer than two persons have
+// ever held one: there is nobody yet who could approve it. Errors: those of Create;
+// CodeSecondOperator.
+func (k *Keys) Bootstrap(ctx context.Context, by By, r idempotency.Request, spec KeySpec, render Render) (Made, error) {
+	return k.once(ctx, r, render, func(tx pgx.Tx) (m Made, err error) {
+		if spec.Role != RoleOperator {
+			return Made{}, payment.Errorf(payment.CodeSecondOperator, "A key of this role takes two operators: one makes it, another approves it.")
+		}
+		text, key, err := NewKey(k.ids, k.pepper, spec)
+		if err != nil {
+			return Made{}, cannotBeMade(err)
+		}
+		if m.Key, err = k.first(ctx, tx, by, key); err != nil {
+			return Made{}, err
+		}
+		m.Secret = text
+		return m, nil
+	})
 }
 
-func (k *Keys) once(ctx context.Context, r idempotency.Request, render Render, do func(pgx.Tx) (string, APIKey, error)) (m Made, err error) {
+// Rotate makes a key like the one it replaces, of the same holder. The key before goes on to
+// work for overlap and then expires. The holder's own rotation works at once; another's is a
+// proposal, as Create's is, and replaces the key when it is approved. Errors: those of Create;
+// CodeAPIKeyInactive.
+func (k *Keys) Rotate(ctx context.Context, by By, r idempotency.Request, id string, mode Mode, overlap time.Duration, render Render) (Made, error) {
+	return k.once(ctx, r, render, func(tx pgx.Tx) (Made, error) { return k.rotate(ctx, tx, by, id, mode, overlap) })
+}
+
+func (k *Keys) once(ctx context.Context, r idempotency.Request, render Render, do func(pgx.Tx) (Made, error)) (m Made, err error) {
 	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) (err error) {
-		m.Response, m.Replayed, err = idempotency.Once(ctx, tx, r, func() (_ APIKey, err error) {
-			m.Secret, m.Key, err = do(tx)
-			return m.Key, err
+		var made Made
+		response, replayed, err := idempotency.Once(ctx, tx, r, func() (_ APIKey, err error) {
+			made, err = do(tx)
+			return made.Key, err
 		}, render)
+		m = made
+		m.Response, m.Replayed = response, replayed
 		return err
 	})
 	if err != nil {
@@ -97,78 +137,126 @@ func (k *Keys) once(ctx context.Context, r idempotency.Request, render Render, d
 	return m, nil
 }
 
-func (k *Keys) insert(ctx context.Context, tx pgx.Tx, spec KeySpec) (string, APIKey, error) {
-	if len(spec.Networks) > MaxNetworks {
-		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key has at most %d networks.", MaxNetworks)
-	}
-	text, key, err := NewKey(k.ids, k.pepper, spec)
-	if err != nil {
-		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "An API key of this mode, role, merchant and holder cannot be made: %v.", err)
-	}
-	if err := InsertKey(ctx, tx, key); err != nil {
-		return "", APIKey{}, err
-	}
-	made, err := readKey(ctx, tx, key.ID)
-	return text, made, err
+// rotation is a key that is replaced, and for how long both work.
+type rotation struct {
+	id      string
+	overlap time.Duration
+	byOwner bool
 }
 
-func (k *Keys) rotate(ctx context.Context, tx pgx.Tx, id string, mode Mode, overlap time.Duration) (string, APIKey, error) {
-	if overlap < 0 || overlap > MaxOverlap {
-		return "", APIKey{}, payment.Errorf(payment.CodeInvalid, "The overlap has to be from 0 to %s.", MaxOverlap)
+// insert makes a key that waits for a second person, unless its holder replaces another of his.
+func (k *Keys) insert(ctx context.Context, tx pgx.Tx, spec KeySpec, r *rotation) (m Made, err error) {
+	if len(spec.Networks) > MaxNetworks {
+		return Made{}, payment.Errorf(payment.CodeInvalid, "An API key has at most %d networks.", MaxNetworks)
 	}
-	var active bool
-	err := tx.QueryRow(ctx, `
-		SELECT revoked_at IS NULL AND replaced_by IS NULL AND (expires_at IS NULL OR expires_at > now())
-		FROM api_keys WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&active)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", APIKey{}, errNoKey()
+	var key Key
+	if r != nil && r.byOwner {
+		m.Secret, key, err = NewKey(k.ids, k.pepper, spec)
+	} else {
+		m.Part, key, err = newSplitKey(k.ids, k.pepper, spec)
 	}
 	if err != nil {
-		return "", APIKey{}, fmt.Errorf("lock api key: %w", err)
+		return Made{}, cannotBeMade(err)
 	}
-	if !active {
-		return "", APIKey{}, payment.Errorf(payment.CodeAPIKeyInactive, "This API key is revoked, expired or already rotated.")
+	if r != nil {
+		key.Replaces, key.Overlap = r.id, r.overlap
+	}
+	if err := InsertKey(ctx, tx, key); err != nil {
+		return Made{}, err
+	}
+	m.Key, err = readKey(ctx, tx, key.ID)
+	return m, err
+}
+
+func cannotBeMade(err error) error {
+	return payment.Errorf(payment.CodeInvalid, "An API key of this mode, role, merchant and holder cannot be made: %v.", err)
+}
+
+func (k *Keys) rotate(ctx context.Context, tx pgx.Tx, by By, id string, mode Mode, overlap time.Duration) (Made, error) {
+	if overlap < 0 || overlap > MaxOverlap {
+		return Made{}, payment.Errorf(payment.CodeInvalid, "The overlap has to be from 0 to %s.", MaxOverlap)
 	}
 	old, err := readKey(ctx, tx, id)
 	if err != nil {
-		return "", APIKey{}, err
+		return Made{}, err
 	}
-	text, made, err := k.insert(ctx, tx, KeySpec{
+	r := rotation{id, overlap, by.owns(old)} // a key never changes its holder
+	if !r.byOwner && !by.Others {
+		return Made{}, errNoKey() // as if there were none
+	}
+	if old, err = lockActive(ctx, tx, id); err != nil {
+		return Made{}, err
+	}
+	m, err := k.insert(ctx, tx, KeySpec{
 		Mode: mode, Role: old.Role, MerchantID: old.MerchantID, Holder: old.Holder, Networks: old.Networks, ExpiresAt: old.ExpiresAt, APIVersion: old.APIVersion,
-	})
+	}, &r)
 	if err != nil {
-		return "", APIKey{}, err
+		return Made{}, err
 	}
-	_, err = tx.Exec(ctx, `
-		UPDATE api_keys SET replaced_by = $2, expires_at = least(expires_at, now() + $3::interval) WHERE id = $1`, id, made.ID, overlap)
+	if r.byOwner {
+		if err := retire(ctx, tx, id, m.Key.ID, overlap); err != nil {
+			return Made{}, err
+		}
+	}
+	return m, k.record(ctx, tx, by, act{key: m.Key, action: ActRotate, detail: id})
+}
+
+// lockActive refuses a key that does not work any more, or not yet, and so cannot be replaced.
+func lockActive(ctx context.Context, tx pgx.Tx, id string) (APIKey, error) {
+	var active bool
+	err := tx.QueryRow(ctx, `
+		SELECT approved_at IS NOT NULL AND revoked_at IS NULL AND replaced_by IS NULL AND (expires_at IS NULL OR expires_at > now())
+		FROM api_keys WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&active)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return APIKey{}, errNoKey()
+	}
 	if err != nil {
-		return "", APIKey{}, fmt.Errorf("retire api key: %w", err)
+		return APIKey{}, fmt.Errorf("lock api key: %w", err)
 	}
-	return text, made, nil
+	if !active {
+		return APIKey{}, payment.Errorf(payment.CodeAPIKeyInactive, "This API key is revoked, expired, already rotated, or not approved yet.")
+	}
+	return readKey(ctx, tx, id)
+}
+
+func retire(ctx context.Context, tx pgx.Tx, id, replacedBy string, overlap time.Duration) error {
+	if _, err := tx.Exec(ctx, `
+		UPDATE api_keys SET replaced_by = $2, expires_at = least(expires_at, now() + $3::interval) WHERE id = $1`, id, replacedBy, overlap); err != nil {
+		return fmt.Errorf("retire api key: %w", err)
+	}
+	return nil
 }
 
 // Pin changes which version of the API, of those that the caller knows, the key's requests are answered in. Error: CodeNotFound.
-func (k *Keys) Pin(ctx context.Context, id, apiVersion string) (pinned APIKey, err error) {
-	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE api_keys SET api_version = $2 WHERE id = $1`, id, apiVersion); err != nil {
-			return fmt.Errorf("pin api key: %w", err)
-		}
-		pinned, err = readKey(ctx, tx, id)
-		return err
-	})
-	return pinned, err
+func (k *Keys) Pin(ctx context.Context, by By, id, apiVersion string) (APIKey, error) {
+	return k.change(ctx, by, id, act{action: ActPin, detail: apiVersion},
+		`UPDATE api_keys SET api_version = $2 WHERE id = $1 AND api_version <> $2`, apiVersion)
 }
 
-// Revoke may be repeated: the first time stays.
-func (k *Keys) Revoke(ctx context.Context, id string) (revoked APIKey, err error) {
+// Revoke may be repeated: the first time stays. A key that waits for its approval gets none
+// any more. Error: CodeNotFound.
+func (k *Keys) Revoke(ctx context.Context, by By, id string) (APIKey, error) {
+	return k.change(ctx, by, id, act{action: ActRevoke},
+		`UPDATE api_keys SET revoked_at = now(), seed = NULL WHERE id = $1 AND revoked_at IS NULL`)
+}
+
+// change records the act if the update changed something.
+func (k *Keys) change(ctx context.Context, by By, id string, done act, update string, more ...any) (changed APIKey, err error) {
 	err = postgres.InTx(ctx, k.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1`, id); err != nil {
-			return fmt.Errorf("revoke api key: %w", err)
+		tag, err := tx.Exec(ctx, update, append([]any{id}, more...)...)
+		if err != nil {
+			return fmt.Errorf("%s api key: %w", done.action, err)
 		}
-		revoked, err = readKey(ctx, tx, id)
-		return err
+		if done.key, err = readKey(ctx, tx, id); err != nil {
+			return err
+		}
+		changed = done.key
+		if tag.RowsAffected() == 0 {
+			return nil
+		}
+		return k.record(ctx, tx, by, done)
 	})
-	return revoked, err
+	return changed, err
 }
 
 // List gives the newest first: those of one merchant, or all when it is empty,
@@ -193,13 +281,14 @@ func errNoKey() *payment.Error {
 }
 
 const selectKey = `
-	SELECT id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], created_at, expires_at, last_used_at, revoked_at, replaced_by,
-		to_char(api_version, 'YYYY-MM-DD')
+	SELECT id, coalesce(merchant_id, ''), role, coalesce(holder, ''), networks::text[], created_at, approved_at, expires_at, last_used_at, revoked_at,
+		replaces, replaced_by, to_char(api_version, 'YYYY-MM-DD')
 	FROM api_keys `
 
 func scanKey(row pgx.CollectableRow) (k APIKey, err error) {
 	var networks []string
-	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &k.CreatedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt, &k.ReplacedBy, &k.APIVersion); err != nil {
+	if err := row.Scan(&k.ID, &k.MerchantID, &k.Role, &k.Holder, &networks, &k.CreatedAt, &k.ApprovedAt, &k.ExpiresAt, &k.LastUsedAt, &k.RevokedAt,
+		&k.Replaces, &k.ReplacedBy, &k.APIVersion); err != nil {
 		return k, err
 	}
 	for _, n := range networks {
@@ -225,26 +314,4 @@ func readKey(ctx context.Context, tx pgx.Tx, id string) (APIKey, error) {
 		return APIKey{}, fmt.Errorf("read api key: %w", err)
 	}
 	return k, nil
-}
-
-// ParseNetwork takes a network in CIDR form, or one address, and refuses bits
-// behind its length, as the database does.
-func ParseNetwork(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil || p.Masked() != p || p.Addr().Is4In6() {
-		return netip.Prefix{}, errors.New("must be a network like 203.0.113.0/24 without bits behind its length")
-	}
-	return p, nil
-}
-
-func texts(networks []netip.Prefix) []string {
-	all := make([]string, len(networks))
-	for i, n := range networks {
-		all[i] = n.String()
-	}
-	return all
 }

@@ -5,15 +5,18 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/idempotency"
 	"payments/internal/payment"
+	"payments/internal/postgres"
 	"payments/internal/secret"
 )
 
@@ -32,19 +35,45 @@ func render(k APIKey) (idempotency.Response, error) {
 	return idempotency.Response{ResourceID: k.ID, Status: 201}, nil
 }
 
-func create(t *testing.T, k *Keys, spec KeySpec) (string, APIKey) {
-	t.Helper()
-	spec.APIVersion = "2026-11-01"
-	made, err := k.Create(t.Context(), request(generator.New("req")), spec, render)
-	if err != nil {
-		t.Fatal(err)
+// operators are two persons with a key each, who act in the tests.
+func operators(tb testing.TB, pool *pgxpool.Pool, pepper *secret.Pepper) (first, second By) {
+	tb.Helper()
+	by := func(holder string) By {
+		_, key, err := NewKey(generator, pepper, KeySpec{Mode: ModeTest, Role: RoleOperator, Holder: holder, APIVersion: "2026-11-01"})
+		if err == nil {
+			err = postgres.InTx(tb.Context(), pool, func(tx pgx.Tx) error { return InsertKey(tb.Context(), tx, key) })
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return By{KeyID: key.ID, Holder: holder, Source: SourceAPI, Origin: "192.0.2.1", Others: true}
 	}
-	return made.Secret, made.Key
+	return by("ada"), by("grace")
+}
+
+func newKeys(pool *pgxpool.Pool, pepper *secret.Pepper) *Keys {
+	return NewKeys(pool, pepper, generator, slog.New(slog.DiscardHandler))
+}
+
+// create makes a key by two persons.
+func create(tb testing.TB, k *Keys, spec KeySpec) (string, APIKey) {
+	tb.Helper()
+	first, second := operators(tb, k.pool, k.pepper)
+	spec.APIVersion = "2026-11-01"
+	made, err := k.Create(tb.Context(), first, request(generator.New("req")), spec, render)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	part, key, err := k.Approve(tb.Context(), second, made.Key.ID)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return made.Part + part, key
 }
 
 func TestNetworksAndExpiry(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
-	a, keys := NewAuthenticator(pool, pepper), NewKeys(pool, pepper, generator)
+	a, keys := NewAuthenticator(pool, pepper), newKeys(pool, pepper)
 	over := time.Now().Add(-time.Second)
 	for _, c := range []struct {
 		networks []string
@@ -72,7 +101,7 @@ func TestNetworksAndExpiry(t *testing.T) {
 			t.Errorf("%v from nowhere: %v", c.networks, err)
 		}
 	}
-	if _, err := keys.Create(t.Context(), request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada", ExpiresAt: &over, APIVersion: "2026-11-01"}, render); !refusedAs(err, payment.CodeInvalid) {
+	if _, err := keys.Create(t.Context(), By{Source: SourceCommandLine, Origin: "x"}, request(generator.New("req")), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada", ExpiresAt: &over, APIVersion: "2026-11-01"}, render); !refusedAs(err, payment.CodeInvalid) {
 		t.Errorf("a key that is expired already: %v", err)
 	}
 	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
@@ -100,7 +129,7 @@ func lastUsed(t *testing.T, pool *pgxpool.Pool, id string) (at *time.Time) {
 func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
 	a := NewAuthenticator(pool, pepper)
-	text, key := create(t, NewKeys(pool, pepper, generator), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
+	text, key := create(t, newKeys(pool, pepper), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	useOnce := func() {
 		t.Helper()
 		if _, err := a.Authenticate(t.Context(), text, here); err != nil {
@@ -184,7 +213,7 @@ func TestPepperRotatesOnUse(t *testing.T) {
 	}
 	before, during, after := keyset(t, oldSet), keyset(t, oldSet, newSet), keyset(t, newSet)
 	pool := open(t)
-	keys := NewKeys(pool, before, generator)
+	keys := newKeys(pool, before)
 	used, usedKey := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	idle, _ := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	a := NewAuthenticator(pool, during)
@@ -224,8 +253,9 @@ func TestPepperRotatesOnUse(t *testing.T) {
 // a revoked key is refused by every process at once.
 func TestRotationRefusesNobody(t *testing.T) {
 	pool, pepper := open(t), newPepper(t)
-	keys := NewKeys(pool, pepper, generator)
+	keys := newKeys(pool, pepper)
 	text, key := create(t, keys, KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
+	ada, _ := operators(t, pool, pepper)
 	var mu sync.Mutex
 	current, done := text, make(chan struct{})
 	var wg sync.WaitGroup
@@ -250,7 +280,7 @@ func TestRotationRefusesNobody(t *testing.T) {
 	}
 	var spare []string
 	for range 10 {
-		made, err := keys.Rotate(t.Context(), request(generator.New("req")), key.ID, ModeTest, time.Hour, render)
+		made, err := keys.Rotate(t.Context(), ada, request(generator.New("req")), key.ID, ModeTest, time.Hour, render)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,20 +297,20 @@ func TestRotationRefusesNobody(t *testing.T) {
 			t.Errorf("in its overlap: %v", err)
 		}
 	}
-	made, err := keys.Rotate(t.Context(), request("last"), key.ID, ModeTest, 0, render)
+	made, err := keys.Rotate(t.Context(), ada, request("last"), key.ID, ModeTest, 0, render)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Authenticate(t.Context(), text, here); !refusedKey(err) {
 		t.Errorf("after an overlap of nothing: %v", err)
 	}
-	if again, err := keys.Rotate(t.Context(), request("last"), key.ID, ModeTest, 0, render); err != nil || !again.Replayed || again.Secret != "" {
+	if again, err := keys.Rotate(t.Context(), ada, request("last"), key.ID, ModeTest, 0, render); err != nil || !again.Replayed || again.Secret != "" {
 		t.Errorf("replay: %+v, %v", again, err)
 	}
-	if _, err := keys.Rotate(t.Context(), request("more"), key.ID, ModeTest, 0, render); err == nil {
+	if _, err := keys.Rotate(t.Context(), ada, request("more"), key.ID, ModeTest, 0, render); err == nil {
 		t.Error("a key is rotated twice")
 	}
-	if _, err := keys.Revoke(t.Context(), made.Key.ID); err != nil {
+	if _, err := keys.Revoke(t.Context(), ada, made.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Authenticate(t.Context(), made.Secret, here); !refusedKey(err) {
@@ -298,13 +328,10 @@ func BenchmarkAuthenticate(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	made, err := NewKeys(pool, pepper, generator).Create(b.Context(), request("b"), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"}, render)
-	if err != nil {
-		b.Fatal(err)
-	}
+	text, _ := create(b, newKeys(pool, pepper), KeySpec{Mode: ModeTest, Role: RoleAuditor, Holder: "ada"})
 	a := NewAuthenticator(pool, pepper)
 	for b.Loop() {
-		if _, err := a.Authenticate(b.Context(), made.Secret, here); err != nil {
+		if _, err := a.Authenticate(b.Context(), text, here); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -47,8 +47,10 @@ const (
 	ReportsRead      Action = "reports:read"
 	ReportsRefresh   Action = "reports:refresh"
 	KeysRead         Action = "keys:read"
-	KeysWrite        Action = "keys:write"
-	AuthzExplain     Action = "authz:explain"
+	// KeysRotate is the rotation of one's own keys; those of others need KeysWrite as well.
+	KeysRotate   Action = "keys:rotate"
+	KeysWrite    Action = "keys:write"
+	AuthzExplain Action = "authz:explain"
 	// ConfidentialRead is of no route: it decides whether an answer shows customers'
 	// addresses, and of webhooks' URLs what is behind the host, where tokens are.
 	ConfidentialRead Action = "confidential:read"
@@ -60,7 +62,7 @@ func Actions() []Action {
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
 		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
 		SagasRead, SagasOperate, WebhooksRead, WebhooksWrite,
-		ReportsRead, ReportsRefresh, KeysRead, KeysWrite, AuthzExplain, ConfidentialRead,
+		ReportsRead, ReportsRefresh, KeysRead, KeysRotate, KeysWrite, AuthzExplain, ConfidentialRead,
 	}
 }
 

@@ -173,8 +173,29 @@ func TestSupportRefundsUpToALimit(t *testing.T) {
 		{RoleMerchant, payment.MaxAmount, "EUR", true}, {RoleMerchantReader, 1, "EUR", false},
 		{RoleOperator, 1, "EUR", false}, {RoleAuditor, 1, "EUR", false},
 	} {
-		if err := a.AuthorizeRefund(t.Context(), principal(c.role), money(t, c.amount, c.currency)); (err == nil) != c.permit || err != nil && !forbidden(err) {
+		if err := a.AuthorizeRefund(t.Context(), principal(c.role), FirstRefund(money(t, c.amount, c.currency))); (err == nil) != c.permit || err != nil && !forbidden(err) {
 			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// What was given back before counts: for the payment, and by the person today.
+func TestSupportHasABudget(t *testing.T) {
+	a := newTestAuthorizer(t)
+	for _, c := range []struct {
+		ofPayment, ofPerson int64
+		currency            string
+		permit              bool
+	}{
+		{10_000, 100_000, "EUR", true}, {10_001, 10_001, "EUR", false}, {1, 100_001, "EUR", false}, {10_000, 100_001, "USD", false},
+		{15_000, 150_000, "JPY", true}, {15_001, 150_000, "JPY", false}, {15_000, 150_001, "JPY", false}, {1, 1, "KWD", false},
+	} {
+		r := Refund{Amount: money(t, 1, c.currency), OfPayment: c.ofPayment, OfPersonToday: c.ofPerson}
+		if err := a.AuthorizeRefund(t.Context(), principal(RoleSupport), r); (err == nil) != c.permit || err != nil && !forbidden(err) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err := a.AuthorizeRefund(t.Context(), principal(RoleMerchant), r); err != nil {
+			t.Errorf("a merchant has a budget: %v", err)
 		}
 	}
 }
@@ -194,11 +215,11 @@ func money(t *testing.T, amount int64, currency string) payment.Money {
 
 func TestExplainNamesThePolicies(t *testing.T) {
 	a := newTestAuthorizer(t)
-	much := money(t, 10_001, "EUR")
+	much := FirstRefund(money(t, 10_001, "EUR"))
 	for _, c := range []struct {
 		role   Role
 		do     Action
-		refund *payment.Money
+		refund *Refund
 		scope  Scope
 		by     []string
 	}{
@@ -259,7 +280,7 @@ func TestAnErrorInAPolicyIsADeny(t *testing.T) {
 				t.Errorf("%s %s: %+v, %v", r, do, d, err)
 			}
 		}
-		if err := a.AuthorizeRefund(t.Context(), principal(r), money(t, 1, "EUR")); !forbidden(err) {
+		if err := a.AuthorizeRefund(t.Context(), principal(r), FirstRefund(money(t, 1, "EUR"))); !forbidden(err) {
 			t.Errorf("%s refunds: %v", r, err)
 		}
 		if e := a.Explain(principal(r), PaymentsRead, nil); e.Scope != (Scope{}) || !slices.Equal(e.Failed, []string{"broken"}) {

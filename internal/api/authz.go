@@ -55,7 +55,7 @@ func (s *server) explainAuthorization(ctx context.Context, c *call) error {
 	return s.ok(ctx, c, r)
 }
 
-func (q explainRequest) read() (p access.Principal, a access.Action, refund *payment.Money, err error) {
+func (q explainRequest) read() (p access.Principal, a access.Action, refund *access.Refund, err error) {
 	var f fields
 	p.Role, a = access.Role(take(&f, q.Role, "/role")), access.Action(take(&f, q.Action, "/action"))
 	if q.Role != nil && !slices.Contains(access.Roles(), p.Role) {
@@ -85,5 +85,6 @@ func (q explainRequest) read() (p access.Principal, a access.Action, refund *pay
 	if err != nil {
 		return p, a, nil, invalid("/amount", "out_of_range", err.Error())
 	}
-	return p, a, &m, nil
+	first := access.FirstRefund(m)
+	return p, a, &first, nil
 }

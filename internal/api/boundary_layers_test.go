@@ -86,7 +86,7 @@ func (w *boundaryWorld) act(act, reason string, v order.Verdict) error {
 
 func (w *boundaryWorld) newKey(spec access.KeySpec) error {
 	spec.APIVersion = cmp.Or(spec.APIVersion, NewestVersion())
-	_, err := w.api.Keys.Create(w.t.Context(), idempotency.Request{MerchantID: "of the test", Key: w.fresh()}, spec,
+	_, err := w.api.Keys.Create(w.t.Context(), access.By{Source: access.SourceCommandLine, Origin: "the test"}, idempotency.Request{MerchantID: "of the test", Key: w.fresh()}, spec,
 		func(k access.APIKey) (idempotency.Response, error) {
 			return idempotency.Response{ResourceID: k.ID, Status: 201}, nil
 		})

@@ -117,8 +117,8 @@ func rotateKeyOperation() *operation {
 	return &operation{
 		method: "POST", schema: "/paths/~1v1~1ops~1keys~1{id}~1rotate/post/requestBody/content/application~1json/schema", key: byOperator, status: 201,
 		path: func(w *boundaryWorld) string {
-			a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "auditor", "holder": "ada"}`, key(w.fresh())...)
-			return "/v1/ops/keys/" + a.at(w.t, "id").(string) + "/rotate"
+			id, _ := w.made(`{"mode": "test", "role": "auditor", "holder": "ada"}`, key(w.fresh())...)
+			return "/v1/ops/keys/" + id + "/rotate"
 		},
 		body: func(*boundaryWorld) map[string]any { return map[string]any{"mode": "test"} },
 	}

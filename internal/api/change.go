@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"payments/internal/access"
 	"payments/internal/idempotency"
 	"payments/internal/order"
 	"payments/internal/payment"
@@ -76,12 +77,13 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 			return err
 		}
 		request = c.inNameOf(request, p.MerchantID)
+		wanted = wanted.By(payment.Staff{KeyID: c.principal.KeyID, Holder: c.principal.Holder})
 	}
 	resp, replayed, err := s.Orders.Refund(ctx, request, id, wanted, func(r order.Refunding) (idempotency.Response, error) {
 		if err := s.permitAmount(ctx, c, r); err != nil {
 			return idempotency.Response{}, err
 		}
-		return s.seal(r.ID, "/v1/payments/"+r.PaymentID+"/refunds", committed(request.MerchantID, r.PaymentID, r.Sequence), refundResource{
+		return s.seal(request, r.ID, "/v1/payments/"+r.PaymentID+"/refunds", committed(request.MerchantID, r.PaymentID, r.Sequence), refundResource{
 			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
 			Status: payment.RefundPending, CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.CreatedAt),
 		})
@@ -89,10 +91,11 @@ func (s *server) createRefund(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.unseal(c, resp, replayed)
+	return s.unseal(c, request, resp, replayed)
 }
 
-// permitAmount asks once the amount is certain, and before it is committed.
+// permitAmount asks once the amount is certain, with what was given before counted under the
+// payment's lock, and before it is committed.
 func (s *server) permitAmount(ctx context.Context, c *call, r order.Refunding) error {
 	currency, err := payment.ParseCurrency(r.Currency)
 	if err != nil {
@@ -102,5 +105,7 @@ func (s *server) permitAmount(ctx context.Context, c *call, r order.Refunding) e
 	if err != nil {
 		return fmt.Errorf("amount of %s: %w", r.ID, err)
 	}
-	return s.Authorizer.AuthorizeRefund(ctx, c.principal, amount)
+	return s.Authorizer.AuthorizeRefund(ctx, c.principal, access.Refund{
+		Amount: amount, OfPayment: max(r.StaffOfPayment, r.Amount), OfPersonToday: max(r.StaffToday, r.Amount),
+	})
 }

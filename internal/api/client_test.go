@@ -205,8 +205,13 @@ func TestTheClientWalksAndExports(t *testing.T) {
 			t.Errorf("%+v, %v", level, err)
 		}
 	}
-	if k, err := operator.CreateKey(t.Context(), client.APIKeyRequest{Mode: client.APIKeyModeTest, Role: client.RoleMerchant, Merchant: w.merchantID}, nil); err != nil || k.Value.Secret == "" {
-		t.Errorf("%+v, %v", k, err)
+	k, err := operator.CreateKey(t.Context(), client.APIKeyRequest{Mode: client.APIKeyModeTest, Role: client.RoleMerchant, Merchant: w.merchantID}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	approved, err := w.client(w.server.URL, w.colleague).ApproveKey(t.Context(), k.Value.ID)
+	if err != nil || !w.works(k.Value.SecretPart+approved.Value.SecretPart) {
+		t.Errorf("%+v, %v", approved, err)
 	}
 	if a, err := operator.ExplainAuthorization(t.Context(), client.ExplainRequest{Role: client.RoleMerchant, Action: "payments:create"}); err != nil || a.Value.Decision != "allow" {
 		t.Errorf("%+v, %v", a, err)

@@ -55,7 +55,11 @@ func mapped() map[string]struct {
 			if _, err := w.pool.Exec(w.t.Context(), `UPDATE stock SET on_hand = 0, reserved = 1 WHERE sku = 'ROOM'`); err != nil {
 				w.t.Fatal(err)
 			}
-			return w.do("PUT", "/v1/stock", w.operator, `{"merchant": "`+w.merchantID+`", "sku": "ROOM", "on_hand": 1000000000}`)
+			a := w.do("PUT", "/v1/stock", w.operator, `{"merchant": "`+w.merchantID+`", "sku": "ROOM", "on_hand": 1000000000}`)
+			if at := a.at(w.t, "errors.0.pointer"); at != "/on_hand" || strings.Contains(a.body, "ROOM") {
+				w.t.Errorf("the answer names %v, or repeats what was submitted: %s", at, a.body)
+			}
+			return a
 		}},
 		"api_keys_merchant_id_fkey": {payment.CodeNotFound, func(w *boundaryWorld) answer {
 			return w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "merchant", "merchant": "mer_`+freshID+`"}`, key(w.fresh())...)
@@ -107,13 +111,17 @@ var unreachable = map[string][]string{
 	},
 	"states that webhook.Store and the dispatcher set, fenced and locked": {
 		"webhook_endpoints_id_check", "webhook_endpoints_pkey", "webhook_endpoints_merchant_id_fkey", "webhook_endpoints_exhausted_check",
-		"webhook_endpoints_disabled*", "webhook_secrets_*", "webhook_deliveries_*", "webhook_attempts_*", "webhook_missed_*",
+		"webhook_endpoints_disabled*", "webhook_endpoints_url_*", "webhook_secrets_*", "webhook_deliveries_*", "webhook_attempts_*", "webhook_missed_*",
 	},
 	"the look at the provider writes the row, and the operator's reason for accepting it is checked before": {
 		"disputes_*", "provider_changes_*", "provider_comparisons_*",
 	},
+	"it repeats what the refund and the caller's key have, in the transaction of the refund": {"staff_refunds_*"},
+	"access.Keys sets them, with the key's row locked, and nothing changes the record": {
+		"api_keys_replaces*", "api_keys_seed_check", "api_keys_unapproved", "api_keys_waits", "key_acts_*",
+	},
 	"machinery that holds no client's value, and tests of its own": {
-		"saga_*", "sagas_*", "provider_accounts_*", "outbox_*", "inbox_*", "payment_view_*", "refund_view_*", "payment_timeline_*", "payment_term_*", "feed_*", "report_*", "goose_*",
+		"saga_*", "sagas_*", "provider_accounts_*", "outbox_*", "inbox_*", "payment_view_*", "refund_view_*", "payment_timeline_*", "payment_term_*", "feed_*", "report_*", "goose_*", "encryption_uses_*",
 	},
 }
 

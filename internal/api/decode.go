@@ -163,15 +163,17 @@ func plainName(token string) bool {
 	if token == "" || len(token) > 64 {
 		return false
 	}
-	digits := true
+	digits := 0
 	for _, c := range []byte(token) {
 		digit := c >= '0' && c <= '9'
-		digits = digits && digit
+		if digit {
+			digits++
+		}
 		if !digit && c != '_' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
 			return false
 		}
 	}
-	return !digits || len(token) <= 5 // an index of an array in 64 KiB
+	return digits <= 5 // an index of an array in 64 KiB; more are a number, or a token
 }
 
 // fields collects what is refused in a decoded body.

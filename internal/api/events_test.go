@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"payments/internal/access"
 	"payments/internal/inbox"
 	"payments/internal/payment"
 	"payments/internal/readmodel"
@@ -336,7 +337,7 @@ func TestAStreamEndsWithItsKeyAndNoOther(t *testing.T) {
 	revoked, stays := w.follow("/v1/events", w.reader, ""), w.follow("/v1/events", w.merchant, "")
 	expired := w.follow("/v1/events?merchant="+w.merchantID, w.support, "")
 	keyID := func(key string) string { return payment.PrefixKey + "_" + key[len("sk_test_"):][:26] }
-	if _, err := w.api.Keys.Revoke(t.Context(), keyID(w.reader)); err != nil {
+	if _, err := w.api.Keys.Revoke(t.Context(), access.By{Source: access.SourceCommandLine, Origin: "the test"}, keyID(w.reader)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.pool.Exec(t.Context(), `UPDATE api_keys SET expires_at = now() WHERE id = $1`, keyID(w.support)); err != nil {

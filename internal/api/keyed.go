@@ -44,12 +44,12 @@ func (c *call) inNameOf(r idempotency.Request, merchantID string) idempotency.Re
 // seal makes the answer to keep, encrypted: a payment's shows the customer's
 // address, which lies nowhere in the database in the clear. It is kept in the newest
 // version, whichever was asked for, and says so.
-func (s *server) seal(id, location, readAfter string, v any) (idempotency.Response, error) {
+func (s *server) seal(r idempotency.Request, id, location, readAfter string, v any) (idempotency.Response, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
 	}
-	sealed, err := s.Cipher.Encrypt(body, idempotency.BodyData(id))
+	sealed, err := s.Cipher.Encrypt(body, idempotency.AnswerData(r, id))
 	if err != nil {
 		return idempotency.Response{}, fmt.Errorf("seal answer: %w", err)
 	}
@@ -60,9 +60,12 @@ func (s *server) seal(id, location, readAfter string, v any) (idempotency.Respon
 	return idempotency.Response{ResourceID: id, Status: http.StatusAccepted, Body: sealed, Header: header}, nil
 }
 
-// unseal gives the kept answer in the version that is asked for now.
-func (s *server) unseal(c *call, resp idempotency.Response, replayed bool) error {
-	shown, err := s.Cipher.Decrypt(resp.Body, idempotency.BodyData(resp.ResourceID))
+// unseal gives the kept answer of the request in the version that is asked for now.
+func (s *server) unseal(c *call, r idempotency.Request, resp idempotency.Response, replayed bool) error {
+	shown, err := s.Cipher.Decrypt(resp.Body, idempotency.AnswerData(r, resp.ResourceID))
+	if err != nil { // it may be from before answers were bound to their request; it can go 31 days later
+		shown, err = s.Cipher.Decrypt(resp.Body, idempotency.BodyData(resp.ResourceID))
+	}
 	if err != nil {
 		return fmt.Errorf("open stored answer: %w", err)
 	}

@@ -16,8 +16,8 @@ import (
 	"payments/internal/payment"
 )
 
-// keyResource has its secret in the first answer to its creation alone: the stored
-// answer, and so every replay, has null there.
+// keyResource has its secret, or the part of it that the caller gets, in the first answer
+// alone: the stored answer, and so every replay, has null there.
 type keyResource struct {
 	ID         string         `json:"id"`
 	Object     string         `json:"object"`
@@ -26,19 +26,22 @@ type keyResource struct {
 	Holder     *string        `json:"holder"`
 	Networks   []netip.Prefix `json:"networks"` // empty: from anywhere
 	CreatedAt  time.Time      `json:"created_at"`
+	ApprovedAt *time.Time     `json:"approved_at"` // null: it does not work yet
 	ExpiresAt  *time.Time     `json:"expires_at"`
 	LastUsedAt *time.Time     `json:"last_used_at"`
 	RevokedAt  *time.Time     `json:"revoked_at"`
+	Replaces   *string        `json:"replaces"`
 	ReplacedBy *string        `json:"replaced_by"`
 	APIVersion string         `json:"api_version"`
 	Secret     *string        `json:"secret"`
+	SecretPart *string        `json:"secret_part"` // the first of who proposed it, the second of who approved it
 }
 
 func newKeyResource(k access.APIKey) keyResource {
 	return keyResource{
 		ID: k.ID, Object: "api_key", Merchant: given(k.MerchantID), Role: k.Role, Holder: given(k.Holder), Networks: append([]netip.Prefix{}, k.Networks...),
-		CreatedAt: shown(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt), ReplacedBy: k.ReplacedBy,
-		APIVersion: k.APIVersion,
+		CreatedAt: shown(k.CreatedAt), ApprovedAt: utc(k.ApprovedAt), ExpiresAt: utc(k.ExpiresAt), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt),
+		Replaces: k.Replaces, ReplacedBy: k.ReplacedBy, APIVersion: k.APIVersion,
 	}
 }
 
@@ -149,11 +152,34 @@ func (s *server) createKey(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	made, err := s.Keys.Create(ctx, c.inNameOf(request, c.principal.KeyID), spec, s.sealKey)
+	request = c.inNameOf(request, c.principal.KeyID)
+	made, err := s.Keys.Create(ctx, s.by(ctx, c), request, spec, s.sealKey(request))
 	if err != nil {
 		return err
 	}
-	return s.showMade(ctx, c, made)
+	return s.showMade(ctx, c, request, made)
+}
+
+// by is the caller as the record of acts on keys has him.
+func (s *server) by(ctx context.Context, c *call) access.By {
+	_, err := s.Authorizer.Authorize(ctx, c.principal, access.KeysWrite)
+	return access.By{
+		KeyID: c.principal.KeyID, Holder: c.principal.Holder, Source: access.SourceAPI, Origin: peer(c.r).Unmap().String(), Others: err == nil,
+	}
+}
+
+// approveKey cannot be repeated: the second part of the secret is in its answer alone.
+func (s *server) approveKey(ctx context.Context, c *call) error {
+	if err := c.decode(&struct{}{}); err != nil {
+		return err
+	}
+	part, k, err := s.Keys.Approve(ctx, s.by(ctx, c), chi.URLParam(c.r, "id"))
+	if err != nil {
+		return err
+	}
+	r := newKeyResource(k)
+	r.SecretPart = &part
+	return s.ok(ctx, c, r)
 }
 
 type rotateRequest struct {
@@ -179,26 +205,29 @@ func (s *server) rotateKey(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	made, err := s.Keys.Rotate(ctx, c.inNameOf(request, c.principal.KeyID), chi.URLParam(c.r, "id"), m, overlap, s.sealKey)
+	request = c.inNameOf(request, c.principal.KeyID)
+	made, err := s.Keys.Rotate(ctx, s.by(ctx, c), request, chi.URLParam(c.r, "id"), m, overlap, s.sealKey(request))
 	if err != nil {
 		return err
 	}
-	return s.showMade(ctx, c, made)
+	return s.showMade(ctx, c, request, made)
 }
 
-func (s *server) sealKey(k access.APIKey) (idempotency.Response, error) {
-	resp, err := s.seal(k.ID, "/v1/ops/keys", "", newKeyResource(k))
-	resp.Status = http.StatusCreated
-	return resp, err
+func (s *server) sealKey(request idempotency.Request) access.Render {
+	return func(k access.APIKey) (idempotency.Response, error) {
+		resp, err := s.seal(request, k.ID, "/v1/ops/keys", "", newKeyResource(k))
+		resp.Status = http.StatusCreated
+		return resp, err
+	}
 }
 
-func (s *server) showMade(ctx context.Context, c *call, m access.Made) error {
+func (s *server) showMade(ctx context.Context, c *call, request idempotency.Request, m access.Made) error {
 	if m.Replayed {
-		return s.unseal(c, m.Response, true)
+		return s.unseal(c, request, m.Response, true)
 	}
 	tellReplay(c, m.Response, false)
 	r := newKeyResource(m.Key)
-	r.Secret = &m.Secret
+	r.Secret, r.SecretPart = given(m.Secret), given(m.Part)
 	s.write(ctx, c.w, m.Response.Status, "application/json", r)
 	return nil
 }
@@ -218,7 +247,7 @@ func (s *server) pinKey(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	k, err := s.Keys.Pin(ctx, chi.URLParam(c.r, "id"), date)
+	k, err := s.Keys.Pin(ctx, s.by(ctx, c), chi.URLParam(c.r, "id"), date)
 	if err != nil {
 		return err
 	}
@@ -226,7 +255,7 @@ func (s *server) pinKey(ctx context.Context, c *call) error {
 }
 
 func (s *server) revokeKey(ctx context.Context, c *call) error {
-	k, err := s.Keys.Revoke(ctx, chi.URLParam(c.r, "id"))
+	k, err := s.Keys.Revoke(ctx, s.by(ctx, c), chi.URLParam(c.r, "id"))
 	if err != nil {
 		return err
 	}

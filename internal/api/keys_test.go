@@ -17,7 +17,8 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	if first.status != 201 || first.at(t, "object") != "api_key" || first.at(t, "holder") != "shop's cron" || first.at(t, "networks.1") != "::1/128" {
 		t.Fatalf("%d %s", first.status, first.body)
 	}
-	id, secret := first.at(t, "id").(string), first.at(t, "secret").(string)
+	id := first.at(t, "id").(string)
+	secret := first.at(t, "secret_part").(string) + w.approved(id)
 	if a := w.do("GET", "/v1/payments", secret, ""); a.status != 200 {
 		t.Errorf("the new key: %d %s", a.status, a.body)
 	}
@@ -25,7 +26,7 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 
 	// The secret is shown once: a replay is the same key without it.
 	again := w.do("POST", path, w.operator, body, key("c-1")...)
-	if again.status != 201 || again.header.Get("Idempotent-Replayed") != "true" || again.at(t, "id") != id || again.at(t, "secret") != nil {
+	if again.status != 201 || again.header.Get("Idempotent-Replayed") != "true" || again.at(t, "id") != id || again.at(t, "secret") != nil || again.at(t, "secret_part") != nil {
 		t.Errorf("replay: %d %s", again.status, again.body)
 	}
 	w.refused("reused", w.do("POST", path, w.operator, strings.Replace(body, "_reader", "", 1), key("c-1")...), 422, payment.CodeKeyReused)
@@ -34,7 +35,7 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	if rotated.status != 201 || rotated.at(t, "role") != "merchant_reader" || rotated.at(t, "holder") != "shop's cron" || rotated.at(t, "networks.0") != "127.0.0.0/8" {
 		t.Fatalf("%d %s", rotated.status, rotated.body)
 	}
-	next := rotated.at(t, "secret").(string)
+	next := rotated.at(t, "secret_part").(string) + w.approved(rotated.at(t, "id").(string))
 	for _, k := range []string{secret, next} {
 		if a := w.do("GET", "/v1/payments", k, ""); a.status != 200 {
 			t.Errorf("in the overlap: %d %s", a.status, a.body)
@@ -61,6 +62,8 @@ func TestKeysAreMadeRotatedAndRevoked(t *testing.T) {
 	for _, k := range []string{w.merchant, w.reader, w.support, w.auditor} {
 		w.refused("not an operator", w.do("POST", path, k, body, key("x")...), 403, payment.CodeForbidden)
 		w.refused("not an operator", w.do("DELETE", path+"/"+id, k, ""), 404, payment.CodeNotFound)
+		w.refused("not an operator", w.do("POST", path+"/"+id+"/approve", k, ""), 404, payment.CodeNotFound)
+		w.refused("not the holder", w.do("POST", path+"/"+id+"/rotate", k, `{"mode":"test"}`, key("y")...), 404, payment.CodeNotFound)
 	}
 }
 

@@ -291,7 +291,7 @@ func TestAnExportEndsWithItsKeyAndWithTheService(t *testing.T) {
 			t.Fatal(err)
 		}
 		asked, err := w.exported(key, func() {
-			if _, err := w.api.Keys.Revoke(t.Context(), credential.KeyID); err != nil {
+			if _, err := w.api.Keys.Revoke(t.Context(), access.By{Source: access.SourceCommandLine, Origin: "the test"}, credential.KeyID); err != nil {
 				t.Error(err)
 			}
 		})

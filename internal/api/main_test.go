@@ -65,6 +65,7 @@ type world struct {
 
 	merchantID, otherID       string
 	merchant, other, operator string // API keys
+	colleague                 string // another person's operator key
 	reader, support, auditor  string
 }
 
@@ -153,6 +154,14 @@ func newWorld(t *testing.T) *world {
 		return text
 	}
 	w.merchant, w.other, w.operator = key(access.RoleMerchant, w.merchantID), key(access.RoleMerchant, w.otherID), key(access.RoleOperator, "")
+	colleague, k, err := access.NewKey(w.ids, pepper, access.KeySpec{Mode: access.ModeTest, Role: access.RoleOperator, Holder: "a colleague", APIVersion: NewestVersion()})
+	if err == nil {
+		err = postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error { return access.InsertKey(t.Context(), tx, k) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.colleague = colleague
 	w.reader, w.support, w.auditor = key(access.RoleMerchantReader, w.merchantID), key(access.RoleSupport, ""), key(access.RoleAuditor, "")
 	w.orders = &brittle{Service: order.New(w.config(pool))}
 	w.projector, err = readmodel.NewProjector().NewInbox(pool, "payment_view",
@@ -162,7 +171,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.api = Config{
 		Orders: w.orders, Payments: readmodel.NewQueries(pool), Streams: w.streams(pool, StreamsConfig{}), Parked: inbox.NewParked(pool, w.projector),
-		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids),
+		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids, slog.New(slog.NewJSONHandler(w.log, nil))),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(pool),
 		Cipher: w.cipher, Methods: w.methods, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,
 	}
@@ -312,6 +321,26 @@ func (w *world) do(method, path, key, body string, headers ...string) answer {
 		w.t.Fatal(err)
 	}
 	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+// made is a key that the operator has made and the colleague has approved.
+func (w *world) made(body string, headers ...string) (id, secret string) {
+	w.t.Helper()
+	a := w.do("POST", "/v1/ops/keys", w.operator, body, headers...)
+	if a.status != 201 || a.at(w.t, "secret") != nil || a.at(w.t, "approved_at") != nil {
+		w.t.Fatalf("%d %s", a.status, a.body)
+	}
+	return a.at(w.t, "id").(string), a.at(w.t, "secret_part").(string) + w.approved(a.at(w.t, "id").(string))
+}
+
+// approved gives the second part of the key.
+func (w *world) approved(id string) string {
+	w.t.Helper()
+	a := w.do("POST", "/v1/ops/keys/"+id+"/approve", w.colleague, "")
+	if a.status != 200 || a.at(w.t, "approved_at") == nil {
+		w.t.Fatalf("%d %s", a.status, a.body)
+	}
+	return a.at(w.t, "secret_part").(string)
 }
 
 // checked holds every answer against the document of its version.

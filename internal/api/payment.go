@@ -105,10 +105,10 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 		if err != nil || !kept {
 			return refusal
 		}
-		return s.unseal(c, resp, true)
+		return s.unseal(c, request, resp, true)
 	}
 	resp, replayed, err := s.Orders.Place(placing, request, o, func(p order.Placed) (idempotency.Response, error) {
-		return s.seal(p.PaymentID, "/v1/payments/"+p.PaymentID, committed(p.MerchantID, p.PaymentID, 1), placedResource(p))
+		return s.seal(request, p.PaymentID, "/v1/payments/"+p.PaymentID, committed(p.MerchantID, p.PaymentID, 1), placedResource(p))
 	})
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 		tellReplay(c, resp, replayed)
 		return s.ended(ctx, c, settled)
 	}
-	return s.unseal(c, resp, replayed)
+	return s.unseal(c, request, resp, replayed)
 }
 
 // readableWithin is how long an outcome is held back for the read model to show it too, so

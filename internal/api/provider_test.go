@@ -69,3 +69,54 @@ func TestAProvidersNotificationMakesTheSagaDue(t *testing.T) {
 		t.Error("a redelivery had an effect")
 	}
 }
+
+// What a provider signs may hold bytes that no column can: that is its fault, or no matter, and
+// never an error of ours.
+func TestASignedNotificationWithBytesThatCannotBeKept(t *testing.T) {
+	w := newWorld(t)
+	placed := w.post(w.merchant, good, "Idempotency-Key", "k")
+	id := placed.at(t, "id").(string)
+	notify := func(body string) answer {
+		t.Helper()
+		return w.do("POST", "/v1/provider/webhooks/simulator", "", body, "Content-Type", "application/json", "Provider-Signature", signed(providerSecret, body))
+	}
+	kept := func() (n int) {
+		t.Helper()
+		if err := w.pool.QueryRow(t.Context(), `SELECT count(*) FROM inbox_messages`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const whole = `{"id":"%s","type":"%s","data":{"id":"%s","reference":"%s","idempotency_key":"%s"}}`
+	for name, evil := range map[string]string{
+		"NUL": `\u0000`, "NUL at the end": `evt_1\u0000`, "NUL inside": `ev\u0000t`, "a line feed": `evt_\n`,
+		"a control character": `\u009f`, "too long": strings.Repeat("x", 300), "nothing": ``,
+	} {
+		refusal := w.refused("an id with "+name, notify(fmt.Sprintf(whole, evil, "operation.succeeded", "op_1", id, "k")), 400, payment.CodeInvalid)
+		if len(refusal) > 1 {
+			t.Errorf("%s: %v", name, refusal)
+		}
+	}
+	for name, raw := range map[string]string{"a raw NUL": "\x00", "bytes that are no UTF-8": "\xff", "half a surrogate pair": `\ud800`} {
+		body := fmt.Sprintf(whole, "evt_"+raw, "operation.succeeded", "op_1", id, "k")
+		if a := notify(body); a.status != 400 {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	if n := kept(); n != 0 {
+		t.Errorf("%d refused notifications are kept", n)
+	}
+	// In a member that is not its id the text is left out, and the rest taken.
+	for n, body := range []string{
+		fmt.Sprintf(whole, "evt_1", `operation\u0000`, "op_1", id, "k"), fmt.Sprintf(whole, "evt_2", "operation.succeeded", `op_\u0000`, id, "k"),
+		fmt.Sprintf(whole, "evt_3", "operation.succeeded", "op_1", `pay_\u0000`, "k"), fmt.Sprintf(whole, "evt_4", "operation.succeeded", "op_1", id, `\u0000`),
+		strings.Replace(fmt.Sprintf(whole, "evt_5", "operation.succeeded", "op_1", id, "k"), `{"id"`, `{"more\u0000":"\u0000","id"`, 1),
+	} {
+		if a := notify(body); a.status != 200 || kept() != n+1 {
+			t.Errorf("%s: %d %s, %d kept", body, a.status, a.body, kept())
+		}
+	}
+	if log := w.log.String(); strings.Contains(log, `"level":"ERROR"`) {
+		t.Errorf("an error of ours: %s", log)
+	}
+}

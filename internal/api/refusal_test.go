@@ -41,6 +41,7 @@ func TestBadInputLeavesNoRow(t *testing.T) {
 		"unknown in a line":     {with(t, `"sku"`, `"color": "s3cret", "sku"`), "validation_failed", "/order/lines/0/color member_unknown"},
 		"member in capitals":    {with(t, `"currency"`, `"Currency"`), "validation_failed", "/Currency member_unknown"},
 		"a card for a name":     {with(t, `{"amount"`, `{"4111111111111111": 1, "amount"`), "validation_failed", " member_unknown"},
+		"a token for a name":    {with(t, `{"amount"`, `{"card4111111111111111": 1, "amount"`), "validation_failed", " member_unknown"},
 		"duplicate member":      {with(t, `"amount": 4998`, `"amount": 4998, "amount": 4998`), "validation_failed", "/amount member_duplicate"},
 		"duplicate in a line":   {with(t, `"quantity": 2`, `"quantity": 2, "quantity": 3`), "validation_failed", "/order/lines/0/quantity member_duplicate"},
 		"wrong sum":             {with(t, `4998`, "4999"), "validation_failed", "/amount amount_mismatch"},

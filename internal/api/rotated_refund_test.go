@@ -28,7 +28,7 @@ func TestARotationBetweenTwoTriesRefundsOnce(t *testing.T) {
 	if first.status != 202 {
 		t.Fatal(first.body)
 	}
-	rotated := w.do("POST", "/v1/ops/keys/"+w.keyIDOf("support")+"/rotate", w.operator, `{"mode":"test","overlap_seconds":3600}`, key("r-1")...)
+	rotated := w.do("POST", "/v1/ops/keys/"+w.keyIDOf("support")+"/rotate", w.support, `{"mode":"test","overlap_seconds":3600}`, key("r-1")...)
 	again := w.do("POST", path, rotated.at(t, "secret").(string), `{"amount": 100}`, key("s-1")...)
 	if again.at(t, "id") != first.at(t, "id") {
 		t.Errorf("the same key, another refund: %d %s and %s", again.status, first.at(t, "id"), again.at(t, "id"))

@@ -66,9 +66,11 @@ func (s *server) routes() []route {
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/deliveries/{delivery}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliver},
 		{method: http.MethodGet, pattern: "/v1/ops/keys", action: access.KeysRead, parameters: append(pageParameters(), "merchant"), handle: s.listKeys},
 		{method: http.MethodPost, pattern: "/v1/ops/keys", action: access.KeysWrite, handle: s.createKey},
-		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysWrite, hides: true, handle: s.rotateKey},
+		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/rotate", action: access.KeysRotate, hides: true, handle: s.rotateKey},
+		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/approve", action: access.KeysWrite, hides: true, handle: s.approveKey},
 		{method: http.MethodPost, pattern: "/v1/ops/keys/{id}/pin", action: access.KeysWrite, hides: true, handle: s.pinKey},
 		{method: http.MethodDelete, pattern: "/v1/ops/keys/{id}", action: access.KeysWrite, hides: true, handle: s.revokeKey},
+		{method: http.MethodGet, pattern: "/v1/ops/key_acts", action: access.KeysRead, parameters: append(pageParameters(), "key"), handle: s.listKeyActs},
 		{method: http.MethodPost, pattern: "/v1/ops/authz/explain", action: access.AuthzExplain, handle: s.explainAuthorization},
 		// What the posts below do is done once however often they are repeated, so they take no Idempotency-Key.
 		{method: http.MethodGet, pattern: "/v1/ops/parked", action: access.ParkedRead, parameters: []string{"consumer", "fingerprint", "limit", "cursor"}, handle: s.listParked},

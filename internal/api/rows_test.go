@@ -26,7 +26,7 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 	merchant, now := w.ids.New(payment.PrefixMerchant), time.Now()
 	id := func(prefix string) string { return w.ids.New(prefix) }
 	order, pay, ref, saga := id(payment.PrefixOrder), id(payment.PrefixPayment), id(payment.PrefixRefund), id(payment.PrefixSaga)
-	endpoint, delivery := id(payment.PrefixEndpoint), id(payment.PrefixDelivery)
+	endpoint, delivery, key := id(payment.PrefixEndpoint), id(payment.PrefixDelivery), id(payment.PrefixKey)
 	errUndo := errors.New("undo")
 	ctid := map[string]string{}
 	err := postgres.InTx(w.t.Context(), w.prompt, func(tx pgx.Tx) error {
@@ -36,7 +36,8 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 		}
 		for _, r := range []row{
 			{"merchants", map[string]any{"id": merchant, "name": "Shop"}},
-			{"api_keys", map[string]any{"id": id(payment.PrefixKey), "role": "auditor", "holder": "ada", "mac": make([]byte, 32)}},
+			{"api_keys", map[string]any{"id": key, "role": "auditor", "holder": "ada", "mac": make([]byte, 32), "approved_at": now}},
+			{"key_acts", map[string]any{"id": id(payment.PrefixKeyAct), "key_id": key, "action": "make", "source": "seed", "origin": "o"}},
 			{"idempotency_keys", map[string]any{
 				"merchant_id": merchant, "key": "k", "fingerprint": make([]byte, 32), "resource_id": pay, "status": 202, "header": "{}", "body": []byte("{}"),
 			}},
@@ -50,6 +51,9 @@ func (w *boundaryWorld) written(given map[string]any, then func(tx pgx.Tx, ctid 
 				"capture_method": "automatic", "created_at": now,
 			}},
 			{"refunds", map[string]any{"merchant_id": merchant, "id": ref, "payment_id": pay, "amount": 1, "status": "pending", "provider_reference": "op_1", "created_at": now}},
+			{"staff_refunds", map[string]any{
+				"merchant_id": merchant, "refund_id": ref, "payment_id": pay, "operator": key, "holder": "ada", "currency": "EUR", "amount": 1, "day": now,
+			}},
 			{"disputes", map[string]any{
 				"merchant_id": merchant, "id": id(payment.PrefixDispute), "payment_id": pay, "provider_reference": "op_1", "status": "open", "amount": 1, "currency": "EUR",
 				"reason": "r",

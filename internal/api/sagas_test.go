@@ -85,13 +85,12 @@ func TestWhatOperatorsMayNotAsk(t *testing.T) {
 func TestTwoKeysOfOnePersonAreOnePerson(t *testing.T) {
 	w := newBoundaryWorld(t)
 	made := func(holder string) (id, secret string) {
-		a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode": "test", "role": "operator", "holder": "`+holder+`"}`, key(w.fresh())...)
-		return a.at(t, "id").(string), a.at(t, "secret").(string)
+		return w.made(`{"mode": "test", "role": "operator", "holder": "`+holder+`"}`, key(w.fresh())...)
 	}
 	first, ada := made("Ada Lovelace")
 	_, again := made("ada LOVELACE")
 	second, grace := made("grace")
-	successor := w.do("POST", "/v1/ops/keys/"+first+"/rotate", w.operator, `{"mode": "test"}`, key(w.fresh())...).at(t, "secret").(string)
+	successor := w.do("POST", "/v1/ops/keys/"+first+"/rotate", ada, `{"mode": "test"}`, key(w.fresh())...).at(t, "secret").(string)
 	path := "/v1/ops/sagas/" + w.parkedSaga()
 	proposal := `{"reason": "seen", "verdict": {"outcome": "succeeded", "reference": "op_1"}}`
 	for _, by := range []string{again, successor, ada} {

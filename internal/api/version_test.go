@@ -37,11 +37,7 @@ func (w *world) withRefund() (paymentID string) {
 // keyPinnedTo is an API key of the merchant's.
 func (w *world) keyPinnedTo(version string) (id, text string) {
 	w.t.Helper()
-	a := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"merchant","merchant":"`+w.merchantID+`","api_version":"`+version+`"}`, key("k-"+version)...)
-	if a.status != 201 || a.at(w.t, "api_version") != version {
-		w.t.Fatalf("%d %s", a.status, a.body)
-	}
-	return a.at(w.t, "id").(string), a.at(w.t, "secret").(string)
+	return w.made(`{"mode":"test","role":"merchant","merchant":"`+w.merchantID+`","api_version":"`+version+`"}`, key("k-"+version)...)
 }
 
 // An answer is made in the version that the request names, or else in the one that its key is pinned to.
@@ -77,7 +73,8 @@ func TestARequestIsAnsweredInItsVersion(t *testing.T) {
 
 	// A rotated key stays in its version, and a key is moved by its operator.
 	rotated := w.do("POST", "/v1/ops/keys/"+keyID+"/rotate", w.operator, `{"mode":"test"}`, key("rotated")...)
-	answered("a rotated key", w.do("GET", path, rotated.at(t, "secret").(string), ""), firstVersion)
+	next := rotated.at(t, "secret_part").(string) + w.approved(rotated.at(t, "id").(string))
+	answered("a rotated key", w.do("GET", path, next, ""), firstVersion)
 	pin := "/v1/ops/keys/" + keyID + "/pin"
 	if a := w.do("POST", pin, w.operator, `{"api_version":"`+NewestVersion()+`"}`); a.status != 200 || a.at(t, "api_version") != NewestVersion() {
 		t.Errorf("pin: %d %s", a.status, a.body)
@@ -215,7 +212,7 @@ func TestAReplayIsInTheVersionOfItsRequest(t *testing.T) {
 	// Of an API key that was made before there were versions.
 	made := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor","holder":"ada"}`, key("k-1")...)
 	again := w.do("POST", "/v1/ops/keys", w.operator, `{"mode":"test","role":"auditor","holder":"ada"}`, key("k-1")...)
-	if made.at(t, "api_version") != NewestVersion() || again.at(t, "api_version") != NewestVersion() || again.at(t, "secret") != nil {
+	if made.at(t, "api_version") != NewestVersion() || again.at(t, "api_version") != NewestVersion() || again.at(t, "secret_part") != nil {
 		t.Errorf("%s %s", made.body, again.body)
 	}
 	w.rekeepOf(made.at(t, "id").(string), strings.Replace(again.body, `"api_version":"`+NewestVersion()+`",`, "", 1), func(header map[string]string) { delete(header, headerVersion) })

@@ -99,15 +99,17 @@ func newDeliveryResource(d webhook.Delivery) deliveryResource {
 }
 
 // sealEndpoint keeps the answer with the secret in it encrypted, like every other.
-func (s *server) sealEndpoint(k webhook.Keyed) (idempotency.Response, error) {
-	r := newEndpointResource(k.Endpoint)
-	r.Secret = &k.Secret
-	if !k.PreviousUntil.IsZero() {
-		r.PreviousSecretEnds = utc(&k.PreviousUntil)
+func (s *server) sealEndpoint(request idempotency.Request) func(webhook.Keyed) (idempotency.Response, error) {
+	return func(k webhook.Keyed) (idempotency.Response, error) {
+		r := newEndpointResource(k.Endpoint)
+		r.Secret = &k.Secret
+		if !k.PreviousUntil.IsZero() {
+			r.PreviousSecretEnds = utc(&k.PreviousUntil)
+		}
+		resp, err := s.seal(request, k.ID, "/v1/webhook_endpoints/"+k.ID, "", r)
+		resp.Status = http.StatusCreated
+		return resp, err
 	}
-	resp, err := s.seal(k.ID, "/v1/webhook_endpoints/"+k.ID, "", r)
-	resp.Status = http.StatusCreated
-	return resp, err
 }
 
 func (s *server) createEndpoint(ctx context.Context, c *call) error {
@@ -124,11 +126,11 @@ func (s *server) createEndpoint(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	resp, replayed, err := s.Webhooks.Create(ctx, request, draft, s.sealEndpoint)
+	resp, replayed, err := s.Webhooks.Create(ctx, request, draft, s.sealEndpoint(request))
 	if err != nil {
 		return err
 	}
-	return s.unseal(c, resp, replayed)
+	return s.unseal(c, request, resp, replayed)
 }
 
 const (
@@ -151,11 +153,11 @@ func (s *server) rotateSecret(ctx context.Context, c *call) error {
 		}
 		overlap = time.Duration(*q.Overlap) * time.Second
 	}
-	resp, replayed, err := s.Webhooks.Rotate(ctx, request, chi.URLParam(c.r, "id"), overlap, s.sealEndpoint)
+	resp, replayed, err := s.Webhooks.Rotate(ctx, request, chi.URLParam(c.r, "id"), overlap, s.sealEndpoint(request))
 	if err != nil {
 		return err
 	}
-	return s.unseal(c, resp, replayed)
+	return s.unseal(c, request, resp, replayed)
 }
 
 func (s *server) getEndpoint(ctx context.Context, c *call) error {

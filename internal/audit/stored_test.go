@@ -14,9 +14,9 @@ import (
 // fixture is a row of each table, and of one more: what it is beside has to pass.
 const fixture = `
 	INSERT INTO merchants (id, name) VALUES ('mer_01m8702cvkfn8aqyvxe63m804e', 'Shop'), ('mer_01m8702cvkfn8aqyvxe63m804f', 'Other');
-	INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks) VALUES
-		('key_01m8702cvkfn8aqyvxe63m804e', 'mer_01m8702cvkfn8aqyvxe63m804e', 'merchant', NULL, sha256(''), '{10.0.0.0/8}'),
-		('key_01m8702cvkfn8aqyvxe63m804f', NULL, 'auditor', 'Ada', sha256(''), '{}');
+	INSERT INTO api_keys (id, merchant_id, role, holder, mac, networks, approved_at) VALUES
+		('key_01m8702cvkfn8aqyvxe63m804e', 'mer_01m8702cvkfn8aqyvxe63m804e', 'merchant', NULL, sha256(''), '{10.0.0.0/8}', now()),
+		('key_01m8702cvkfn8aqyvxe63m804f', NULL, 'auditor', 'Ada', sha256(''), '{}', now());
 	INSERT INTO orders (merchant_id, id, reference, customer_reference, currency, amount, status, sequence, created_at)
 	SELECT id, replace(id, 'mer', 'ord'), 'r', 'c', 'EUR', 5, 'placed', 1, now() FROM merchants;
 	INSERT INTO order_lines (merchant_id, order_id, line, sku, quantity, unit_amount)

@@ -31,8 +31,14 @@ type Request struct {
 	Fingerprint [32]byte
 }
 
-// BodyData is the associated data for a caller who keeps a Body encrypted: it binds the
-// ciphertext to what the request made.
+// AnswerData is the associated data for a caller who keeps a Body encrypted. It binds the
+// ciphertext to its row, by merchant and key, and to what the request made. No part has a NUL.
+func AnswerData(r Request, resourceID string) []byte {
+	return []byte("idempotency_answer\x00" + r.MerchantID + "\x00" + r.Key + "\x00" + resourceID)
+}
+
+// BodyData is the associated data of answers that were kept before migration 00040: they are
+// bound to what the request made alone.
 func BodyData(resourceID string) []byte { return []byte("idempotency_response|" + resourceID) }
 
 // Response is the first answer. Status is 2xx: a refused request is not kept.

@@ -21,6 +21,9 @@ type Refunding struct {
 	Reason        string
 	CreatedAt     time.Time
 	Sequence      int64 // of the order's event that tells of it
+	// Given by persons of the service, this refund included, in minor units: for the payment,
+	// and by this person today in this currency. Zero if the merchant asks.
+	StaffOfPayment, StaffToday int64
 }
 
 // Refund writes the key, the refund, its saga and its event, and takes its amount
@@ -86,6 +89,9 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	if err != nil {
 		return Refunding{}, fmt.Errorf("take the refund out of what is left: %w", err)
 	}
+	if err := asked.count(ctx, tx, merchantID, wanted.Staff()); err != nil {
+		return Refunding{}, err
+	}
 	raw, err := d.encode()
 	if err != nil {
 		return Refunding{}, err
@@ -93,6 +99,37 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	return asked, s.refund().Begin(ctx, tx, saga.Begin{
 		MerchantID: merchantID, ID: s.IDs.New(payment.PrefixSaga), Subject: asked.ID, Trace: traceparent(ctx), Data: raw,
 	})
+}
+
+// count records who of the service gives the refund, and adds up what counts against the
+// budgets: all that has not failed. The payment's lock, which the transaction holds, orders its
+// refunds; a lock of the person's orders those of other payments.
+func (r *Refunding) count(ctx context.Context, tx pgx.Tx, merchantID string, by payment.Staff) error {
+	if by == (payment.Staff{}) {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('refunds of ' || lower($1), 0))`, by.Holder); err != nil {
+		return fmt.Errorf("lock the person's refunds: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO staff_refunds (merchant_id, refund_id, payment_id, operator, holder, currency, amount, day)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, (clock_timestamp() AT TIME ZONE 'UTC')::date)`,
+		merchantID, r.ID, r.PaymentID, by.KeyID, by.Holder, r.Currency, r.Amount); err != nil {
+		return fmt.Errorf("record who refunds: %w", err)
+	}
+	// By the indexes staff_refunds_payment and staff_refunds_person.
+	err := tx.QueryRow(ctx, `
+		SELECT
+			(SELECT coalesce(sum(s.amount::bigint), 0)::bigint FROM staff_refunds s JOIN refunds r ON r.merchant_id = s.merchant_id AND r.id = s.refund_id
+			 WHERE s.merchant_id = $1 AND s.payment_id = $2 AND r.status <> 'failed'),
+			(SELECT coalesce(sum(s.amount::bigint), 0)::bigint FROM staff_refunds s JOIN refunds r ON r.merchant_id = s.merchant_id AND r.id = s.refund_id
+			 WHERE lower(s.holder) = lower($3) AND s.day = (SELECT day FROM staff_refunds WHERE merchant_id = $1 AND refund_id = $4) AND s.currency = $5
+				AND r.status <> 'failed')`,
+		merchantID, r.PaymentID, by.Holder, r.ID, r.Currency).Scan(&r.StaffOfPayment, &r.StaffToday)
+	if err != nil {
+		return fmt.Errorf("add up what the service's persons refunded: %w", err)
+	}
+	return nil
 }
 
 func errExceeds() *payment.Error {

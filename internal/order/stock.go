@@ -135,8 +135,7 @@ func SetStock(ctx context.Context, pool *pgxpool.Pool, stock []payment.Stock) ([
 		}
 		for _, v := range stock {
 			if !slices.ContainsFunc(levels, func(l StockLevel) bool { return l.MerchantID == v.MerchantID() && l.SKU == v.SKU() }) {
-				return payment.Errorf(payment.CodeInvalid, "Of %s, %d cannot be on hand: with the units that are reserved, and may come back, there would be more than %d.",
-					v.SKU(), v.OnHand(), payment.MaxOnHand)
+				return v.NoRoom()
 			}
 		}
 		return nil

@@ -22,6 +22,7 @@ const (
 	PrefixDelivery = "whd"
 	PrefixDispute  = "dsp"
 	PrefixChange   = "pch" // of the provider
+	PrefixKeyAct   = "kac"
 )
 
 // crockford is the lower-case base32 alphabet of the TypeID specification.

@@ -22,7 +22,12 @@ type Refund struct {
 	amount int64
 	all    bool
 	reason string
+	staff  Staff
 }
+
+// Staff is a person of the service who acts for a merchant, by an API key. It is zero if the
+// merchant acts.
+type Staff struct{ KeyID, Holder string }
 
 // NewRefund takes minor units, or nil for all that is left, and a reason, which
 // may be empty.
@@ -53,3 +58,12 @@ func (r Refund) Amount(left int64) int64 {
 
 // Reason is empty when none was given.
 func (r Refund) Reason() string { return r.reason }
+
+// By is the refund as the person of the service asks for it.
+func (r Refund) By(s Staff) Refund {
+	r.staff = s
+	return r
+}
+
+// Staff is who asks for it, unless the merchant does.
+func (r Refund) Staff() Staff { return r.staff }

@@ -1,7 +1,10 @@
 package payment
 
+import "fmt"
+
 // Stock is the number of units of an article that a merchant has on hand.
 type Stock struct {
+	at              string // in the request
 	merchantID, sku string
 	onHand          int64
 }
@@ -30,5 +33,13 @@ func NewStock(at, merchantID, sku string, onHand int64) (Stock, error) {
 	if err := v.err("stock"); err != nil {
 		return Stock{}, err
 	}
-	return Stock{merchantID, sku, onHand}, nil
+	return Stock{at, merchantID, sku, onHand}, nil
+}
+
+// NoRoom refuses it: units that are reserved may come back.
+func (s Stock) NoRoom() *Error {
+	return &Error{Code: CodeInvalid, Message: "The stock is not valid.", Fields: []FieldError{{
+		Pointer: s.at + "/on_hand", Code: "out_of_range",
+		Message: fmt.Sprintf("must be at most %d together with the units that are reserved, which may come back", MaxOnHand),
+	}}}
 }

@@ -62,6 +62,10 @@ func CheckHolder(s string) error {
 	return nil
 }
 
+// SamePerson reports whether two holders are one person: case does not matter. Nobody is the
+// same person as an empty holder.
+func SamePerson(a, b string) bool { return a != "" && strings.EqualFold(a, b) }
+
 // CheckPaymentMethod refuses what is no token of the provider's.
 func CheckPaymentMethod(s string) error { return validPaymentMethod(s) }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,7 +69,7 @@ func MigrateWarning(ctx context.Context, ownerURL, appURL string, warn func(mess
 		return fmt.Errorf("migrate: %w", err)
 	}
 	if app.User == owner.User {
-		return nil
+		return closeDefiners(ctx, db)
 	}
 	role := pgx.Identifier{app.User}.Sanitize()
 	for _, grant := range []string{
@@ -79,15 +80,34 @@ func MigrateWarning(ctx context.Context, ownerURL, appURL string, warn func(mess
 		"REVOKE UPDATE, DELETE ON outbox, outbox_checkpoints FROM " + role,
 		// What bounds retention is written by its functions alone.
 		"REVOKE INSERT, UPDATE, DELETE ON outbox_partitions, outbox_dropped FROM " + role,
-		"GRANT EXECUTE ON FUNCTION outbox_extend, outbox_retire TO " + role,
+		"GRANT EXECUTE ON FUNCTION outbox_extend, outbox_retire, inbox_keep_days, inbox_forget_days TO " + role,
 		"GRANT EXECUTE ON FUNCTION report_refresh TO " + role,
 		"REVOKE UPDATE ON idempotency_keys FROM " + role,
-		"REVOKE UPDATE, DELETE ON saga_actions FROM " + role, // two operators stand for a verdict
+		"REVOKE UPDATE, DELETE ON saga_actions, key_acts, staff_refunds FROM " + role, // who did what stays
 		"REVOKE DELETE ON orders, order_lines, payments, refunds, stock_reservations, sagas, saga_attempts, merchants, api_keys FROM " + role,
 	} {
 		if _, err := db.ExecContext(ctx, grant); err != nil {
 			return fmt.Errorf("%s: %w", grant, err)
 		}
+	}
+	return closeDefiners(ctx, db)
+}
+
+// closeDefiners takes from everybody the functions that run with their owner's rights. Postgres
+// gives every new function to PUBLIC. The service's role has its own grants by then.
+func closeDefiners(ctx context.Context, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, `
+		DO $$
+		DECLARE
+			f regprocedure;
+		BEGIN
+			FOR f IN SELECT p.oid FROM pg_proc p WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace
+				AND pg_has_role(p.proowner, 'USAGE') AND has_function_privilege('public', p.oid, 'EXECUTE')
+			LOOP
+				EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+			END LOOP;
+		END $$`); err != nil {
+		return fmt.Errorf("close the functions of the owner: %w", err)
 	}
 	return nil
 }

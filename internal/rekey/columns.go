@@ -30,7 +30,7 @@ func (c Config) columns() []column {
 				WHERE o.merchant_id = u.merchant_id AND o.id = u.id AND o.customer_email_ciphertext = u.was`,
 		},
 		{
-			name: "idempotency_keys.body", pool: c.Write, renewed: c.sealed(idempotency.BodyData),
+			name: "idempotency_keys.body", pool: c.Write, renewed: c.answer,
 			// A key made on the command line has no answer to keep.
 			read: `
 				SELECT merchant_id, key, 0, resource_id, '', nullif(body, '') FROM idempotency_keys
@@ -47,6 +47,16 @@ func (c Config) columns() []column {
 			write: `
 				UPDATE webhook_secrets s SET ciphertext = u.ciphertext FROM u
 				WHERE s.merchant_id = u.merchant_id AND s.endpoint_id = u.id AND s.number = u.number AND s.ciphertext = u.was`,
+		},
+		{
+			// A row from before URLs were sealed has the whole URL in url.
+			name: "webhook_endpoints.url", pool: c.Write, renewed: c.urlOfEndpoint,
+			read: `
+				SELECT merchant_id, id, 0, id, CASE WHEN url_ciphertext IS NULL AND url ~ '^https?://[^/?]*[/?]' THEN url ELSE '' END, url_ciphertext
+				FROM webhook_endpoints WHERE (merchant_id, id) > ($1, $2) AND $3::int IS NOT NULL ORDER BY merchant_id, id LIMIT $4`,
+			write: `
+				UPDATE webhook_endpoints e SET url = coalesce(nullif(u.text, ''), e.url), url_ciphertext = u.ciphertext FROM u
+				WHERE e.merchant_id = u.merchant_id AND e.id = u.id AND e.url_ciphertext IS NOT DISTINCT FROM u.was AND u.was_text IN ('', e.url)`,
 		},
 		{
 			// Until the authorization is settled. A worker that holds the saga would write back
@@ -91,8 +101,36 @@ func (c Config) sealed(data func(bound string) []byte) func(row) (row, bool, err
 	}
 }
 
+// answer is bound to its merchant and key, or, from before, to what was made alone.
+func (c Config) answer(r row) (row, bool, error) {
+	data := func(bound string) []byte {
+		return idempotency.AnswerData(idempotency.Request{MerchantID: r.Merchant, Key: r.ID}, bound)
+	}
+	plaintext, err := c.Cipher.Decrypt(r.Ciphertext, data(r.Bound))
+	if err == nil && c.Cipher.Current(r.Ciphertext) {
+		return r, false, nil
+	}
+	if err != nil {
+		if plaintext, err = c.Cipher.Decrypt(r.Ciphertext, idempotency.BodyData(r.Bound)); err != nil {
+			return r, false, err
+		}
+	}
+	r.Ciphertext, err = c.Cipher.Encrypt(plaintext, data(r.Bound))
+	return r, true, err
+}
+
 func (c Config) secretOfEndpoint(r row) (row, bool, error) {
 	return c.sealed(func(endpoint string) []byte { return webhook.SecretData(endpoint, r.Number) })(r)
+}
+
+// urlOfEndpoint is sealed, or, from before, in the clear; Text is then what stays readable of it.
+func (c Config) urlOfEndpoint(r row) (row, bool, error) {
+	if r.Text == "" {
+		return c.sealed(webhook.URLData)(r)
+	}
+	sealed, err := c.Cipher.Encrypt([]byte(r.Text), webhook.URLData(r.Bound))
+	r.Text, r.Ciphertext = webhook.ShownURL(r.Text), sealed
+	return r, true, err
 }
 
 // method is a payment's: sealed, or from before, when there was only its text.

@@ -148,7 +148,7 @@ func write(ctx context.Context, col column, old, fresh []row) (int64, error) {
 // one: nobody else has what the MAC is of.
 func (c Config) countKeys(ctx context.Context) (n Count, err error) {
 	n.Column = "api_keys.mac"
-	rows, err := c.Write.Query(ctx, `SELECT mac FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`)
+	rows, err := c.Write.Query(ctx, `SELECT mac FROM api_keys WHERE approved_at IS NOT NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`)
 	if err != nil {
 		return n, fmt.Errorf("read api keys: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type world struct {
 const (
 	token = "pm_card_1Nabcd"
 	email = "ada@example.com"
+	hook  = "https://hooks.example.com/payments/t0k3n?key=t0k3n"
 )
 
 func newWorld(t *testing.T) *world {
@@ -107,8 +109,9 @@ func (w *world) place() (paymentID string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r, _, err := orders.Place(w.t.Context(), idempotency.Request{MerchantID: w.merchant, Key: rand.Text()}, o, func(p order.Placed) (idempotency.Response, error) {
-		body, err := cipher.Encrypt([]byte("the answer"), idempotency.BodyData(p.PaymentID))
+	request := idempotency.Request{MerchantID: w.merchant, Key: rand.Text()}
+	r, _, err := orders.Place(w.t.Context(), request, o, func(p order.Placed) (idempotency.Response, error) {
+		body, err := cipher.Encrypt([]byte("the answer"), idempotency.AnswerData(request, p.PaymentID))
 		return idempotency.Response{ResourceID: p.PaymentID, Status: 202, Body: body}, err
 	})
 	if err != nil {
@@ -206,8 +209,12 @@ func (w *world) readable() {
 	open("method of the saga", `SELECT data->>'payment_id', decode(data->>'payment_method_ciphertext', 'base64') FROM sagas WHERE data ? 'payment_method_ciphertext'`, method, token)
 	open("address", `SELECT p.id, customer_email_ciphertext FROM orders o JOIN payments p ON p.order_id = o.id`, order.EmailData, email)
 	open("address in the view", `SELECT payment_id, customer_email_ciphertext FROM payment_view`, order.EmailData, email)
-	open("answer", `SELECT resource_id, body FROM idempotency_keys WHERE body <> ''`, idempotency.BodyData, "")
+	open("answer", `SELECT merchant_id || ' ' || key || ' ' || resource_id, body FROM idempotency_keys WHERE body <> ''`, func(bound string) []byte {
+		parts := strings.Split(bound, " ")
+		return idempotency.AnswerData(idempotency.Request{MerchantID: parts[0], Key: parts[1]}, parts[2])
+	}, "")
 	open("webhook secret", `SELECT endpoint_id, ciphertext FROM webhook_secrets`, func(id string) []byte { return webhook.SecretData(id, 1) }, "")
+	open("webhook URL", `SELECT id, url_ciphertext FROM webhook_endpoints`, webhook.URLData, hook)
 	if got := w.found(methods.Fingerprints(token)); got != w.placed {
 		w.t.Errorf("%d of %d are found by the fingerprint", got, w.placed)
 	}
@@ -253,7 +260,7 @@ func TestARotationLeavesNothingUnderTheOldKeys(t *testing.T) {
 	one := Count{Values: 1, Older: 1}
 	left := map[string]Count{
 		"payments.payment_method": five, "orders.customer_email_ciphertext": five, "idempotency_keys.body": five, "sagas.data": five, "payment_view": five,
-		"webhook_secrets.ciphertext": one, "api_keys.mac": one,
+		"webhook_secrets.ciphertext": one, "webhook_endpoints.url": one, "api_keys.mac": one,
 	}
 	w.expect("after the promotion", w.run(true), left)
 	for column, n := range left {
@@ -272,7 +279,7 @@ func TestARotationLeavesNothingUnderTheOldKeys(t *testing.T) {
 
 func (w *world) endpoint() webhook.Draft {
 	w.t.Helper()
-	d, err := webhook.NewDraft(webhook.Guard{}, "https://hooks.example.com/payments", []string{"*"})
+	d, err := webhook.NewDraft(webhook.Guard{}, hook, []string{"*"})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -2,9 +2,11 @@ package secret
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -14,7 +16,20 @@ import (
 type Cipher struct {
 	aead    tink.AEAD
 	primary []byte // begins every ciphertext of the primary key
+	uses    *atomic.Int64
 }
+
+// MostUses is what one key of AES-GCM may encrypt with random nonces of 96 bits: after 2^32
+// messages two of them have the same nonce with a probability of 2^-32 (NIST SP 800-38D, 8.3).
+const MostUses = 1 << 32
+
+// Uses gives the version of the primary key, and how often it has encrypted since the last call.
+func (c *Cipher) Uses() (key string, n int64) {
+	return hex.EncodeToString(c.primary[len(c.primary)-4:]), c.uses.Swap(0)
+}
+
+// Unused takes uses back that could not be counted, for the next call of Uses.
+func (c *Cipher) Unused(n int64) { c.uses.Add(n) }
 
 // NewCipherKeyset makes a fresh value for ParseAEAD: one AES-256-GCM key.
 func NewCipherKeyset() (string, error) { return generate(aead.AES256GCMKeyTemplate()) }
@@ -38,12 +53,13 @@ func ParseAEAD(keysetBase64JSON string) (*Cipher, error) {
 	if !ok || len(prefixed.OutputPrefix()) == 0 {
 		return nil, errors.New("has a primary key without a version (its output prefix is RAW): it could not be rotated")
 	}
-	return &Cipher{a, prefixed.OutputPrefix()}, nil
+	return &Cipher{a, prefixed.OutputPrefix(), &atomic.Int64{}}, nil
 }
 
 // Encrypt binds the ciphertext to associatedData, which names the row and the
 // column it is kept in: moved to another place, it does not decrypt.
 func (c *Cipher) Encrypt(plaintext, associatedData []byte) ([]byte, error) {
+	c.uses.Add(1)
 	ciphertext, err := c.aead.Encrypt(plaintext, associatedData)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)

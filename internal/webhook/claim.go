@@ -11,6 +11,7 @@ import (
 type claimed struct {
 	merchantID, id, endpointID string
 	url                        string
+	sealedURL                  []byte
 	body                       []byte
 	tries                      int
 	epoch                      int64
@@ -50,7 +51,7 @@ func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 		UPDATE webhook_deliveries d SET owner = $1, epoch = d.epoch + 1, due_at = now() + $2::interval
 		FROM held, webhook_endpoints e
 		WHERE d.merchant_id = held.merchant_id AND d.id = held.id AND e.merchant_id = d.merchant_id AND e.id = d.endpoint_id
-		RETURNING d.merchant_id, d.id, d.endpoint_id, e.url, d.body, d.tries, d.epoch,
+		RETURNING d.merchant_id, d.id, d.endpoint_id, e.url, e.url_ciphertext, d.body, d.tries, d.epoch,
 			(SELECT array_agg(s.ciphertext ORDER BY s.number DESC) FROM webhook_secrets s
 			 WHERE s.merchant_id = d.merchant_id AND s.endpoint_id = d.endpoint_id AND (s.expires_at IS NULL OR s.expires_at > now())),
 			(SELECT array_agg(s.number ORDER BY s.number DESC) FROM webhook_secrets s
@@ -60,7 +61,7 @@ func (d *Dispatcher) claim(ctx context.Context, limit int) ([]claimed, error) {
 		return nil, fmt.Errorf("claim deliveries: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c claimed, err error) {
-		return c, row.Scan(&c.merchantID, &c.id, &c.endpointID, &c.url, &c.body, &c.tries, &c.epoch, &c.ciphertexts, &c.numbers)
+		return c, row.Scan(&c.merchantID, &c.id, &c.endpointID, &c.url, &c.sealedURL, &c.body, &c.tries, &c.epoch, &c.ciphertexts, &c.numbers)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim deliveries: %w", err)

@@ -124,7 +124,7 @@ func (s *Store) Redeliver(ctx context.Context, merchantID, endpointID, id string
 			SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 AND id = $3 FOR NO KEY UPDATE`, merchantID, endpointID, id); err != nil {
 			return fmt.Errorf("lock delivery: %w", err)
 		}
-		e, err := one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR SHARE`, merchantID, endpointID))
+		e, err := s.one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR SHARE`, merchantID, endpointID))
 		if err != nil {
 			return err
 		}

@@ -127,6 +127,9 @@ func (d *Dispatcher) deliver(ctx context.Context, c claimed) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if c.url, err = openURL(d.Cipher, c.endpointID, c.url, c.sealedURL); err != nil {
+		return err
+	}
 	secrets := make([]string, len(c.ciphertexts))
 	for i, sealed := range c.ciphertexts {
 		plain, err := d.Cipher.Decrypt(sealed, SecretData(c.endpointID, int(c.numbers[i])))

@@ -13,6 +13,10 @@ const AllEvents = "*"
 // MaxEndpoints of a merchant, so that none takes all of a dispatcher's slots.
 const MaxEndpoints = 10
 
+// MaxKeptEndpoints counts the deleted ones, too, until they are reaped (Retention), so that no
+// merchant fills the table by making and deleting.
+const MaxKeptEndpoints = 100
+
 // Endpoint is where a merchant wants to be told. Its secret is not part of it.
 type Endpoint struct {
 	MerchantID string

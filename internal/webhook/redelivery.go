@@ -54,7 +54,7 @@ func (s *Store) RedeliverRange(ctx context.Context, merchantID, endpointID strin
 		if err != nil {
 			return fmt.Errorf("redeliver what failed: %w", err)
 		}
-		e, err := one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR SHARE`, merchantID, endpointID))
+		e, err := s.one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR SHARE`, merchantID, endpointID))
 		if err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (s *Store) Merchant(ctx context.Context, endpointID string) (string, error)
 	if !payment.ValidID(payment.PrefixEndpoint, endpointID) {
 		return "", errNoEndpoint()
 	}
-	e, err := one(postgres.Query(ctx, s.pool, selectEndpoint+`id = $1`, endpointID))
+	e, err := s.one(postgres.Query(ctx, s.pool, selectEndpoint+`id = $1`, endpointID))
 	return e.MerchantID, err
 }
 

@@ -26,7 +26,8 @@ type Store struct {
 	guard  Guard
 }
 
-// NewStore's ids make secrets, too: their randomness has to be cryptographically strong.
+// NewStore's ids make secrets, too: their randomness has to be cryptographically strong. Without
+// a cipher nothing is made, and of a URL there is what ShownURL gives.
 func NewStore(pool *pgxpool.Pool, ids payment.Generator, cipher *secret.Cipher, guard Guard) *Store {
 	return &Store{pool, ids, cipher, guard}
 }
@@ -54,24 +55,32 @@ func (s *Store) Create(ctx context.Context, r idempotency.Request, d Draft,
 ) (resp idempotency.Response, replayed bool, err error) {
 	return s.keyed(ctx, r, render, func(tx pgx.Tx) (Keyed, error) {
 		// One at a time a merchant: the count has to hold.
-		var endpoints int
+		var endpoints, kept int
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('webhook_endpoints ' || $1::text, 0))`, r.MerchantID); err != nil {
 			return Keyed{}, fmt.Errorf("lock the merchant's endpoints: %w", err)
 		}
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM webhook_endpoints WHERE merchant_id = $1 AND deleted_at IS NULL`,
-			r.MerchantID).Scan(&endpoints); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*) FROM webhook_endpoints WHERE merchant_id = $1`,
+			r.MerchantID).Scan(&endpoints, &kept); err != nil {
 			return Keyed{}, fmt.Errorf("count endpoints: %w", err)
 		}
 		if endpoints >= MaxEndpoints {
 			return Keyed{}, payment.Errorf(payment.CodeWebhookLimit, "A merchant has at most %d webhook endpoints.", MaxEndpoints)
 		}
+		if kept >= MaxKeptEndpoints {
+			return Keyed{}, payment.Errorf(payment.CodeWebhookLimit,
+				"A merchant makes at most %d webhook endpoints in 30 days, those that it deleted included.", MaxKeptEndpoints)
+		}
 		k := Keyed{Endpoint: Endpoint{MerchantID: r.MerchantID, ID: s.ids.New(payment.PrefixEndpoint), URL: d.url, Events: d.events}}
+		sealed, err := s.cipher.Encrypt([]byte(k.URL), URLData(k.ID))
+		if err != nil {
+			return Keyed{}, fmt.Errorf("encrypt the URL of a webhook endpoint: %w", err)
+		}
 		if err := tx.QueryRow(ctx, `
-			INSERT INTO webhook_endpoints (merchant_id, id, url, events) VALUES ($1, $2, $3, $4) RETURNING created_at, updated_at`,
-			k.MerchantID, k.ID, k.URL, k.Events).Scan(&k.CreatedAt, &k.UpdatedAt); err != nil {
+			INSERT INTO webhook_endpoints (merchant_id, id, url, url_ciphertext, events) VALUES ($1, $2, $3, $4, $5) RETURNING created_at, updated_at`,
+			k.MerchantID, k.ID, ShownURL(k.URL), sealed, k.Events).Scan(&k.CreatedAt, &k.UpdatedAt); err != nil {
 			return Keyed{}, fmt.Errorf("insert endpoint: %w", err)
 		}
-		err := s.addSecret(ctx, tx, &k, 1)
+		err = s.addSecret(ctx, tx, &k, 1)
 		return k, err
 	})
 }
@@ -85,7 +94,7 @@ func (s *Store) Rotate(ctx context.Context, r idempotency.Request, endpointID st
 	render func(Keyed) (idempotency.Response, error),
 ) (resp idempotency.Response, replayed bool, err error) {
 	return s.keyed(ctx, r, render, func(tx pgx.Tx) (Keyed, error) {
-		e, err := lockEndpoint(ctx, tx, r.MerchantID, endpointID)
+		e, err := s.lockEndpoint(ctx, tx, r.MerchantID, endpointID)
 		if err != nil {
 			return Keyed{}, err
 		}
@@ -144,18 +153,25 @@ func (s *Store) addSecret(ctx context.Context, tx pgx.Tx, k *Keyed, number int) 
 }
 
 const selectEndpoint = `
-	SELECT merchant_id, id, url, events, coalesce(disabled_reason, ''), disabled_at, failing_since, created_at, updated_at
+	SELECT merchant_id, id, url, url_ciphertext, events, coalesce(disabled_reason, ''), disabled_at, failing_since, created_at, updated_at
 	FROM webhook_endpoints WHERE deleted_at IS NULL AND `
 
-func scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
-	return e, row.Scan(&e.MerchantID, &e.ID, &e.URL, &e.Events, &e.DisabledReason, &e.DisabledAt, &e.FailingSince, &e.CreatedAt, &e.UpdatedAt)
+func (s *Store) scanEndpoint(row pgx.CollectableRow) (e Endpoint, err error) {
+	var sealed []byte
+	if err := row.Scan(&e.MerchantID, &e.ID, &e.URL, &sealed, &e.Events, &e.DisabledReason, &e.DisabledAt, &e.FailingSince, &e.CreatedAt, &e.UpdatedAt); err != nil {
+		return e, err
+	}
+	if s.cipher != nil {
+		e.URL, err = openURL(s.cipher, e.ID, e.URL, sealed)
+	}
+	return e, err
 }
 
 // one is CodeNotFound when the rows are none.
-func one(rows pgx.Rows, err error) (Endpoint, error) {
+func (s *Store) one(rows pgx.Rows, err error) (Endpoint, error) {
 	if err == nil {
 		var e Endpoint
-		if e, err = pgx.CollectExactlyOneRow(rows, scanEndpoint); err == nil {
+		if e, err = pgx.CollectExactlyOneRow(rows, s.scanEndpoint); err == nil {
 			return e, nil
 		}
 	}
@@ -165,11 +181,11 @@ func one(rows pgx.Rows, err error) (Endpoint, error) {
 	return Endpoint{}, fmt.Errorf("read endpoint: %w", err)
 }
 
-func lockEndpoint(ctx context.Context, tx pgx.Tx, merchantID, id string) (Endpoint, error) {
+func (s *Store) lockEndpoint(ctx context.Context, tx pgx.Tx, merchantID, id string) (Endpoint, error) {
 	if !payment.ValidID(payment.PrefixEndpoint, id) {
 		return Endpoint{}, errNoEndpoint()
 	}
-	return one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR UPDATE`, merchantID, id))
+	return s.one(tx.Query(ctx, selectEndpoint+`merchant_id = $1 AND id = $2 FOR UPDATE`, merchantID, id))
 }
 
 // Get is CodeNotFound outside of the scope.
@@ -178,7 +194,7 @@ func (s *Store) Get(ctx context.Context, scope access.Scope, id string) (Endpoin
 		return Endpoint{}, errNoEndpoint()
 	}
 	merchantID, all := scope.Merchant()
-	return one(postgres.Query(ctx, s.pool, selectEndpoint+`id = $1 AND ($2 OR merchant_id = $3)`, id, all, merchantID))
+	return s.one(postgres.Query(ctx, s.pool, selectEndpoint+`id = $1 AND ($2 OR merchant_id = $3)`, id, all, merchantID))
 }
 
 // List pages by the last id seen, oldest endpoint first; more says that there are others behind.
@@ -188,7 +204,7 @@ func (s *Store) List(ctx context.Context, scope access.Scope, after string, limi
 	if err != nil {
 		return nil, false, fmt.Errorf("list endpoints: %w", err)
 	}
-	if page, err = pgx.CollectRows(rows, scanEndpoint); err != nil {
+	if page, err = pgx.CollectRows(rows, s.scanEndpoint); err != nil {
 		return nil, false, fmt.Errorf("list endpoints: %w", err)
 	}
 	if len(page) > limit {
@@ -197,16 +213,17 @@ func (s *Store) List(ctx context.Context, scope access.Scope, after string, limi
 	return page, false, nil
 }
 
-// Delete ends the endpoint: nothing is delivered to it any more, its secrets are
+// Delete ends the endpoint: nothing is delivered to it any more, its URL and secrets are
 // gone, and its log can no longer be read.
 func (s *Store) Delete(ctx context.Context, merchantID, id string) error {
 	return postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		e, err := lockEndpoint(ctx, tx, merchantID, id)
+		e, err := s.lockEndpoint(ctx, tx, merchantID, id)
 		if err != nil {
 			return err
 		}
 		var b pgx.Batch
-		b.Queue(`UPDATE webhook_endpoints SET deleted_at = now(), updated_at = now() WHERE merchant_id = $1 AND id = $2`, e.MerchantID, e.ID)
+		b.Queue(`UPDATE webhook_endpoints SET deleted_at = now(), updated_at = now(), url = $3, url_ciphertext = NULL WHERE merchant_id = $1 AND id = $2`,
+			e.MerchantID, e.ID, ShownURL(e.URL))
 		b.Queue(`DELETE FROM webhook_secrets WHERE merchant_id = $1 AND endpoint_id = $2`, e.MerchantID, e.ID)
 		if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 			return fmt.Errorf("delete endpoint: %w", err)
@@ -219,7 +236,7 @@ func (s *Store) Delete(ctx context.Context, merchantID, id string) error {
 // and events from now on are delivered. An enabled one stays as it is.
 func (s *Store) Enable(ctx context.Context, merchantID, id string) (e Endpoint, err error) {
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := lockEndpoint(ctx, tx, merchantID, id); err != nil {
+		if _, err := s.lockEndpoint(ctx, tx, merchantID, id); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
@@ -227,7 +244,7 @@ func (s *Store) Enable(ctx context.Context, merchantID, id string) (e Endpoint, 
 			WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NOT NULL`, merchantID, id); err != nil {
 			return fmt.Errorf("enable endpoint: %w", err)
 		}
-		e, err = lockEndpoint(ctx, tx, merchantID, id)
+		e, err = s.lockEndpoint(ctx, tx, merchantID, id)
 		return err
 	})
 	return e, err

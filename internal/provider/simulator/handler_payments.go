@@ -76,7 +76,7 @@ func readSpan(rawQuery string) (span, error) {
 	times := map[string]*string{"created_from": &out.from, "created_to": &out.to}
 	for name, values := range query {
 		if len(values) > 1 {
-			return bad("The query parameter %s is given more than once.", name)
+			return bad("A query parameter is given more than once.")
 		}
 		switch into, ok := times[name]; {
 		case ok:
