@@ -383,7 +383,7 @@ func TestSlowEndpointDelaysNobodyElse(t *testing.T) {
 	for range 20 {
 		w.happens(w.otherID, payment.EventOrderConfirmed)
 	}
-	d := w.dispatcher(func(c *Config) { c.Concurrency = perEndpoint + 2 })
+	d := w.dispatcher(func(c *Config) { c.Concurrency = merchantShare * perEndpoint })
 	for len(quick.all()) < 20 {
 		if _, err := d.Turn(t.Context()); err != nil {
 			t.Fatal(err)

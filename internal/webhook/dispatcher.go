@@ -22,8 +22,6 @@ const (
 	attemptTimeout = 10 * time.Second
 	// lease leaves room behind an attempt for its record and a database that is slow to take it.
 	lease = attemptTimeout + 20*time.Second
-	// perEndpoint deliveries at most are under way to an endpoint, one if its last attempt failed.
-	perEndpoint = 4
 )
 
 // Config of a Dispatcher. Every member but Resolver, Transport and Crash is needed.
@@ -52,6 +50,7 @@ type Dispatcher struct {
 	pool    *pgxpool.Pool
 	client  *http.Client
 	slots   chan struct{}
+	flight  *flight
 	wake    chan struct{}
 	inHand  sync.WaitGroup
 	ended   ended
@@ -70,8 +69,12 @@ func NewDispatcher(pool *pgxpool.Pool, c Config) (*Dispatcher, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := newFlight(c.Now)
+	if err != nil {
+		return nil, err
+	}
 	return &Dispatcher{
-		Config: c, pool: pool, client: newClient(c), slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: m,
+		Config: c, pool: pool, client: newClient(c), slots: make(chan struct{}, c.Concurrency), flight: f, wake: make(chan struct{}, 1), metrics: m,
 	}, nil
 }
 
@@ -86,22 +89,28 @@ func (d *Dispatcher) Wake() {
 // Woken fires after Wake, or when a slot became free.
 func (d *Dispatcher) Woken() <-chan struct{} { return d.wake }
 
-// Turn claims as many due deliveries as there are free slots and makes their
+// Turn claims due deliveries for the free slots, as use.share divides them, and makes their
 // attempts in the background; again is true when there may be more and a slot for them.
 func (d *Dispatcher) Turn(ctx context.Context) (again bool, err error) {
 	free := cap(d.slots) - len(d.slots)
 	if free == 0 {
 		return false, nil
 	}
-	claimed, err := d.claim(ctx, free)
+	all, err := d.waiting(ctx)
+	if err != nil || len(all) == 0 {
+		return false, err
+	}
+	claimed, err := d.claim(ctx, d.flight.use(cap(d.slots)).share(all))
 	if err != nil {
 		return false, err
 	}
 	ctx = context.WithoutCancel(ctx) // what was claimed is finished
 	for _, c := range claimed {
 		d.slots <- struct{}{}
+		ended := d.flight.begin(c)
 		d.inHand.Go(func() {
 			defer func() {
+				ended()
 				<-d.slots
 				d.Wake()
 			}()
