@@ -7,9 +7,14 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"payments/internal/text"
 )
 
 const headerTrace = "traceparent"
+
+// maxStatus is the length of a span's status, which holds what a broker or a database has said.
+const maxStatus = 200
 
 // maxLinks of a span is what OpenTelemetry's SDK keeps by default.
 const maxLinks = 128
@@ -37,7 +42,7 @@ func (c *Client) span(ctx context.Context, what, topic string, kind trace.SpanKi
 			attribute.String("messaging.destination.name", topic), attribute.Int("messaging.batch.message_count", n))...))
 	return ctx, func(err error) { //nolint:spancheck // see above
 		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
+			span.SetStatus(codes.Error, text.Line(err.Error(), maxStatus))
 		}
 		span.End()
 	}
