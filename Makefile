@@ -78,6 +78,10 @@ bench-quick: build ## Measure payments a second, latency, idling and what one pa
 bench: build ## Measure every scenario in five rounds, for hours; goes on where it stopped: BENCHFLAGS="-only complete,latency"
 	cd bench && go build -o bench . && ./bench full $(BENCHFLAGS)
 
+.PHONY: bench-neighbours
+bench-neighbours: build ## Measure what one merchant at its limits costs another, for each way to reach them, in ten minutes
+	cd bench && go build -o bench . && ./bench quick -fresh -rounds 1 -only neighbours $(BENCHFLAGS)
+
 .PHONY: bench-relays
 bench-relays: ## Drain and latency of the outbox beside what others use: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"
 	cd bench && go build -o bench . && ./bench relays $(BENCHFLAGS)
@@ -99,6 +103,11 @@ timing: ## Ask by measurement whether verifying a secret takes a time that tells
 # That the committed code is what this writes, a test in tools/ holds.
 generate: ## Generate the Go client from the OpenAPI document
 	cd tools && go tool oapi-codegen -config ../client/generate/config.yaml -o ../client/api.gen.go ../internal/api/openapi.yaml
+
+.PHONY: reader
+# That the committed files are what this writes, a test in tools/ holds.
+reader: ## Compress what is served under /docs, after internal/api/reader/scalar.js was renewed
+	cd tools && go run ./reader
 
 .PHONY: release-api
 release-api: ## Take the OpenAPI document of each version for released: from here on only additions to it pass `make lint`

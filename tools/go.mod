@@ -13,6 +13,7 @@ tool (
 
 require (
 	github.com/VictoriaMetrics/metricsql v0.87.3
+	github.com/andybalholm/brotli v1.3.0
 	github.com/compose-spec/compose-go/v2 v2.16.2
 	go.yaml.in/yaml/v3 v3.0.6
 )

@@ -2,13 +2,10 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -29,57 +26,26 @@ var contract []byte
 //go:embed versions/2026-11-01.yaml
 var contract20261101 []byte
 
-// readerScript and readerLicense are @scalar/api-reference 1.72.1 from npm,
-// dist/browser/standalone.js, as it was published; reader/README.md says how to renew it.
+// What /docs consists of. The script is @scalar/api-reference from npm with a hook for page.html,
+// and `make reader` has compressed it (reader/README.md).
 var (
-	//go:embed reader/scalar.js
-	readerScript []byte
+	//go:embed reader/scalar.js.gz
+	readerScriptGzip []byte
+	//go:embed reader/scalar.js.br
+	readerScriptBrotli []byte
 	//go:embed reader/LICENSE
 	readerLicense []byte
 	//go:embed reader/page.html
 	readerPage string
 )
 
-// asset is a file that stays the same as long as the program does.
-type asset struct {
-	contentType, etag string
-	body              []byte
-}
-
-func newAsset(contentType string, body []byte) asset {
-	sum := sha256.Sum256(body)
-	return asset{contentType, `"` + hex.EncodeToString(sum[:16]) + `"`, body}
-}
-
 // readerAssets are made by the first request for one.
 var readerAssets = sync.OnceValue(func() map[string]asset {
 	return map[string]asset{
-		"scalar.js": newAsset("text/javascript; charset=utf-8", withSnippetHook(readerScript)),
+		"scalar.js": packedAsset("text/javascript; charset=utf-8", readerScriptGzip, readerScriptBrotli),
 		"LICENSE":   newAsset("text/plain; charset=utf-8", readerLicense),
 	}
 })
-
-// snippetPrinter is where the reader's script prints a request in a language (target) for a
-// library of it (client). The names are the minifier's.
-var snippetPrinter = regexp.MustCompile(`let (\w+)=\w+\(\)\.print\((\w+),(\w+),\w+\);return `)
-
-// withSnippetHook lets page.html change the snippets. The script has no option for it.
-func withSnippetHook(script []byte) []byte {
-	return snippetPrinter.ReplaceAll(script, []byte(`${0}$1=$1&&finishSnippet($1,$2,$3),`))
-}
-
-// show lets a client keep the asset, and ask each time whether it is still the same.
-func (a asset) show(c *call) error {
-	c.w.Header().Set("Cache-Control", "no-cache")
-	c.w.Header().Set("ETag", a.etag)
-	if known(c.r.Header.Values("If-None-Match"), a.etag) {
-		c.w.WriteHeader(http.StatusNotModified)
-		return nil
-	}
-	c.w.Header().Set("Content-Type", a.contentType)
-	_, _ = c.w.Write(a.body) // an error here is the client's connection
-	return nil
-}
 
 // getContract gives the document of the version that the query names, or else the header.
 func (s *server) getContract(_ context.Context, c *call) error {

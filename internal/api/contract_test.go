@@ -19,7 +19,7 @@ import (
 var readDocuments = sync.OnceValues(func() (contracttest.Versions, error) {
 	var all [][]byte
 	for _, v := range versions {
-		all = append(all, v.contract.body)
+		all = append(all, v.contract.plain())
 	}
 	return contracttest.NewVersions(all...)
 })

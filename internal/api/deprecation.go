@@ -36,7 +36,7 @@ var readDeprecations = sync.OnceValues(func() ([]deprecations, error) {
 	all := make([]deprecations, len(versions))
 	for i, v := range versions {
 		var err error
-		if all[i], err = deprecationsOf(v.contract.body); err != nil {
+		if all[i], err = deprecationsOf(v.contract.plain()); err != nil {
 			return nil, fmt.Errorf("api: the document of %s: %w", v.date, err)
 		}
 	}

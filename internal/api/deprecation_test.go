@@ -60,7 +60,7 @@ func unfair(t *testing.T, document []byte) (problems []string) {
 
 func TestASunsetComesHalfAYearAfterItsNotice(t *testing.T) {
 	for i, v := range versions {
-		for _, p := range unfair(t, v.contract.body) {
+		for _, p := range unfair(t, v.contract.plain()) {
 			t.Errorf("the document of %s: %s is to be deprecated with x-deprecated-at, and x-sunset 180 days later", v.date, p)
 		}
 		all, err := readDeprecations()
@@ -199,13 +199,14 @@ func TestEachVersionsDocumentIsServed(t *testing.T) {
 	w := newWorld(t)
 	for _, v := range versions {
 		a := w.do("GET", "/openapi.yaml?version="+v.date, "", "")
-		if a.status != 200 || a.body != string(v.contract.body) || a.header.Get("ETag") != v.contract.etag || !strings.Contains(a.body, "version: '"+v.date+"'") {
+		tag := a.header.Get("ETag")
+		if a.status != 200 || a.body != string(v.contract.plain()) || !strings.HasPrefix(tag, `"`+v.contract.etag) || !strings.Contains(a.body, "version: '"+v.date+"'") {
 			t.Errorf("%s: %d, %d bytes", v.date, a.status, len(a.body))
 		}
-		if a := w.do("GET", "/openapi.yaml", "", "", in(v.date)...); a.body != string(v.contract.body) {
+		if a := w.do("GET", "/openapi.yaml", "", "", in(v.date)...); a.body != string(v.contract.plain()) {
 			t.Errorf("%s, asked for by header: %d bytes", v.date, len(a.body))
 		}
-		if a := w.do("GET", "/openapi.yaml?version="+v.date, "", "", "If-None-Match", v.contract.etag); a.status != 304 {
+		if a := w.do("GET", "/openapi.yaml?version="+v.date, "", "", "If-None-Match", tag); a.status != 304 {
 			t.Errorf("%s, known: %d", v.date, a.status)
 		}
 	}

@@ -39,7 +39,7 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !errors.Is(readErr, io.EOF) {
 		return resp, nil
 	}
-	if resp.Header.Get("Content-Encoding") == "gzip" {
+	if r.Method != http.MethodHead && resp.Header.Get("Content-Encoding") == "gzip" {
 		packed, err := gzip.NewReader(bytes.NewReader(body))
 		if err == nil {
 			body, err = io.ReadAll(packed)
