@@ -94,6 +94,23 @@ func scenarios(quick bool) []scenario {
 			contenders: []contender{{name: "ours", measure: flood}},
 		},
 		{
+			name: "neighbours", title: "one merchant at its limits: the reads and payments of another merchant, quiet and beside it", slow: true,
+			columns: []column{
+				{"answered_per_s", "answered/s", "%.0f"},
+				{"refused_per_s", "refused/s", "%.0f"},
+				{"quiet_read_p50", "read p50 ms: quiet", "%.1f"},
+				{"beside_read_p50", "beside", "%.1f"},
+				{"quiet_read_p99", "p99: quiet", "%.1f"},
+				{"beside_read_p99", "beside", "%.1f"},
+				{"quiet_post_p50", "POST p50 ms: quiet", "%.1f"},
+				{"beside_post_p50", "beside", "%.1f"},
+				{"quiet_post_p99", "p99: quiet", "%.1f"},
+				{"beside_post_p99", "beside", "%.1f"},
+				{"beside_shed", "shed beside", "%.0f"},
+			},
+			contenders: neighbourContenders(),
+		},
+		{
 			name: "merchants", title: "complete by 50 uneven merchants, and by one merchant over many articles instead of one", slow: true,
 			columns: completionColumns,
 			contenders: []contender{
