@@ -337,6 +337,7 @@ const (
 	ProblemCodeSecondOperatorRequired  ProblemCode = "second_operator_required"
 	ProblemCodeServiceUnavailable      ProblemCode = "service_unavailable"
 	ProblemCodeSignatureInvalid        ProblemCode = "signature_invalid"
+	ProblemCodeTooManyHeldRequests     ProblemCode = "too_many_held_requests"
 	ProblemCodeTooManyStreams          ProblemCode = "too_many_streams"
 	ProblemCodeUnauthenticated         ProblemCode = "unauthenticated"
 	ProblemCodeValidationFailed        ProblemCode = "validation_failed"
@@ -1795,11 +1796,11 @@ type Time = time.Time
 
 // Timeline defines model for Timeline.
 type Timeline struct {
-	Data []TimelineEntry `json:"data"`
+	Data    []TimelineEntry `json:"data"`
+	HasMore bool            `json:"has_more"`
 
-	// HasMore False unless it is an expansion that was cut off.
-	HasMore    bool   `json:"has_more"`
-	NextCursor any    `json:"next_cursor"`
+	// NextCursor Null without more, and in an expansion, of which the route of the timeline has the rest.
+	NextCursor string `json:"next_cursor"`
 	Object     string `json:"object"`
 }
 
@@ -2245,7 +2246,7 @@ type ListPaymentsParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 
 	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
-	// then 503 `read_after_timeout`.
+	// then 503 `read_after_timeout`. A merchant that has too many requests waiting gets 429 `too_many_held_requests` at once.
 	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 
 	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
@@ -2268,7 +2269,7 @@ type CreatePaymentParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
+	// as if it were not there, and so is the wait when the merchant has as many waits open as it can have: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 
@@ -2278,7 +2279,7 @@ type GetPaymentParams struct {
 	Expand Expand `form:"expand,omitempty" json:"expand,omitempty,omitzero"`
 
 	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
-	// then 503 `read_after_timeout`.
+	// then 503 `read_after_timeout`. A merchant that has too many requests waiting gets 429 `too_many_held_requests` at once.
 	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 
 	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
@@ -2291,14 +2292,14 @@ type GetPaymentParamsExpand string
 // CancelPaymentParams defines parameters for CancelPayment.
 type CancelPaymentParams struct {
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
+	// as if it were not there, and so is the wait when the merchant has as many waits open as it can have: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 
 // CapturePaymentParams defines parameters for CapturePayment.
 type CapturePaymentParams struct {
 	// Prefer `wait=N` (RFC 7240) holds the answer until there is an outcome, up to N seconds and at most 30. What cannot be understood is
-	// as if it were not there, and so is the wait when very many requests wait already: `Preference-Applied` tells whether it was granted.
+	// as if it were not there, and so is the wait when the merchant has as many waits open as it can have: `Preference-Applied` tells whether it was granted.
 	Prefer Prefer `json:"Prefer,omitempty,omitzero"`
 }
 
@@ -2308,7 +2309,7 @@ type StreamPaymentEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 
 	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
-	// then 503 `read_after_timeout`.
+	// then 503 `read_after_timeout`. A merchant that has too many requests waiting gets 429 `too_many_held_requests` at once.
 	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 }
 
@@ -2321,7 +2322,7 @@ type ListRefundsParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 
 	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
-	// then 503 `read_after_timeout`.
+	// then 503 `read_after_timeout`. A merchant that has too many requests waiting gets 429 `too_many_held_requests` at once.
 	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 
 	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
@@ -2337,8 +2338,14 @@ type CreateRefundParams struct {
 
 // GetPaymentTimelineParams defines parameters for GetPaymentTimeline.
 type GetPaymentTimelineParams struct {
+	// Limit How many events a page has at most; without it, 1,000.
+	Limit int32 `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of a page with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
 	// ReadAfter The `Read-After` of an answer to a POST: this one is answered from a state at least that new. It waits up to five seconds, and is
-	// then 503 `read_after_timeout`.
+	// then 503 `read_after_timeout`. A merchant that has too many requests waiting gets 429 `too_many_held_requests` at once.
 	ReadAfter ReadAfter `json:"Read-After,omitempty,omitzero"`
 
 	// IfNoneMatch The `ETag` of what is already there; 304 if it is still the same.
@@ -3105,6 +3112,9 @@ func requestGetPayment(id PaymentID, params *GetPaymentParams) request {
 }
 
 // GetPayment: Read a payment.
+//
+// A payment that was just made is found at once. Until it has come to the model that reads come from, the answer is made of what was
+// written and brings a `Read-After`.
 func (c *Client) GetPayment(ctx context.Context, id PaymentID, params *GetPaymentParams) (*Answer[Payment], error) {
 	return call[Payment](ctx, c, requestGetPayment(id, params))
 }
@@ -3234,6 +3244,8 @@ func (c *Client) CreateRefund(ctx context.Context, id PaymentID, body RefundRequ
 func requestGetPaymentTimeline(id PaymentID, params *GetPaymentTimelineParams) request {
 	r := newRequest("GET", "/v1/payments/{id}/timeline", string(id))
 	if params != nil {
+		r.addQuery("limit", params.Limit)
+		r.addQuery("cursor", params.Cursor)
 		r.setHeader("Read-After", params.ReadAfter)
 		r.setHeader("If-None-Match", params.IfNoneMatch)
 	}
@@ -3242,9 +3254,28 @@ func requestGetPaymentTimeline(id PaymentID, params *GetPaymentTimelineParams) r
 
 // GetPaymentTimeline: Read what happened to a payment.
 //
-// Every event, in order, each with the attempts of the saga that led to it.
+// Every event, in order, each with the attempts of the saga that led to it. Without `limit` a page has up to 1,000, which is all that
+// nearly every payment has.
 func (c *Client) GetPaymentTimeline(ctx context.Context, id PaymentID, params *GetPaymentTimelineParams) (*Answer[Timeline], error) {
 	return call[Timeline](ctx, c, requestGetPaymentTimeline(id, params))
+}
+
+// aymentTimeline walks GetPaymentTimeline from params.Cursor to the end, a page at a time. An error is the last that comes.
+func (c *Client) aymentTimeline(ctx context.Context, id PaymentID, params *GetPaymentTimelineParams) iter.Seq2[TimelineEntry, error] {
+	var p GetPaymentTimelineParams
+	if params != nil {
+		p = *params
+	}
+	p.IfNoneMatch = ""
+	return pages(p.Cursor, func(cursor string) ([]TimelineEntry, string, error) {
+		p := p
+		p.Cursor = cursor
+		a, err := c.GetPaymentTimeline(ctx, id, &p)
+		if err != nil {
+			return nil, "", err
+		}
+		return a.Value.Data, a.Value.NextCursor, nil
+	})
 }
 
 func requestReportApprovalRate(params *ReportApprovalRateParams) request {

@@ -316,8 +316,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	}
 	s.loop(working, "key_acts", 30*time.Second, acts.RunOnce, nil)
 	streams, err := api.NewStreams(api.StreamsConfig{
-		Followers: readmodel.NewFollowers(s.read), Keys: authenticator, Most: s.Streams, MostOfKey: s.StreamsPerKey,
-		Now: time.Now, Registerer: s.registry,
+		Followers: readmodel.NewFollowers(s.read), Keys: authenticator, Now: time.Now, Registerer: s.registry,
 	})
 	if err != nil {
 		return err
@@ -340,7 +339,11 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator(), s.log),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,
-		Waits: s.Waits, WaitsOfKey: s.WaitsPerKey, Closing: answer,
+		Held: api.HeldLimits{
+			Waits: s.Held.Waits, WaitsOfMerchant: s.Held.WaitsPerMerchant, Streams: s.Held.Streams, StreamsOfMerchant: s.Held.StreamsPerMerchant,
+			Exports: s.Held.Exports, ExportsOfMerchant: s.Held.ExportsPerMerchant,
+		},
+		Closing: answer,
 		RateLimits: api.RateLimits{
 			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
 		},
@@ -367,6 +370,7 @@ func (s *service) serveAdmin(ctx context.Context) error {
 		Database: func(ctx context.Context) error { return postgres.Ready(ctx, s.write) },
 		// Requests need no loop: a process with the role api is ready while Postgres answers.
 		Loops: !s.Roles.Has(config.RoleAPI),
+		Hosts: s.AdminHosts,
 	}), s.log)
 	return s.listen(ctx, "PAYMENTS_ADMIN_ADDR", s.AdminAddr, server, func() {})
 }

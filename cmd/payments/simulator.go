@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"payments/internal/api"
 	"payments/internal/config"
 	"payments/internal/provider/simulator"
 	"payments/internal/telemetry"
@@ -38,8 +39,8 @@ func runSimulator(ctx context.Context, e environment) error {
 	}
 	// The write timeout is longer than the longest delay that a fault can ask for, 10 minutes.
 	server := &http.Server{
-		Handler: sim.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 11 * time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: api.OnlyHosts(c.Hosts, sim.Handler()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 11 * time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(api.NewServerLog(log), slog.LevelWarn),
 	}
 	log.InfoContext(ctx, "simulator serves", "addr", listener.Addr().String(), "ledger", c.Data)
 	// The held requests end when the simulator closes, so it goes first.

@@ -32,6 +32,7 @@ type Authenticator struct {
 	verify   func(mac, data []byte) bool
 	dummy    Credential // stands in for one that cannot be parsed
 	dummyMAC []byte     // stands in for one that is not stored; of no credential
+	memory   *memory
 
 	mu   sync.Mutex
 	used map[string]use // since the last Turn, by key
@@ -42,7 +43,7 @@ func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator 
 	id := payment.PrefixKey + "_00000000000000000000000000"
 	text := FormatKey(ModeTest, id, [secretBytes]byte{})
 	return &Authenticator{
-		pool: pool, pepper: pepper, verify: pepper.Verify, used: map[string]use{},
+		pool: pool, pepper: pepper, verify: pepper.Verify, used: map[string]use{}, memory: newMemory(),
 		dummy:    Credential{ModeTest, id, text[:len(text)-checkLength]},
 		dummyMAC: pepper.MAC([]byte("of no API key")),
 	}
@@ -53,10 +54,27 @@ func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator 
 // CodeUnauthenticated, so that neither the answer nor its time tells which it
 // was. An error of the database stays one (postgres.Unavailable).
 func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from netip.Addr) (Principal, error) {
-	c, parseErr := ParseKey(bearer)
-	if parseErr != nil {
-		c = a.dummy
+	return a.authenticate(ctx, a.present(bearer), from, nil)
+}
+
+// presented is a credential as a caller presents it, or the dummy for a text that is none.
+type presented struct {
+	Credential
+	given string // the id of the key, empty for a text that is none
+}
+
+func (p presented) valid() bool { return p.given != "" }
+
+func (a *Authenticator) present(bearer string) presented {
+	c, err := ParseKey(bearer)
+	if err != nil {
+		return presented{Credential: a.dummy}
 	}
+	return presented{c, c.KeyID}
+}
+
+// authenticate spares the second MAC where known is the stored one and was verified already.
+func (a *Authenticator) authenticate(ctx context.Context, c presented, from netip.Addr, known []byte) (Principal, error) {
 	p := Principal{KeyID: c.KeyID}
 	var (
 		mac  []byte
@@ -76,11 +94,12 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from ne
 	if mac == nil {
 		mac = a.dummyMAC
 	}
-	verified := a.verify(mac, []byte(c.maced)) // before any other verdict
-	if !verified || !live || parseErr != nil {
+	verified := known != nil && secret.Equal(mac, known) || a.verify(mac, []byte(c.maced)) // before any other verdict
+	if !verified || !live || !c.valid() {
 		return Principal{}, payment.Errorf(payment.CodeUnauthenticated, "The API key is missing or not valid.")
 	}
-	a.note(c, mac)
+	a.memory.macs.Add(c.KeyID, mac)
+	a.note(c.Credential, mac)
 	return p, nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 const pingTimeout = 2 * time.Second
 
-// AdminConfig of the admin address; every member is required.
+// AdminConfig of the admin address; every member but Loops and Hosts is required.
 type AdminConfig struct {
 	Gatherer prometheus.Gatherer
 	Monitor  *loop.Monitor
@@ -29,6 +29,7 @@ type AdminConfig struct {
 	// only named: a process that serves requests needs none.
 	Loops bool
 	Log   *slog.Logger
+	Hosts []string // names that it may be asked by, besides addresses and localhost (OnlyHosts)
 }
 
 // NewAdmin makes the handler of the admin address, which has no authentication
@@ -48,9 +49,10 @@ func NewAdmin(c AdminConfig) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	named := OnlyHosts(c.Hosts, mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secure(w.Header(), r)
-		mux.ServeHTTP(w, r)
+		named.ServeHTTP(w, r)
 	})
 }
 

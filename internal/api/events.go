@@ -37,7 +37,12 @@ type subject struct {
 // payment: a payment that has succeeded may be given back, and one that has ended may
 // come to be reviewed.
 func (s *server) streamPayment(ctx context.Context, c *call) error {
-	p, err := s.Payments.Get(ctx, c.scope, chi.URLParam(c.r, "id"))
+	var p readmodel.Payment
+	id := chi.URLParam(c.r, "id")
+	err := s.projected(ctx, c, id, func() (err error) {
+		p, err = s.Payments.Get(ctx, c.scope, id)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -92,6 +97,11 @@ func (s *server) stream(ctx context.Context, c *call, of subject) (err error) {
 	if err != nil {
 		return err
 	}
+	release, err := s.hold(c, heldStream)
+	if err != nil {
+		return err
+	}
+	defer release()
 	following, end, err := s.Streams.begin(c.streaming, c.principal.KeyID, c.w.route)
 	if err != nil {
 		return err

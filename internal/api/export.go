@@ -6,10 +6,11 @@ import (
 	"errors"
 	"mime"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -60,6 +61,11 @@ func (s *server) export(c *call, name string, columns []string, page func(ctx co
 	if c.query.Has("cursor") || c.query.Has("limit") {
 		return queryError("/query", "parameter_unknown", "has cursor or limit, and an export is the whole list")
 	}
+	release, err := s.hold(c, heldExport)
+	if err != nil {
+		return err
+	}
+	defer release()
 	next := func() ([][]string, bool, error) {
 		ctx, cancel := context.WithTimeout(c.streaming, requestTimeout)
 		defer cancel()
@@ -124,16 +130,39 @@ func (s *server) cut(c *call, err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// formula is the begin of what a spreadsheet may take for a formula: a sign, in full width too,
-// at the begin of a cell. Blanks and invisible characters before the sign do not count, and where
-// cells are separated by semicolons a new cell begins at each.
-var formula = regexp.MustCompile(`(^|;)([\s\p{Z}\p{Cf}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])`)
-
-// cell keeps a spreadsheet from taking a text for a formula (OWASP, CSV injection).
+// cell keeps a spreadsheet from taking a text for a formula (OWASP, CSV injection): one that begins
+// with a sign. Blanks and characters that nobody sees do not count. Where cells are separated by
+// semicolons or tabs, a new cell begins after each, and after each line break, quoted or not.
 // Numbers of ours are never negative.
 func cell(s string) string {
 	if s != "" && strings.ContainsRune("\t\r", rune(s[0])) {
 		return "'" + s
 	}
-	return formula.ReplaceAllString(s, "$1'$2")
+	var b strings.Builder
+	begins, copied := 0, 0 // of a cell; -1 once something else stands in it
+	for i, r := range s {
+		switch {
+		case strings.ContainsRune(separators, r):
+			begins = i + utf8.RuneLen(r)
+		case begins < 0 || unseen(r):
+		case strings.ContainsRune(signs, r):
+			b.WriteString(s[copied:begins] + "'")
+			begins, copied = -1, begins
+		default:
+			begins = -1
+		}
+	}
+	return b.String() + s[copied:]
+}
+
+const (
+	separators = ";\t\r\n\v\f\u0085\u2028\u2029"
+	// Beside the four signs, what a spreadsheet may normalize to them: full width, small, raised,
+	// lowered, and the minus of mathematics.
+	signs = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207c\u207a\u207b\u208c\u208a\u208b\u2212"
+)
+
+// unseen are blanks, controls, marks that belong to no letter, and letters without a form.
+func unseen(r rune) bool {
+	return unicode.In(r, unicode.Z, unicode.C, unicode.M) || strings.ContainsRune("\u115f\u1160\u2800\u3164\uffa0", r)
 }

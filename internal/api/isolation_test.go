@@ -193,8 +193,8 @@ func (u unscoped) List(ctx context.Context, _ access.Scope, f readmodel.Filter) 
 	return u.Queries.List(ctx, u.everybody, f)
 }
 
-func (u unscoped) Timeline(ctx context.Context, _ access.Scope, id string) ([]readmodel.Entry, error) {
-	return u.Queries.Timeline(ctx, u.everybody, id)
+func (u unscoped) Timeline(ctx context.Context, _ access.Scope, id string, after int64, limit int) ([]readmodel.Entry, error) {
+	return u.Queries.Timeline(ctx, u.everybody, id, after, limit)
 }
 
 func (u unscoped) Refunds(ctx context.Context, _ access.Scope, id, after string, limit int) ([]readmodel.Refund, error) {

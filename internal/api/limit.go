@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type RateLimits struct {
 	PerSecond, Burst int // of one API key; PerSecond 0: no limit
 	// Of one remote address (an IPv6 address by its /64), for what is refused without
 	// a caller that is known: a wrong key, a wrong signature, a path that is not there.
+	// Wrong keys with one id have a tenth of it, from all addresses together.
 	// Who has a key is never limited by these, whatever strangers do behind his address.
 	StrangersPerSecond, StrangersBurst int
 	Now                                func() time.Time // required with a limit
@@ -74,17 +76,32 @@ func (l *limiter[K]) take(h http.Header, k K) error {
 	if l == nil {
 		return nil
 	}
-	now, b := l.now(), l.bucket(k)
-	allowed := b.AllowN(now, 1)
-	left := max(b.TokensAt(now), 0)
-	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", l.name, l.burst, l.seconds(float64(l.burst))))
-	h.Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", l.name, int(left), l.seconds(float64(l.burst)-left)))
+	allowed := l.allow(k)
+	l.tell(h, k)
 	if allowed {
 		return nil
 	}
+	return l.refuse(h, k)
+}
+
+// allow counts one request, and says nothing of it.
+func (l *limiter[K]) allow(k K) bool { return l.bucket(k).AllowN(l.now(), 1) }
+
+func (l *limiter[K]) left(k K) float64 { return max(l.bucket(k).TokensAt(l.now()), 0) }
+
+// refuse is the answer to a request that was not allowed.
+func (l *limiter[K]) refuse(h http.Header, k K) error {
 	l.limited.Inc()
-	h.Set("Retry-After", strconv.Itoa(max(l.seconds(1-left), 1)))
-	return payment.Errorf(codeRateLimited, "There were too many requests. Repeat this one after the time in Retry-After.")
+	h.Set("Retry-After", strconv.Itoa(max(l.seconds(1-l.left(k)), 1)))
+	return errRateLimited
+}
+
+var errRateLimited = payment.Errorf(codeRateLimited, "There were too many requests. Repeat this one after the time in Retry-After.")
+
+func (l *limiter[K]) tell(h http.Header, k K) {
+	left := l.left(k)
+	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", l.name, l.burst, l.seconds(float64(l.burst))))
+	h.Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", l.name, int(left), l.seconds(float64(l.burst)-left)))
 }
 
 // wait for one request's worth, for what a request does beyond the usual.
@@ -100,28 +117,65 @@ func (l *limiter[K]) seconds(tokens float64) int {
 	return int(math.Ceil(tokens / float64(l.perSecond)))
 }
 
-// limits are taken after it was seen who calls, so that nobody uses up what
-// belongs to another.
+// limits of keys are taken after it was seen who calls, so that nobody uses up what
+// belongs to another. Those of strangers are taken before anything is asked for them.
 type limits struct {
 	keys      *limiter[string]
 	strangers *limiter[netip.Addr]
+	wrongKeys *limiter[string] // by the id that they name
 }
+
+const (
+	// Wrong keys with one id have this part of an address's budget, and at least so many at once:
+	// enough for a person's typing errors.
+	wrongKeyShare    = 10
+	wrongKeyMinBurst = 10
+)
 
 func newLimits(c RateLimits, limited *prometheus.CounterVec) (l limits, err error) {
 	if l.keys, err = newLimiter[string]("key", c.PerSecond, c.Burst, c.Now, limited.WithLabelValues("key")); err != nil {
 		return limits{}, err
 	}
-	l.strangers, err = newLimiter[netip.Addr]("address", c.StrangersPerSecond, c.StrangersBurst, c.Now, limited.WithLabelValues("address"))
+	if l.strangers, err = newLimiter[netip.Addr]("address", c.StrangersPerSecond, c.StrangersBurst, c.Now, limited.WithLabelValues("address")); err != nil || l.strangers == nil {
+		return l, err
+	}
+	l.wrongKeys, err = newLimiter[string]("address", max(c.StrangersPerSecond/wrongKeyShare, 1), max(c.StrangersBurst/wrongKeyShare, wrongKeyMinBurst),
+		c.Now, limited.WithLabelValues("key_id"))
 	return l, err
 }
 
-// refused counts the refusal of a caller that nobody knows, which stays as it is
-// until there were too many of them.
-func (l limits) refused(h http.Header, r *http.Request, err error) error {
+// lookup is the limit of access.AuthenticateWithin: it counts a key that is not recognized, before
+// it costs a query. It is nil, no limit, where strangers have none.
+func (l limits) lookup(c *call) func(keyID string) error {
+	if l.strangers == nil {
+		return nil
+	}
+	return func(keyID string) error {
+		from := remote(c.r)
+		c.counted = func() error { return nil }
+		switch {
+		case !l.strangers.allow(from):
+			c.counted = func() error { return l.strangers.refuse(c.w.Header(), from) }
+		case keyID != "" && !l.wrongKeys.allow(keyID):
+			c.counted = func() error { return l.wrongKeys.refuse(c.w.Header(), keyID) }
+		default:
+			return nil
+		}
+		return errRateLimited
+	}
+}
+
+// refused counts the refusal of a caller that nobody knows, unless lookup has counted it. It
+// stays as it is until there were too many of them.
+func (l limits) refused(c *call, err error) error {
 	if _, ok := errors.AsType[*payment.Error](err); !ok {
 		return err // a fault of ours
 	}
-	if limited := l.strangers.take(h, remote(r)); limited != nil {
+	if c.counted != nil {
+		l.strangers.tell(c.w.Header(), remote(c.r))
+		return cmp.Or(c.counted(), err)
+	}
+	if limited := l.strangers.take(c.w.Header(), remote(c.r)); limited != nil {
 		return limited
 	}
 	return err

@@ -74,10 +74,11 @@ func TestAKeyHasItsOwnBudget(t *testing.T) {
 	w.rate(get(w.merchant), policy, `"key";r=2;t=1`)
 
 	if err := testutil.GatherAndCompare(w.registry, strings.NewReader(`
-		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's.
+		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.
 		# TYPE payments_http_rate_limited_total counter
 		payments_http_rate_limited_total{by="address"} 0
 		payments_http_rate_limited_total{by="key"} 4
+		payments_http_rate_limited_total{by="key_id"} 0
 	`), "payments_http_rate_limited_total"); err != nil {
 		t.Error(err)
 	}
@@ -115,6 +116,45 @@ func TestStrangersShareTheBudgetOfTheirAddress(t *testing.T) {
 	*now = now.Add(time.Second)
 	w.refused("one more", strange[0](), http.StatusUnauthorized, payment.CodeUnauthenticated)
 	w.refused("and no more", strange[0](), http.StatusTooManyRequests, codeRateLimited)
+}
+
+// Wrong secrets with one id are limited from all addresses together. Its holder is not, also when
+// the process has not seen it before, and neither is a key that was made after it was tried.
+func TestWrongKeysAreLimitedByTheIDThatTheyName(t *testing.T) {
+	w := newWorld(t)
+	w.limit(RateLimits{StrangersPerSecond: 10, StrangersBurst: 1000})
+	idOf := func(key string) string { return payment.PrefixKey + "_" + key[len("sk_test_"):][:26] }
+	get := func(key string) answer { t.Helper(); return w.do("GET", "/v1/stock", key, "") }
+	unknown := w.ids.New(payment.PrefixKey)
+	for name, id := range map[string]string{"a key's id": idOf(w.merchant), "an id of nothing": unknown} {
+		for i := range 1000 / wrongKeyShare {
+			if a := get(access.FormatKey(access.ModeTest, id, [20]byte{byte(i)})); a.status != http.StatusUnauthorized {
+				t.Fatalf("%s, wrong secret %d: %d %s", name, i, a.status, a.body)
+			}
+		}
+		for range 5 {
+			a := get(access.FormatKey(access.ModeTest, id, [20]byte{255}))
+			if w.refused(name, a, http.StatusTooManyRequests, codeRateLimited); a.header.Get("Retry-After") != "1" {
+				t.Errorf("%s: headers %v", name, a.header)
+			}
+		}
+	}
+	if a := get(w.merchant); a.status != http.StatusOK || a.header.Get("Retry-After") != "" {
+		t.Errorf("the holder: %d %v", a.status, a.header)
+	}
+	if a := get(access.FormatKey(access.ModeTest, w.ids.New(payment.PrefixKey), [20]byte{})); a.status != http.StatusUnauthorized {
+		t.Errorf("another id: %d %s", a.status, a.body)
+	}
+	w.refused("no key at all", get(""), http.StatusUnauthorized, payment.CodeUnauthenticated)
+	if err := testutil.GatherAndCompare(w.registry, strings.NewReader(`
+		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.
+		# TYPE payments_http_rate_limited_total counter
+		payments_http_rate_limited_total{by="address"} 0
+		payments_http_rate_limited_total{by="key"} 0
+		payments_http_rate_limited_total{by="key_id"} 10
+	`), "payments_http_rate_limited_total"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestBucketsAreBounded(t *testing.T) {

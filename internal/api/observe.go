@@ -20,7 +20,6 @@ type metrics struct {
 	seconds    *prometheus.HistogramVec
 	limited    *prometheus.CounterVec
 	deprecated *prometheus.CounterVec
-	unwaited   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (metrics, error) {
@@ -33,16 +32,13 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"method", "route"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's.",
+			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.",
 		}, []string{"by"}),
 		deprecated: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_http_deprecated_requests_total", Help: "Requests that were answered with Deprecation, by version of the API, method, and pattern of the route.",
 		}, []string{"version", "method", "route"}),
-		unwaited: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "payments_http_waits_refused_total", Help: "Answers without the wait that was preferred, by whose bound was reached: key or process.",
-		}, []string{"bound"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited, m.deprecated, m.unwaited} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limited, m.deprecated} {
 		if err := reg.Register(c); err != nil {
 			return metrics{}, fmt.Errorf("register metric: %w", err)
 		}

@@ -128,19 +128,18 @@ const readableWithin = time.Second
 // outcome waits, as long as was preferred, until the payment's status in the write model is
 // what is waited for: neither a projector that lags nor a broker that is away hides it. What
 // was asked is committed by now: whatever goes wrong here, the
-// answer without an outcome is still true. So is one that does not wait, but looks
-// once, because too many wait already, which a preference allows (RFC 7240, section
-// 2): each of them reads four times a second.
+// answer without an outcome is still true. So is the answer of a caller that has no slot to
+// wait in: it looks once. A preference allows that (RFC 7240, section 2), and a refusal would
+// say that nothing was done.
 func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID string, done func(payment.Status) bool) (order.Payment, bool) {
 	if c.wait == 0 {
 		return order.Payment{}, false
 	}
 	wait := c.wait
-	if giveBack, bound := s.waits.take(c.principal.KeyID); bound != "" {
-		s.metrics.unwaited.WithLabelValues(bound).Inc()
+	if release, err := s.hold(c, heldWait); err != nil {
 		wait = 0
 	} else {
-		defer giveBack()
+		defer release()
 		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
 	}
 	waiting, cancel := context.WithTimeout(ctx, c.wait)
@@ -172,10 +171,47 @@ func (s *server) ended(ctx context.Context, c *call, p order.Payment) error {
 	return s.ok(ctx, c, r)
 }
 
+// maxTimeline is what a timeline without limit holds at most. Clients from before there were
+// pages asked for all of it, and few payments have more.
+const maxTimeline = 1000
+
 func (s *server) getTimeline(ctx context.Context, c *call) error {
-	entries, err := s.Payments.Timeline(ctx, c.scope, chi.URLParam(c.r, "id"))
+	limit, err := c.limit(maxTimeline, maxPage)
 	if err != nil {
 		return err
 	}
-	return s.ok(ctx, c, newList(entryResources(entries)))
+	after, err := s.afterSequence(c)
+	if err != nil {
+		return err
+	}
+	id := chi.URLParam(c.r, "id")
+	var entries []readmodel.Entry
+	err = s.projected(ctx, c, id, func() (err error) {
+		entries, err = s.Payments.Timeline(ctx, c.scope, id, after, limit+1)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l := newList(entryResources(entries[:min(limit, len(entries))]))
+	if l.HasMore = len(entries) > limit; l.HasMore {
+		l.NextCursor = s.behind(c, strconv.FormatInt(entries[limit-1].Sequence, 10))
+	}
+	return s.ok(ctx, c, l)
+}
+
+// afterSequence is the sequence that the cursor stands at, 0 without one.
+func (s *server) afterSequence(c *call) (int64, error) {
+	place, err := s.after(c)
+	if err != nil || place == nil {
+		return 0, err
+	}
+	if len(place) != 1 {
+		return 0, cursorInvalid()
+	}
+	n, err := strconv.ParseInt(place[0], 10, 64)
+	if err != nil || n < 1 {
+		return 0, cursorInvalid()
+	}
+	return n, nil
 }

@@ -139,17 +139,20 @@ func TestReading(t *testing.T) {
 func TestQueryParameters(t *testing.T) {
 	w := newWorld(t)
 	for query, want := range map[string]string{
-		"/v1/payments?s3cret=1":               "/query parameter_unknown",
-		"/v1/payments?limit=0":                "/query/limit out_of_range",
-		"/v1/payments?limit=1&limit=2":        "/query/limit parameter_repeated",
-		"/v1/payments?status=s3cret":          "/query/status status_invalid",
-		"/v1/payments?cursor=s3cret":          "/query/cursor cursor_invalid",
-		"/v1/payments?customer=%zz":           "/query query_invalid",
-		"/v1/payments?status=failed;x=1":      "/query query_invalid",
-		"/v1/payments/pay_1?s3cret":           "/query parameter_unknown",
-		"/v1/stock?merchant=s3cret":           "/query/merchant id_invalid",
-		"/v1/stock?merchant=a&merchant=b":     "/query/merchant parameter_repeated",
-		"/v1/payments/pay_1/timeline?limit=1": "/query parameter_unknown",
+		"/v1/payments?s3cret=1":                     "/query parameter_unknown",
+		"/v1/payments?limit=0":                      "/query/limit out_of_range",
+		"/v1/payments?limit=1&limit=2":              "/query/limit parameter_repeated",
+		"/v1/payments?status=s3cret":                "/query/status status_invalid",
+		"/v1/payments?cursor=s3cret":                "/query/cursor cursor_invalid",
+		"/v1/payments?customer=%zz":                 "/query query_invalid",
+		"/v1/payments?status=failed;x=1":            "/query query_invalid",
+		"/v1/payments/pay_1?s3cret":                 "/query parameter_unknown",
+		"/v1/stock?merchant=s3cret":                 "/query/merchant id_invalid",
+		"/v1/stock?merchant=a&merchant=b":           "/query/merchant parameter_repeated",
+		"/v1/payments/pay_1/timeline?page=1":        "/query parameter_unknown",
+		"/v1/payments/pay_1/timeline?limit=0":       "/query/limit out_of_range",
+		"/v1/payments/pay_1/timeline?limit=101":     "/query/limit out_of_range",
+		"/v1/payments/pay_1/timeline?cursor=s3cret": "/query/cursor cursor_invalid",
 	} {
 		a := w.do("GET", query, w.operator, "")
 		if got := w.refused(query, a, 400, payment.CodeInvalid); len(got) != 1 || got[0] != want || strings.Contains(a.body, "s3cret") {
@@ -230,7 +233,7 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	w := newWorld(t)
 	h := held{w.api.Orders, make(chan string), make(chan bool)}
 	registry := prometheus.NewRegistry()
-	w.api.Orders, w.api.WaitsOfKey, w.api.Registerer = h, 1, registry
+	w.api.Orders, w.api.Held.WaitsOfMerchant, w.api.Registerer = h, 1, registry
 	w.server = w.serve(w.api)
 	post := func(key, name string) answer {
 		return w.post(key, strings.ReplaceAll(good, "A-1001", name), "Idempotency-Key", name, "Prefer", "wait=30")
@@ -249,7 +252,7 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	}
 	waits(w.merchant, "A-1")
 	if a := post(w.merchant, "A-2"); a.status != 202 || a.header.Get("Preference-Applied") != "" || a.at(t, "status") != "processing" {
-		t.Fatalf("one too many of a key: %d %v %s", a.status, a.header, a.body)
+		t.Fatalf("one too many of a merchant: %d %v %s", a.status, a.header, a.body)
 	}
 	settled := w.post(w.merchant, strings.ReplaceAll(good, "A-1001", "A-4"), key("A-4")...)
 	w.project(w.declined(settled))
@@ -262,10 +265,15 @@ func TestAWaitTooManyIsNotGranted(t *testing.T) {
 	waits(w.merchant, "A-3")
 	granted()
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP payments_http_waits_refused_total Answers without the wait that was preferred, by whose bound was reached: key or process.
-# TYPE payments_http_waits_refused_total counter
-payments_http_waits_refused_total{bound="key"} 2
-`), "payments_http_waits_refused_total"); err != nil {
+# HELP payments_http_held_refused_total Requests that were not held, by kind and by bound: merchant (it holds as many as one may) or process (as many as are free).
+# TYPE payments_http_held_refused_total counter
+payments_http_held_refused_total{bound="merchant",kind="export"} 0
+payments_http_held_refused_total{bound="merchant",kind="stream"} 0
+payments_http_held_refused_total{bound="merchant",kind="wait"} 2
+payments_http_held_refused_total{bound="process",kind="export"} 0
+payments_http_held_refused_total{bound="process",kind="stream"} 0
+payments_http_held_refused_total{bound="process",kind="wait"} 0
+`), "payments_http_held_refused_total"); err != nil {
 		t.Error(err)
 	}
 }

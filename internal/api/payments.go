@@ -17,7 +17,7 @@ func (s *server) getPayment(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.Payments.Get(ctx, c.scope, chi.URLParam(c.r, "id"))
+	p, err := s.getProjected(ctx, c, chi.URLParam(c.r, "id"), expand)
 	if err != nil {
 		return err
 	}
@@ -26,6 +26,31 @@ func (s *server) getPayment(ctx context.Context, c *call) error {
 		return err
 	}
 	return s.ok(ctx, c, items[0])
+}
+
+// getProjected reads the payment as it is projected. One that is committed and not projected yet
+// is read from the write model, so that no GET of a payment waits, and none answers 404 for a
+// payment that exists, even while Kafka is away. That answer brings a Read-After: until the
+// projection has passed it, a read without it may see an older state. What a payment is expanded
+// with is in the read model alone, and is waited for.
+func (s *server) getProjected(ctx context.Context, c *call, id string, expand readmodel.Expand) (p readmodel.Payment, err error) {
+	get := func() error {
+		p, err = s.Payments.Get(ctx, c.scope, id)
+		return err
+	}
+	if expand != (readmodel.Expand{}) {
+		err := s.projected(ctx, c, id, get)
+		return p, err
+	}
+	if err := get(); !notFound(err) {
+		return p, err
+	}
+	written, err := s.written(ctx, c, id)
+	if err != nil {
+		return readmodel.Payment{}, err
+	}
+	c.w.Header().Set(headerReadAfter, position(written).Token())
+	return readmodel.Payment(written), nil
 }
 
 func (s *server) listPayments(ctx context.Context, c *call) error {
@@ -187,7 +212,11 @@ func (s *server) listRefunds(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	refunds, err := s.Payments.Refunds(ctx, c.scope, id, after, limit+1)
+	var refunds []readmodel.Refund
+	err = s.projected(ctx, c, id, func() (err error) {
+		refunds, err = s.Payments.Refunds(ctx, c.scope, id, after, limit+1)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -214,7 +243,11 @@ func (s *server) exportRefunds(c *call, paymentID string) error {
 	// A CSV is flat, and so the same in each version.
 	columns := []string{"id", "payment", "amount", "currency", "reason", "status", "failure_code", "created_at", "updated_at"}
 	return s.export(c, "refunds", columns, func(ctx context.Context) (rows [][]string, more bool, err error) {
-		refunds, err := s.Payments.Refunds(ctx, c.scope, paymentID, after, exportPage)
+		var refunds []readmodel.Refund
+		err = s.projected(ctx, c, paymentID, func() (err error) {
+			refunds, err = s.Payments.Refunds(ctx, c.scope, paymentID, after, exportPage)
+			return err
+		})
 		for _, r := range refunds {
 			rows = append(rows, []string{
 				r.ID, r.PaymentID, strconv.FormatInt(r.Amount, 10), r.Currency, r.Reason, string(r.Status), r.FailureCode,

@@ -21,7 +21,8 @@ const (
 	codeContentType        payment.Code = "content_type_unsupported"
 	codeRateLimited        payment.Code = "rate_limited"
 	codeOverloaded         payment.Code = "overloaded"
-	codeTooManyStreams     payment.Code = "too_many_streams"
+	codeTooManyHeld        payment.Code = "too_many_held_requests"
+	codeTooManyStreams     payment.Code = "too_many_streams" // what codeTooManyHeld was for streams alone
 	codeLastEventIDInvalid payment.Code = "last_event_id_invalid"
 	codeEventsExpired      payment.Code = "events_expired"
 	codeVersionUnknown     payment.Code = "payments_version_unknown"
@@ -80,7 +81,7 @@ func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {
 	switch e.Code { //nolint:exhaustive // the others have no header of their own
 	case payment.CodeUnauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case payment.CodeServiceUnavailable, codeTooManyStreams, payment.CodeReadAfterTimeout, payment.CodeReportNotReady, payment.CodeKeyInUse, codeOverloaded:
+	case payment.CodeServiceUnavailable, codeTooManyHeld, payment.CodeReadAfterTimeout, payment.CodeReportNotReady, payment.CodeKeyInUse, codeOverloaded:
 		w.Header().Set("Retry-After", "1")
 	}
 	s.write(ctx, w, kind.status, "application/problem+json", problemDocument{

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"payments/internal/access"
 	"payments/internal/payment"
@@ -39,7 +40,7 @@ func (s *server) routes() []route {
 		{method: http.MethodPost, pattern: "/v1/payments", action: access.PaymentsCreate, waits: true, admits: true, handle: s.createPayment},
 		{method: http.MethodGet, pattern: "/v1/payments", action: access.PaymentsList, ownParameters: true, readsAfter: true, handle: s.listPayments},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}", action: access.PaymentsRead, parameters: []string{"expand"}, hides: true, readsAfter: true, handle: s.getPayment},
-		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.getTimeline},
+		{method: http.MethodGet, pattern: "/v1/payments/{id}/timeline", action: access.PaymentsTimeline, parameters: pageParameters(), hides: true, readsAfter: true, handle: s.getTimeline},
 		{method: http.MethodGet, pattern: "/v1/payments/{id}/events", action: access.PaymentsTimeline, hides: true, readsAfter: true, handle: s.streamPayment},
 		{method: http.MethodGet, pattern: "/v1/events", action: access.PaymentsTimeline, parameters: []string{"merchant"}, handle: s.streamMerchant},
 		{method: http.MethodPost, pattern: "/v1/provider/webhooks/{provider}", signed: true, handle: s.takeNotification},
@@ -96,10 +97,13 @@ type call struct {
 	// confidential: the policies let this caller see what is masked for others.
 	confidential bool
 	query        url.Values
+	began        time.Time
+	span         trace.Span
 	// streaming has no deadline for the whole answer.
 	streaming context.Context //nolint:containedctx // of this one request
 	wait      time.Duration   // preferred; 0 without
 	placed    func(made bool) // of a route that admits: the request was accepted; a payment was made, or is replayed
+	counted   func() error    // set once the key was counted against the limits of strangers: their refusal, or nil
 }
 
 // check refuses a table with a route that anybody could call.
@@ -129,7 +133,7 @@ func (s *server) router() chi.Router {
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(r.Context(), recorderOf(w), s.limits.refused(w.Header(), r, payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")))
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")))
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		// Of the paths that fit, the most literal one is meant: /parked/replay, not /parked/{id}.
@@ -149,7 +153,7 @@ func (s *server) router() chi.Router {
 			}
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.refuse(r.Context(), recorderOf(w), s.limits.refused(w.Header(), r, payment.Errorf(codeMethodNotAllowed, "This path does not take this method.")))
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, payment.Errorf(codeMethodNotAllowed, "This path does not take this method.")))
 	})
 	return mux
 }
@@ -160,15 +164,19 @@ func (s *server) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := recorderOf(w)
 		rec.route = rt.pattern
-		c := &call{w: rec, r: r, placed: func(bool) {}}
+		c := &call{w: rec, r: r, began: time.Now(), placed: func(bool) {}}
 		if rt.waits {
 			c.wait = preferredWait(r.Header.Values("Prefer"))
 		}
-		whole, span := s.span(r, rt.pattern)
-		defer func() { end(span, rec) }()
-		ctx, cancel := context.WithTimeout(whole, requestTimeout+c.wait)
+		defer func() {
+			if c.span == nil { // it was refused before anything was asked for it
+				c.span = s.span(c)
+			}
+			end(c.span, rec)
+		}()
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+c.wait)
 		defer cancel()
-		answer := func() error { return s.answer(ctx, whole, rt, c) }
+		answer := func() error { return s.answer(ctx, rt, c) }
 		var err error
 		if rt.admits {
 			err = s.Admission.admitted(c, answer)
@@ -176,7 +184,7 @@ func (s *server) serve(rt route) http.Handler {
 			err = answer()
 		}
 		if err != nil && c.principal.KeyID == "" && !errors.Is(err, errOverloaded) {
-			err = s.limits.refused(rec.Header(), r, err)
+			err = s.limits.refused(c, err)
 		}
 		if err != nil {
 			s.refuse(ctx, rec, err)
@@ -184,11 +192,14 @@ func (s *server) serve(rt route) http.Handler {
 	})
 }
 
-func (s *server) answer(ctx, whole context.Context, rt route, c *call) (err error) {
+func (s *server) answer(ctx context.Context, rt route, c *call) (err error) {
+	c.streaming = c.r.Context()
 	if !rt.signed && !rt.public {
 		err = s.permit(ctx, rt, c)
-		ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(whole)
+		ctx, c.streaming = c.scope.Bound(ctx), c.scope.Bound(c.streaming)
 	}
+	c.span = s.span(c) // once it is known whose request it is
+	ctx, c.streaming = trace.ContextWithSpan(ctx, c.span), trace.ContextWithSpan(c.streaming, c.span)
 	if err == nil {
 		err = s.chooseVersion(c)
 	}
@@ -210,7 +221,7 @@ func (s *server) answer(ctx, whole context.Context, rt route, c *call) (err erro
 func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	principal, err := s.Authenticator.Authenticate(ctx, bearer(c.r.Header.Values("Authorization")), peer(c.r))
+	principal, err := s.Authenticator.AuthenticateWithin(ctx, bearer(c.r.Header.Values("Authorization")), peer(c.r), s.limits.lookup(c))
 	if err != nil {
 		return err
 	}

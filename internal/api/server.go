@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -59,13 +58,17 @@ type Orders interface {
 
 // Payments is the read side.
 type Payments interface {
+	// Get does not wait for a payment that is not projected yet.
 	Get(ctx context.Context, scope access.Scope, id string) (readmodel.Payment, error)
 	List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error)
-	Timeline(ctx context.Context, scope access.Scope, id string) ([]readmodel.Entry, error)
+	// Timeline is at most limit of the entries after a sequence.
+	Timeline(ctx context.Context, scope access.Scope, id string, after int64, limit int) ([]readmodel.Entry, error)
 	// Refunds are those behind an id, at most limit.
 	Refunds(ctx context.Context, scope access.Scope, paymentID, after string, limit int) ([]readmodel.Refund, error)
 	Count(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Count, error)
 	Expand(ctx context.Context, payments []readmodel.Payment, e readmodel.Expand) (map[string]readmodel.Expanded, error)
+	// Passed answers at once whether the position is projected, for which AwaitPosition waits.
+	Passed(ctx context.Context, scope access.Scope, at readmodel.Position) (bool, error)
 	AwaitPosition(ctx context.Context, scope access.Scope, at readmodel.Position) error
 	EventsOf(ctx context.Context, merchantID, paymentID string, after readmodel.FeedCursor, limit int) ([]readmodel.FeedEvent, error)
 	// FeedHead and Feed are of a merchant that is in scope.
@@ -140,9 +143,7 @@ type Config struct {
 	Admission        *Admission        // nil: no payment is refused for overload
 	Tracer           trace.Tracer
 	Log              *slog.Logger
-	// Waits of this process for outcomes at once (Prefer: wait), and of one API key in it.
-	// Default 1000 and 200.
-	Waits, WaitsOfKey int
+	Held             HeldLimits // the zero value: the defaults
 	// Closing ends when waiting requests have to be answered with what is known, since the
 	// process stops. Default nil: never.
 	Closing    context.Context //nolint:containedctx // of the process, not of a request
@@ -154,7 +155,7 @@ type server struct {
 	metrics      metrics
 	limits       limits
 	deprecations []deprecations // by the number of the version
-	waits        places
+	slots        *slots
 }
 
 // New makes the handler of the public address.
@@ -176,10 +177,11 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Waits < 0 || c.WaitsOfKey < 0 {
-		return nil, errors.New("api: no number of waits can be negative")
+	held, err := newSlots(c.Held, c.Registerer)
+	if err != nil {
+		return nil, err
 	}
-	s := &server{c, m, l, d, places{most: cmp.Or(c.Waits, 1000), mostOfKey: cmp.Or(c.WaitsOfKey, 200)}}
+	s := &server{c, m, l, d, held}
 	if err := check(s.routes()); err != nil {
 		return nil, err
 	}
@@ -196,7 +198,7 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(NewServerLog(log), slog.LevelWarn),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"payments/internal/access"
-	"payments/internal/payment"
 	"payments/internal/readmodel"
 )
 
@@ -46,8 +46,6 @@ type Live interface {
 type StreamsConfig struct {
 	Followers *readmodel.Followers
 	Keys      Live
-	// Most streams at once of this process, and of one API key in it. Default 1000 and 20.
-	Most, MostOfKey int
 	// Heartbeat is between two comments. Default 15 s, below the idle timeouts of the
 	// usual proxies (60 s).
 	Heartbeat time.Duration
@@ -57,15 +55,12 @@ type StreamsConfig struct {
 	Registerer   prometheus.Registerer
 }
 
-// Streams are the open event streams of a process: how many there may be, what wakes
-// them, and what ends them beside their clients.
+// Streams are the open event streams of a process: what wakes them, and what ends them
+// besides their clients. How many there may be is the server's to say (slots).
 type Streams struct {
 	StreamsConfig
-	opened  *prometheus.GaugeVec
-	ended   *prometheus.CounterVec
-	refused *prometheus.CounterVec
-
-	places places
+	opened *prometheus.GaugeVec
+	ended  *prometheus.CounterVec
 
 	mu       sync.Mutex
 	open     map[*stream]bool
@@ -83,19 +78,17 @@ type stream struct {
 	end   context.CancelCauseFunc
 }
 
-// NewStreams registers payments_http_streams_open, payments_http_streams_ended_total
-// and payments_http_streams_refused_total.
+// NewStreams registers payments_http_streams_open and payments_http_streams_ended_total.
 func NewStreams(c StreamsConfig) (*Streams, error) {
 	if c.Followers == nil || c.Keys == nil || c.Now == nil || c.Registerer == nil {
 		return nil, errors.New("api: streams need followers, keys, a clock and a registerer")
 	}
-	if c.Most < 0 || c.MostOfKey < 0 || c.Heartbeat < 0 || c.WriteTimeout < 0 {
-		return nil, errors.New("api: no number and no time of streams can be negative")
+	if c.Heartbeat < 0 || c.WriteTimeout < 0 {
+		return nil, errors.New("api: no time of streams can be negative")
 	}
-	c.Most, c.MostOfKey = cmp.Or(c.Most, 1000), cmp.Or(c.MostOfKey, 20)
 	c.Heartbeat, c.WriteTimeout = cmp.Or(c.Heartbeat, 15*time.Second), cmp.Or(c.WriteTimeout, 10*time.Second)
 	s := &Streams{
-		StreamsConfig: c, places: places{most: c.Most, mostOfKey: c.MostOfKey}, open: map[*stream]bool{}, pause: firstLook, looked: c.Now(),
+		StreamsConfig: c, open: map[*stream]bool{}, pause: firstLook, looked: c.Now(),
 		opened: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "payments_http_streams_open", Help: "Event streams that are open, by pattern of the route.",
 		}, []string{"route"}),
@@ -103,11 +96,8 @@ func NewStreams(c StreamsConfig) (*Streams, error) {
 			Name: "payments_http_streams_ended_total",
 			Help: "Event streams that have ended, by why: client (gone, or too slow), drain, key (revoked or expired), error.",
 		}, []string{"why"}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "payments_http_streams_refused_total", Help: "Event streams that were one too many, by whose bound it was: key or process.",
-		}, []string{"bound"}),
 	}
-	for _, m := range []prometheus.Collector{s.opened, s.ended, s.refused} {
+	for _, m := range []prometheus.Collector{s.opened, s.ended} {
 		if err := c.Registerer.Register(m); err != nil {
 			return nil, fmt.Errorf("register metric: %w", err)
 		}
@@ -115,22 +105,12 @@ func NewStreams(c StreamsConfig) (*Streams, error) {
 	return s, nil
 }
 
-// begin takes a place for a stream, whose context has the cause for which it was ended;
-// end gives the place back.
+// begin opens a stream, whose context has the cause for which it was ended. The caller has a
+// slot for it, and calls end once. Error: CodeServiceUnavailable during a drain.
 func (s *Streams) begin(ctx context.Context, keyID, route string) (_ context.Context, end func(error), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
-		return nil, nil, errUnavailable
-	}
-	giveBack, bound := s.places.take(keyID)
-	if bound != "" {
-		s.refused.WithLabelValues(bound).Inc()
-	}
-	switch bound {
-	case boundKey:
-		return nil, nil, payment.Errorf(codeTooManyStreams, "This API key has as many event streams open as it may have. Close one, or follow the merchant's feed.")
-	case boundProcess:
 		return nil, nil, errUnavailable
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -143,7 +123,6 @@ func (s *Streams) begin(ctx context.Context, keyID, route string) (_ context.Con
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.open, st)
-		giveBack()
 		s.opened.WithLabelValues(route).Dec()
 		s.ended.WithLabelValues(why(cause, err)).Inc()
 	}, nil
@@ -185,7 +164,7 @@ func (s *Streams) drained() error {
 // Turn looks for events and at the streams' keys, each when it is time to, and at
 // nothing while no stream is open.
 func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
-	now, keys := s.Now(), s.places.keys()
+	now, keys := s.Now(), s.openKeys()
 	if len(keys) == 0 {
 		s.checked, s.looked = now, now
 		return false, nil
@@ -227,6 +206,17 @@ func (s *Streams) endAll(cause error) {
 	for st := range s.open {
 		st.end(cause)
 	}
+}
+
+// openKeys are the ids of the API keys that have a stream open.
+func (s *Streams) openKeys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := map[string]bool{}
+	for st := range s.open {
+		keys[st.keyID] = true
+	}
+	return slices.Collect(maps.Keys(keys))
 }
 
 // checkKeys ends the streams of keys that are no longer live.

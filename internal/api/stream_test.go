@@ -60,17 +60,27 @@ func TestStreamsEndWhenTheServiceDrains(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	w := newWorld(t)
-	w.reopen(StreamsConfig{Most: 3, MostOfKey: 2, Heartbeat: time.Millisecond})
+	w.api.Held = HeldLimits{Streams: 4, StreamsOfMerchant: 2}
+	w.reopen(StreamsConfig{Heartbeat: time.Millisecond})
 	first := w.follow("/v1/events", w.merchant, "")
 	if e, err := first.next(); err != nil || e.comment == "" {
 		t.Errorf("in place of a heartbeat there is %+v, %v", e, err)
 	}
 	_ = w.follow("/v1/events", w.merchant, "")
-	w.refused("a third of one key", w.do("GET", "/v1/events", w.merchant, ""), 429, codeTooManyStreams)
-	_ = w.follow("/v1/events", w.reader, "")
-	w.refused("a fourth of all", w.do("GET", "/v1/events", w.other, ""), 503, payment.CodeServiceUnavailable)
+	for what, key := range map[string]string{"the same key": w.merchant, "another key of the merchant": w.reader} {
+		a := w.do("GET", "/v1/events", key, "")
+		w.refused("a third, with "+what, a, 429, codeTooManyHeld)
+		if a.header.Get("Retry-After") != "1" {
+			t.Errorf("%s: headers %v", what, a.header)
+		}
+	}
+	_ = w.follow("/v1/events", w.other, "")
+	w.refused("a second of four, while one is free", w.do("GET", "/v1/events", w.other, ""), 429, codeTooManyHeld)
+	last := w.follow("/v1/events?merchant="+w.merchantID, w.support, "")
+	w.refused("a fifth of four", w.do("GET", "/v1/events?merchant="+w.merchantID, w.auditor, ""), 429, codeTooManyHeld)
 	first.close()
-	for { // until the service has seen that it is closed
+	last.close() // of four two are free, and the merchant has one
+	for {        // until the service has seen that it is closed
 		a := w.do("HEAD", "/v1/events", w.merchant, "")
 		if a.status == 200 {
 			break

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 
 	"go.opentelemetry.io/otel/codes"
@@ -10,17 +9,19 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// span begins the request's: of the caller's trace, if it sent one W3C Trace Context
-// (Recommendation of 2021-11-23) that can be read, else of a new one. What follows
-// from the request, its saga and its events, is of that trace.
-func (s *server) span(r *http.Request, pattern string) (context.Context, trace.Span) {
-	ctx := r.Context()
-	if len(r.Header.Values("Traceparent")) == 1 {
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+// span makes the request's, which began with the request: of the caller's trace, if the caller is
+// known and sent one W3C Trace Context (Recommendation of 2021-11-23) that can be read, else of a new
+// one. What follows from the request, its saga and its events, is of that trace. A stranger's trace
+// is not taken over: its sampled flag would have every request recorded that the stranger sends.
+func (s *server) span(c *call) trace.Span {
+	ctx := c.r.Context()
+	if c.principal.KeyID != "" && len(c.r.Header.Values("Traceparent")) == 1 {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(c.r.Header))
 	}
-	return s.Tracer.Start(ctx, r.Method+" "+pattern, //nolint:spancheck // see end
-		trace.WithSpanKind(trace.SpanKindServer),
-		trace.WithAttributes(semconv.HTTPRequestMethodKey.String(r.Method), semconv.HTTPRoute(pattern)))
+	_, span := s.Tracer.Start(ctx, c.r.Method+" "+c.w.route, //nolint:spancheck // see end
+		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(c.began),
+		trace.WithAttributes(semconv.HTTPRequestMethodKey.String(c.r.Method), semconv.HTTPRoute(c.w.route)))
+	return span //nolint:spancheck // see end
 }
 
 func end(span trace.Span, rec *recorder) {

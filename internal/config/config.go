@@ -26,16 +26,14 @@ type Traces struct {
 type Config struct {
 	Addr               string // host:port
 	AdminAddr          string
-	TLSCert            string // PEM file of the public address's certificate chain; empty: plain HTTP
-	TLSKey             string // PEM file of its key; empty without TLSCert
-	RateLimit          int    // requests a second of one API key; 0: no limit
+	AdminHosts         []string // names that the admin address may be asked by
+	TLSCert            string   // PEM file of the public address's certificate chain; empty: plain HTTP
+	TLSKey             string   // PEM file of its key; empty without TLSCert
+	RateLimit          int      // requests a second of one API key; 0: no limit
 	RateBurst          int
 	StrangerLimit      int // refusals a second of one address's callers without a key; 0: no limit
 	StrangerBurst      int
-	Streams            int           // event streams open at once
-	StreamsPerKey      int           // of them, of one API key
-	Waits              int           // requests that wait for an outcome at once
-	WaitsPerKey        int           // of them, of one API key
+	Held               Held
 	FeedKeep           time.Duration // how long a merchant's feed can be resumed
 	DatabaseURL        string
 	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
@@ -80,16 +78,14 @@ func Load(lookup Lookup) (Config, error) {
 	c := Config{
 		Addr:                 r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
 		AdminAddr:            r.address("PAYMENTS_ADMIN_ADDR", "127.0.0.1:8081"),
+		AdminHosts:           r.hosts("PAYMENTS_ADMIN_HOSTS"),
 		TLSCert:              r.text("PAYMENTS_TLS_CERT", optional),
 		TLSKey:               r.text("PAYMENTS_TLS_KEY", optional),
 		RateLimit:            r.integer("PAYMENTS_RATE_LIMIT", 2000, 0, 1_000_000),
 		RateBurst:            r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
 		StrangerLimit:        r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
 		StrangerBurst:        r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
-		Streams:              r.integer("PAYMENTS_STREAMS", 1000, 1, 100_000),
-		StreamsPerKey:        r.integer("PAYMENTS_STREAMS_PER_KEY", 20, 1, 100_000),
-		Waits:                r.integer("PAYMENTS_WAITS", 1000, 1, 100_000),
-		WaitsPerKey:          r.integer("PAYMENTS_WAITS_PER_KEY", 200, 1, 100_000),
+		Held:                 r.held(),
 		FeedKeep:             r.duration("PAYMENTS_FEED_KEEP", 7*24*time.Hour, time.Hour, 10*365*24*time.Hour),
 		DatabaseURL:          r.databaseURL("PAYMENTS_DATABASE_URL", required),
 		MigrateDatabaseURL:   r.databaseURL("PAYMENTS_MIGRATE_DATABASE_URL", optional),
@@ -233,6 +229,7 @@ func LoadOwner(lookup Lookup) (Owner, error) {
 // Simulator is what `payments simulator` needs.
 type Simulator struct {
 	Addr                  string        // host:port
+	Hosts                 []string      // names that it may be asked by
 	Data                  string        // the ledger's file
 	AuthorizationLifetime time.Duration // after it no capture
 	WebhookURL            string        // where operations are notified; empty: nowhere
@@ -244,8 +241,9 @@ type Simulator struct {
 func LoadSimulator(lookup Lookup) (Simulator, error) {
 	r := reader{lookup: lookup}
 	s := Simulator{
-		Addr: r.address("PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082"),
-		Data: r.text("PAYMENTS_SIMULATOR_DATA", required),
+		Addr:  r.address("PAYMENTS_SIMULATOR_ADDR", "127.0.0.1:8082"),
+		Hosts: r.hosts("PAYMENTS_SIMULATOR_HOSTS"),
+		Data:  r.text("PAYMENTS_SIMULATOR_DATA", required),
 		AuthorizationLifetime: r.duration("PAYMENTS_SIMULATOR_AUTHORIZATION_LIFETIME",
 			168*time.Hour, time.Second, 8760*time.Hour),
 		WebhookURL: r.httpURL("PAYMENTS_SIMULATOR_WEBHOOK_URL", optional),

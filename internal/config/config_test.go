@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 		ProviderHorizon: 5 * time.Second, UnfinishedPayments: 256, UnfinishedAge: 10 * time.Second, SagaConcurrency: 256, ProviderCalls: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
 		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
-		Streams: 1000, StreamsPerKey: 20, Waits: 1000, WaitsPerKey: 200, FeedKeep: 168 * time.Hour,
+		Held: Held{Waits: 1000, WaitsPerMerchant: 200, Streams: 1000, StreamsPerMerchant: 100, Exports: 8, ExportsPerMerchant: 2}, FeedKeep: 168 * time.Hour,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour, Reconcile: Reconcile{6 * time.Hour, 3, 5},
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Traces: Traces{Ratio: 1}, Log: Log{slog.LevelInfo, "json"},
 	}
@@ -72,7 +72,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		"PAYMENTS_ADDR": "[::1]:0", "PAYMENTS_ADMIN_ADDR": ":9", "PAYMENTS_MIGRATE_DATABASE_URL": "postgresql://o@db/p",
 		"PAYMENTS_READ_DATABASE_URL": "postgres:///p?host=/run/pg", "PAYMENTS_KAFKA_PARTITIONS": "12", "PAYMENTS_OUTBOX_PARTITION_SIZE": "5000", "PAYMENTS_OUTBOX_RETENTION": "36h", "PAYMENTS_KAFKA_PREFIX": "staging.a-b_1.", "PAYMENTS_KAFKA_FENCING": "on",
 		"PAYMENTS_PROVIDER_TIMEOUT": "100ms", "PAYMENTS_PROVIDER_HORIZON": "100ms", "PAYMENTS_ROLES": "relay, api",
-		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_KEY": "6", "PAYMENTS_WAITS": "8", "PAYMENTS_WAITS_PER_KEY": "9", "PAYMENTS_FEED_KEEP": "2h",
+		"PAYMENTS_STREAMS": "5", "PAYMENTS_STREAMS_PER_MERCHANT": "6", "PAYMENTS_WAITS": "8", "PAYMENTS_WAITS_PER_MERCHANT": "9",
+		"PAYMENTS_ADMIN_HOSTS": "service, Payments.Internal", "PAYMENTS_EXPORTS": "3", "PAYMENTS_EXPORTS_PER_MERCHANT": "4", "PAYMENTS_FEED_KEEP": "2h",
 		"PAYMENTS_INBOX_KEEP": "48h", "PAYMENTS_INBOX_MAX_ATTEMPTS": "7",
 		"PAYMENTS_UNFINISHED_PAYMENTS": "0", "PAYMENTS_UNFINISHED_AGE": "3s", "PAYMENTS_SAGA_CONCURRENCY": "1", "PAYMENTS_PROVIDER_CALLS": "2", "PAYMENTS_ORDER_DEADLINE": "2s", "PAYMENTS_CAPTURE_WINDOW": "3s", "PAYMENTS_TRACES_ENDPOINT": "http://c:4318/v1/traces", "PAYMENTS_TRACES_RATIO": "0.25", "PAYMENTS_LOG_LEVEL": "debug", "PAYMENTS_LOG_FORMAT": "text",
 		"PAYMENTS_PROVIDER": "stripe", "PAYMENTS_PROVIDER_URL": "", "PAYMENTS_STRIPE_KEY": stripeKey, "PAYMENTS_STRIPE_URL": "http://stripe:12111/",
@@ -88,8 +89,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		c.ReadDatabaseURL != "postgres:///p?host=/run/pg" || c.KafkaPartitions != 12 || c.Outbox != (Outbox{5000, 36 * time.Hour}) || c.KafkaPrefix != "staging.a-b_1." || !c.Kafka.Fencing || c.SagaConcurrency != 1 || c.UnfinishedPayments != 0 || c.UnfinishedAge != 3*time.Second || c.ProviderCalls != 2 ||
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
-		c.Streams != 5 || c.StreamsPerKey != 6 || c.Waits != 8 || c.WaitsPerKey != 9 || c.FeedKeep != 2*time.Hour ||
-		c.RateLimit != 0 || c.RateBurst != 1 || c.StrangerLimit != 3 || c.StrangerBurst != 4 ||
+		c.Held != (Held{Waits: 8, WaitsPerMerchant: 9, Streams: 5, StreamsPerMerchant: 6, Exports: 3, ExportsPerMerchant: 4}) || c.FeedKeep != 2*time.Hour ||
+		!slices.Equal(c.AdminHosts, []string{"service", "payments.internal"}) || c.RateLimit != 0 || c.RateBurst != 1 || c.StrangerLimit != 3 || c.StrangerBurst != 4 ||
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||
@@ -151,6 +152,13 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_WEBHOOKS_CONCURRENCY", "0", "PAYMENTS_WEBHOOKS_CONCURRENCY must be a whole number from 1 to 4096"},
 		{"PAYMENTS_SAGA_CONCURRENCY", "1.5", "PAYMENTS_SAGA_CONCURRENCY must be a whole number"},
 		{"PAYMENTS_TLS_CERT", s3cret, "PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY must both be set, or neither"},
+		{"PAYMENTS_ADMIN_HOSTS", "service,http://" + s3cret, "PAYMENTS_ADMIN_HOSTS must be a comma-separated list of host names without a port: number 2 is none"},
+		{"PAYMENTS_ADMIN_HOSTS", "service:8081", "number 1 is none"},
+		{"PAYMENTS_ADMIN_HOSTS", "service,,b", "number 2 is none"},
+		{"PAYMENTS_WAITS", "0", "PAYMENTS_WAITS must be a whole number from 1"},
+		{"PAYMENTS_STREAMS_PER_MERCHANT", s3cret, "PAYMENTS_STREAMS_PER_MERCHANT must be a whole number from 1"},
+		{"PAYMENTS_EXPORTS", "100001", "PAYMENTS_EXPORTS must be a whole number from 1 to 100000"},
+		{"PAYMENTS_EXPORTS_PER_MERCHANT", "1.5", "PAYMENTS_EXPORTS_PER_MERCHANT must be a whole number"},
 		{"PAYMENTS_RATE_LIMIT", "-1", "PAYMENTS_RATE_LIMIT must be a whole number from 0 to 1000000"},
 		{"PAYMENTS_RATE_BURST", "0", "PAYMENTS_RATE_BURST must be a whole number from 1"},
 		{"PAYMENTS_STRANGER_LIMIT", s3cret, "PAYMENTS_STRANGER_LIMIT must be a whole number"},
@@ -211,7 +219,7 @@ func TestLoadMigrateAndSimulator(t *testing.T) {
 		t.Error("migrate without a database is accepted")
 	}
 	s, err := LoadSimulator(from(map[string]string{"PAYMENTS_SIMULATOR_DATA": "ledger.db"}))
-	if want := (Simulator{Addr: "127.0.0.1:8082", Data: "ledger.db", AuthorizationLifetime: 168 * time.Hour, Log: Log{Format: "json"}}); err != nil || s != want {
+	if want := (Simulator{Addr: "127.0.0.1:8082", Data: "ledger.db", AuthorizationLifetime: 168 * time.Hour, Log: Log{Format: "json"}}); err != nil || !reflect.DeepEqual(s, want) {
 		t.Errorf("simulator = %+v, %v", s, err)
 	}
 	const url = "http://service:8080/v1/provider/webhooks/simulator"

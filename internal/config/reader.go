@@ -68,6 +68,23 @@ func (r *reader) addresses(name string) []string {
 	return all
 }
 
+// hosts are names without a port, in lower case.
+func (r *reader) hosts(name string) (all []string) {
+	value := r.text(name, optional)
+	if value == "" {
+		return nil
+	}
+	for h := range strings.SplitSeq(value, ",") {
+		h = strings.ToLower(strings.TrimSpace(h))
+		if h == "" || len(h) > 253 || strings.Trim(h, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+			r.wrong(name, "must be a comma-separated list of host names without a port: number %d is none", len(all)+1)
+			return nil
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
 func validAddress(s string, least uint64) bool {
 	_, port, err := net.SplitHostPort(s)
 	if err != nil {

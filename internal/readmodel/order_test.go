@@ -194,7 +194,7 @@ func TestExpansionsAreEachPaymentsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range payments {
-		entries, err := w.queries.Timeline(t.Context(), merchant(t, m), p.ID)
+		entries, err := w.queries.Timeline(t.Context(), merchant(t, m), p.ID, 0, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}

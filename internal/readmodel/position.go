@@ -1,20 +1,13 @@
 package readmodel
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"strconv"
 	"strings"
-	"time"
 
-	"payments/internal/access"
 	"payments/internal/payment"
 )
-
-// readAfterWait bounds AwaitPosition: many times the lag of a pipeline that is
-// well, and short enough that a client with a deadline still gets an answer.
-const readAfterWait = 5 * time.Second
 
 // Position is a place in the events of a payment's order: what was committed by
 // the request that it was given out for.
@@ -52,22 +45,4 @@ func ParseToken(token string) (Position, error) {
 		return Position{}, ErrToken
 	}
 	return p, nil
-}
-
-// AwaitPosition returns when the projection has passed the position, or after
-// five seconds with CodeReadAfterTimeout. A position of another merchant than the
-// scope's is not waited for, so that nothing can be told from the time it takes.
-func (q *Queries) AwaitPosition(ctx context.Context, scope access.Scope, at Position) error {
-	if merchantID, all := scope.Merchant(); !all && merchantID != at.MerchantID {
-		return nil
-	}
-	p, found, err := q.poll(ctx, scope, at.PaymentID, readAfterWait, func(p Payment) bool { return p.Sequence >= at.Sequence })
-	if err != nil {
-		return err
-	}
-	if !found || p.Sequence < at.Sequence {
-		return payment.Errorf(payment.CodeReadAfterTimeout,
-			"What was asked to be read after has not arrived here yet. Repeat the request, or leave Read-After out to read what is known.")
-	}
-	return nil
 }

@@ -40,12 +40,9 @@ type Payment struct {
 }
 
 // Queries reads within a scope: what belongs to another merchant is not there.
-type Queries struct {
-	pool *pgxpool.Pool
-	now  func() time.Time
-}
+type Queries struct{ pool *pgxpool.Pool }
 
-func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool, time.Now} }
+func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool} }
 
 const selectPayment = `
 	SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.amount, v.amount_captured, v.amount_refunded, v.currency,
@@ -99,14 +96,16 @@ type Entry struct {
 
 const entryColumns = `t.payment_id, t.sequence, t.type, t.event_id, t.occurred_at, t.data`
 
-// Timeline is in the order of the events.
-func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string) ([]Entry, error) {
+// Timeline is a part of the payment's events, in their order: at most limit of those after the
+// sequence, which is 0 at first.
+func (q *Queries) Timeline(ctx context.Context, scope access.Scope, id string, after int64, limit int) ([]Entry, error) {
 	p, err := q.Get(ctx, scope, id)
 	if err != nil {
 		return nil, err
 	}
 	rows, err := postgres.Query(ctx, q.pool, `
-		SELECT `+entryColumns+` FROM payment_timeline t WHERE t.merchant_id = $1 AND t.payment_id = $2 ORDER BY t.sequence`, p.MerchantID, p.ID)
+		SELECT `+entryColumns+` FROM payment_timeline t 
+		WHERE t.merchant_id = $1 AND t.payment_id = $2 AND t.sequence > $3 ORDER BY t.sequence LIMIT $4`, p.MerchantID, p.ID, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read timeline: %w", err)
 	}

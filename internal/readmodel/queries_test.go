@@ -3,6 +3,7 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +22,6 @@ func notFound(err error) bool {
 
 func TestAMerchantSeesItsOwnAlone(t *testing.T) {
 	w := newWorld(t)
-	w.queries.now = func() time.Time { return w.clock.Add(time.Hour) }
 	mine, theirs := w.order(w.merchant()), w.order(w.merchant())
 	w.apply(append(mine.succeeded(), theirs.succeeded()...)...)
 	scope := merchant(t, mine.ids.MerchantID)
@@ -37,7 +37,7 @@ func TestAMerchantSeesItsOwnAlone(t *testing.T) {
 			continue
 		}
 		refusals = append(refusals, err.Error())
-		if _, err := w.queries.Timeline(t.Context(), scope, id); !notFound(err) {
+		if _, err := w.queries.Timeline(t.Context(), scope, id, 0, 100); !notFound(err) {
 			t.Errorf("Timeline(%q) = %v, want not found", id, err)
 		}
 	}
@@ -59,7 +59,7 @@ func TestTheTimelineTellsEventsAndAttempts(t *testing.T) {
 	o := w.order(w.merchant())
 	events := o.succeeded()
 	w.apply(events...)
-	got, err := w.queries.Timeline(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID)
+	got, err := w.queries.Timeline(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID, 0, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,29 +102,49 @@ func (w *world) tracing(f after) *Queries {
 	return NewQueries(pool)
 }
 
-func TestGetWaitsForAFreshPaymentOnly(t *testing.T) {
+func TestTheTimelineHasPages(t *testing.T) {
+	w := newWorld(t)
+	o := w.order(w.merchant())
+	events := o.succeeded()
+	w.apply(events...)
+	var got []int64
+	for after := int64(0); ; {
+		page, err := w.queries.Timeline(t.Context(), merchant(t, o.ids.MerchantID), o.ids.PaymentID, after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page {
+			got = append(got, e.Sequence)
+		}
+		if len(page) < 2 {
+			break
+		}
+		after = page[1].Sequence
+	}
+	if len(got) != len(events) || !slices.IsSorted(got) || got[0] != 1 {
+		t.Errorf("the pages have %v of %d events", got, len(events))
+	}
+}
+
+func TestAPositionIsAwaitedUntilItIsProjected(t *testing.T) {
 	w := newWorld(t)
 	o := w.order(w.merchant())
 	scope := merchant(t, o.ids.MerchantID)
-	made, _ := payment.IDTime(payment.PrefixPayment, o.ids.PaymentID)
-
-	for _, age := range []time.Duration{freshFor, time.Hour, -time.Hour} {
-		w.queries.now = func() time.Time { return made.Add(age) }
-		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(freshWait/2))
-		if _, err := w.queries.Get(ctx, scope, o.ids.PaymentID); !notFound(err) {
-			t.Errorf("at the age of %s: %v, want not found at once", age, err)
-		}
-		cancel()
+	at := Position{MerchantID: o.ids.MerchantID, PaymentID: o.ids.PaymentID, Sequence: 1}
+	if passed, err := w.queries.Passed(t.Context(), scope, at); passed || err != nil {
+		t.Errorf("before its projection: %v %v", passed, err)
 	}
-
 	placed := o.placed()
 	q := w.tracing(func() { w.apply(placed) }) // there once the first read has missed it
-	q.now = func() time.Time { return made }
-	if p, err := q.Get(t.Context(), scope, o.ids.PaymentID); err != nil || p.Sequence != 1 {
-		t.Errorf("a fresh payment: %+v, %v", p, err)
+	if err := q.AwaitPosition(t.Context(), scope, at); err != nil {
+		t.Error(err)
 	}
-	if _, err := q.Get(t.Context(), scope, w.ids.New(payment.PrefixPayment)); !notFound(err) {
-		t.Errorf("a fresh id of nothing: %v, want not found", err)
+	if passed, err := w.queries.Passed(t.Context(), scope, at); !passed || err != nil {
+		t.Errorf("after its projection: %v %v", passed, err)
+	}
+	at.PaymentID = w.ids.New(payment.PrefixPayment)
+	if passed, err := w.queries.Passed(t.Context(), merchant(t, w.merchant()), at); !passed || err != nil {
+		t.Errorf("another merchant's: %v %v", passed, err)
 	}
 }
 

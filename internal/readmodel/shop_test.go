@@ -351,7 +351,7 @@ func (s *shop) traffic() (stop func() (posts, queries int64, slowest time.Durati
 					return
 				}
 				for _, p := range page.Payments {
-					_, err := s.queries.Timeline(ctx, scope, p.ID)
+					_, err := s.queries.Timeline(ctx, scope, p.ID, 0, 1000)
 					_, err2 := s.queries.Refunds(ctx, scope, p.ID, "", 10)
 					if failed("read", errors.Join(err, err2)) {
 						return

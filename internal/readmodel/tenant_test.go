@@ -28,7 +28,7 @@ func TestRowLevelSecurityAloneHoldsTheTenants(t *testing.T) {
 	if page, err = w.queries.List(ctx, unscoped, Filter{Search: "cust"}); err != nil || !slices.Equal(ids(page), []string{mine.ids.PaymentID}) {
 		t.Errorf("search: %v, %v", ids(page), err)
 	}
-	entries, err := w.queries.Timeline(ctx, unscoped, mine.ids.PaymentID)
+	entries, err := w.queries.Timeline(ctx, unscoped, mine.ids.PaymentID, 0, 1000)
 	if err != nil || len(entries) != 5 {
 		t.Errorf("timeline: %d, %v", len(entries), err)
 	}
@@ -41,7 +41,7 @@ func TestRowLevelSecurityAloneHoldsTheTenants(t *testing.T) {
 	id := theirs.ids.PaymentID
 	_, err = w.queries.Get(ctx, unscoped, id)
 	notFound("get", err)
-	_, err = w.queries.Timeline(ctx, unscoped, id)
+	_, err = w.queries.Timeline(ctx, unscoped, id, 0, 1000)
 	notFound("timeline", err)
 	_, err = w.queries.Refunds(ctx, unscoped, id, "", 10)
 	notFound("refunds", err)

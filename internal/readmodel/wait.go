@@ -8,26 +8,20 @@ import (
 	"payments/internal/payment"
 )
 
+// readAfterWait bounds AwaitPosition: many times the lag of a pipeline that is
+// well, and short enough that a client with a deadline still gets an answer.
+const readAfterWait = 5 * time.Second
+
+// The pauses between two looks at a row that is waited for.
 const (
-	// A payment younger than this may be committed and not projected yet.
-	freshFor   = 10 * time.Second
-	clockSkew  = time.Second // of the process that made the id
-	freshWait  = 2 * time.Second
 	firstPause = 10 * time.Millisecond
 	maxPause   = 250 * time.Millisecond
 )
 
-// Get waits up to two seconds for the row of an id that was made within the last
-// ten: the client that has just posted asks before the projector has come so far.
-// There is no telling "not there" from "not yours": both are CodeNotFound.
+// Get reads a payment of the scope as it is projected by now. It does not wait. It does not tell
+// "not there" from "not yours": both are CodeNotFound.
 func (q *Queries) Get(ctx context.Context, scope access.Scope, id string) (Payment, error) {
-	var wait time.Duration
-	if made, ok := payment.IDTime(payment.PrefixPayment, id); ok {
-		if age := q.now().Sub(made); age < freshFor && age > -clockSkew {
-			wait = freshWait
-		}
-	}
-	p, found, err := q.poll(ctx, scope, id, wait, func(Payment) bool { return true })
+	p, found, err := q.read(ctx, scope, id)
 	if err != nil {
 		return Payment{}, err
 	}
@@ -37,33 +31,37 @@ func (q *Queries) Get(ctx context.Context, scope access.Scope, id string) (Payme
 	return p, nil
 }
 
-// poll reads, with growing pauses, until the row is there and done, or the wait
-// is over. Its error comes with the last row it saw.
-func (q *Queries) poll(ctx context.Context, scope access.Scope, id string, wait time.Duration,
-	done func(Payment) bool,
-) (last Payment, found bool, err error) {
-	over := time.NewTimer(wait)
+// Passed reports whether the projection has passed the position. It does not wait. A position of
+// another merchant than the scope's counts as passed, so that nothing can be told from the time
+// that AwaitPosition takes.
+func (q *Queries) Passed(ctx context.Context, scope access.Scope, at Position) (bool, error) {
+	if merchantID, all := scope.Merchant(); !all && merchantID != at.MerchantID {
+		return true, nil
+	}
+	p, found, err := q.read(ctx, scope, at.PaymentID)
+	return found && p.Sequence >= at.Sequence, err
+}
+
+// AwaitPosition returns when the projection has passed the position, or after
+// five seconds with CodeReadAfterTimeout.
+func (q *Queries) AwaitPosition(ctx context.Context, scope access.Scope, at Position) error {
+	over := time.NewTimer(readAfterWait)
 	defer over.Stop()
 	pause := time.NewTimer(firstPause)
 	defer pause.Stop()
 	for length := firstPause; ; {
-		p, ok, err := q.read(ctx, scope, id)
-		if err != nil {
-			return last, found, err
-		}
-		if ok {
-			last, found = p, true
-		}
-		if wait == 0 || found && done(last) {
-			return last, found, nil
+		passed, err := q.Passed(ctx, scope, at)
+		if passed || err != nil {
+			return err
 		}
 		length = min(length*3/2, maxPause)
 		pause.Reset(length)
 		select {
 		case <-ctx.Done():
-			return last, found, ctx.Err()
+			return ctx.Err()
 		case <-over.C:
-			return last, found, nil
+			return payment.Errorf(payment.CodeReadAfterTimeout,
+				"What was asked to be read after has not arrived here yet. Repeat the request, or leave Read-After out to read what is known.")
 		case <-pause.C:
 		}
 	}
