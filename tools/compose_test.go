@@ -29,7 +29,7 @@ func secrets() types.Mapping {
 		"PAYMENTS_API_KEY":           "canary-merchant",
 		"PAYMENTS_API_KEY_2":         "canary-second",
 		"PAYMENTS_OPERATOR_KEY":      "canary-operator",
-		"PAYMENTS_OPERATOR_KEY_2":    "canary-second-operator",
+		"PAYMENTS_OPERATOR_KEY_2":    "canary-colleague",
 
 		"PAYMENTS_SIMULATOR_WEBHOOK_SECRET": "canary-webhook",
 	}
