@@ -227,7 +227,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("a dead loop in a process with the role api: %d %s", status, body)
 	}
 	down = errors.New("password s3cret refused")
-	if status, body := from(ofAPI, "/readyz"); status != 503 || !strings.Contains(body, `"reasons":["The database does not answer."]`) {
+	if status, body := from(ofAPI, "/readyz"); status != 503 || !strings.Contains(body, `"reasons":["The database does not answer, or takes no writes."]`) {
 		t.Errorf("no database in a process with the role api: %d %s", status, body)
 	}
 	status, body := get("/readyz")
