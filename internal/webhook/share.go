@@ -81,8 +81,8 @@ func (u *use) pass(all []waiting, granted map[string]int, slow bool) {
 			return
 		}
 		e, ok := u.next(of[m], granted)
-		if !ok || u.byMerchant[m] >= max(u.slots/merchantShare, 1) {
-			heap.Pop(q)
+		if total := u.byMerchant[m]; !ok || total >= max(u.slots/merchantShare, 1) || total >= u.slots-u.inFlight {
+			heap.Pop(q) // with slow endpoints, too, it leaves as many free as it holds
 			continue
 		}
 		granted[e.endpointID]++
