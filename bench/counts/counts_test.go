@@ -231,18 +231,27 @@ func (w *world) worked(role string) bool {
 // window of time in which statements are counted.
 const window = 2 * time.Second
 
-// learnIdle runs every role before there is any payment, for long enough that a service which gets
-// little of a busy machine polls, too.
+// learnIdle runs every role after a few payments, without which some loops ask nothing, for long
+// enough that a service which gets little of a busy machine polls, too.
 func (w *world) learnIdle() {
 	w.t.Helper()
-	before := w.reading(nil).calls
 	if _, err := w.install.Serve(w.t.Context(), nil); err != nil {
 		w.t.Fatal(err)
 	}
-	left := 6
-	w.await("six windows have passed", window, func() bool { left--; return left <= 0 })
+	w.pay(warmup)
+	for _, role := range stages[1:] {
+		w.await(role+" has done its work", 50*time.Millisecond, func() bool { return w.worked(role) })
+	}
+	w.windows(2)
+	before := w.reading(nil).calls
+	w.windows(6)
 	w.idle = w.reading(nil).calls.Sub(before)
 	check(w.t, w.install.StopServices())
+}
+
+func (w *world) windows(left int) {
+	w.t.Helper()
+	w.await("the windows have passed", window, func() bool { left--; return left <= 0 })
 }
 
 // quiet waits until two windows in a row have brought nothing that a service executes for a payment.
