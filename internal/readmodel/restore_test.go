@@ -40,13 +40,6 @@ func (p *pipeline) backup() (restore func()) {
 	}
 }
 
-func (p *pipeline) exec(sql string, args ...any) {
-	p.t.Helper()
-	if _, err := p.pool.Exec(p.t.Context(), sql, args...); err != nil {
-		p.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
 // The naive consumer goes on where the group has committed, which is further than a
 // database that was restored from a backup, and never sees what lies between.
 func TestADatabaseOfABackupIsReadUpAgain(t *testing.T) {
