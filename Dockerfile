@@ -1,5 +1,4 @@
-# By digest: a tag can lead to other content tomorrow. The digests are those of the indexes of all platforms.
-FROM golang:1.26.8-bookworm@sha256:a688600ca24f8a4d3ca77f95b0dd40704a9fc787c826660eb7ba0b641b8b175d AS build
+FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY client/go.mod client/
@@ -14,7 +13,7 @@ RUN --mount=type=cache,target=/go/pkg/mod \
         /out/secrets/service /out/secrets/simulator /out/secrets/grafana \
     && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/payments ./cmd/payments
 
-FROM gcr.io/distroless/static-debian12:nonroot@sha256:afa5c872c891853ca7fcf1f12c3edb23f7eeef36189728842dd51042ff57f7ab
+FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /out/payments /payments
 COPY --from=build --chown=65532:65532 /out/data /data
 COPY --from=build --chown=65532:65532 /out/secrets /secrets

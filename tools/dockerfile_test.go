@@ -21,9 +21,9 @@ func TestDockerfile(t *testing.T) {
 	if len(from) != 2 {
 		t.Fatalf("%d stages, want 2", len(from))
 	}
-	goImage := regexp.MustCompile(`^golang:(\d+\.\d+)\.\d+-bookworm@sha256:[0-9a-f]{64}$`).FindStringSubmatch(from[0][1])
+	goImage := regexp.MustCompile(`^golang:(\d+\.\d+)\.\d+-bookworm(@sha256:[0-9a-f]{64})?$`).FindStringSubmatch(from[0][1])
 	if goImage == nil {
-		t.Fatalf("the first stage is from %s, want golang with a full version on bookworm and a digest", from[0][1])
+		t.Fatalf("the first stage is from %s, want golang with a full version on bookworm", from[0][1])
 	}
 	mod, err := os.ReadFile("../go.mod")
 	if err != nil {
@@ -32,8 +32,8 @@ func TestDockerfile(t *testing.T) {
 	if want := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(string(mod)); goImage[1] != want[1] {
 		t.Errorf("the image builds with Go %s and go.mod says %s", goImage[1], want[1])
 	}
-	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian12:nonroot@sha256:[0-9a-f]{64}$`).MatchString(from[1][1]) {
-		t.Errorf("the last stage is from %s, want distroless/static-debian12:nonroot and a digest", from[1][1])
+	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian12:nonroot(@sha256:[0-9a-f]{64})?$`).MatchString(from[1][1]) {
+		t.Errorf("the last stage is from %s, want distroless/static-debian12:nonroot", from[1][1])
 	}
 
 	last := file[strings.LastIndex(file, "\nFROM "):]
