@@ -58,6 +58,15 @@ func (s *Service) Matters(ctx context.Context, n provider.Notification) (bool, e
 
 // readNotices decides over all of them. A payment that is not ours matters to nobody.
 func (s *Service) readNotices(ctx context.Context, all []*notice) {
+	if err := s.tryNotices(ctx, all); err != nil {
+		for _, n := range all {
+			n.err = fmt.Errorf("read the notified payments: %w", err)
+		}
+	}
+}
+
+func (s *Service) tryNotices(ctx context.Context, all []*notice) (err error) {
+	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(ctx, noticeTime)
 	defer cancel()
 	references := make([]string, len(all))
@@ -72,21 +81,18 @@ func (s *Service) readNotices(ctx context.Context, all []*notice) {
 			JOIN payments p ON p.id = n.reference
 			LEFT JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($2) AND s.subject = p.order_id`,
 		references, []string{sagaAutomatic, sagaManual})
+	if err != nil {
+		return err
+	}
 	var at noticed
 	var n int
 	var step string
 	var waits *bool
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&n, &at.authorized, &at.sagaID, &at.state, &step, &waits}, func() error {
-			all[n].matters = all[n].mattersTo(at, step, waits != nil && *waits)
-			return nil
-		})
-	}
-	if err != nil {
-		for _, n := range all {
-			n.err = fmt.Errorf("read the notified payments: %w", err)
-		}
-	}
+	_, err = pgx.ForEachRow(rows, []any{&n, &at.authorized, &at.sagaID, &at.state, &step, &waits}, func() error {
+		all[n].matters = all[n].mattersTo(at, step, waits != nil && *waits)
+		return nil
+	})
+	return err
 }
 
 // mattersTo: step is that of the order's saga, and waits whether Hurry could make it due.

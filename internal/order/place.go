@@ -89,7 +89,8 @@ func (s *Service) placeAll(ctx context.Context, all []*placing) {
 }
 
 // tryPlace answers nobody before the commit: an error leaves no order placed.
-func (s *Service) tryPlace(ctx context.Context, all []*placing, patience time.Duration) error {
+func (s *Service) tryPlace(ctx context.Context, all []*placing, patience time.Duration) (err error) {
+	defer recovered(&err) // no request's own goroutine runs it
 	merchantID := all[0].placed.MerchantID
 	ctx, cancel := context.WithTimeout(postgres.ForTenant(ctx, merchantID), placingTime)
 	defer cancel()
@@ -126,6 +127,13 @@ func (s *Service) tryPlace(ctx context.Context, all []*placing, patience time.Du
 		}
 		return insertRest(ctx, tx, merchantID, fresh)
 	})
+}
+
+// recovered makes an error of a panic in a group's goroutine, where it would end the process.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v", p)
+	}
 }
 
 // dated makes what depends on the time of the transaction.

@@ -152,6 +152,27 @@ func TestOrdersThatComeTogetherShareATransaction(t *testing.T) {
 	w.audited()
 }
 
+func TestAPanicWhilePlacingIsAnErrorOfItsGroup(t *testing.T) {
+	w := newWorld(t)
+	o, err := payment.NewOrder(payment.Draft{
+		Amount: 1, Currency: "EUR", PaymentMethod: "pm_card_visa", CustomerReference: "cust-1", OrderReference: "A-1",
+		Lines: []payment.DraftLine{{SKU: "TSHIRT-M", Quantity: 1, UnitAmount: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := idempotency.Request{MerchantID: w.merchant, Key: "k-1"}
+	if _, _, err := w.orders.Place(t.Context(), request, o, func(order.Placed) (idempotency.Response, error) { panic("no answer") }); err == nil {
+		t.Error("it was placed")
+	}
+	if n := w.count(`SELECT count(*) FROM orders`); n != 0 {
+		t.Errorf("%d orders", n)
+	}
+	if _, _, err := w.orders.Place(t.Context(), request, o, func(p order.Placed) (idempotency.Response, error) { return answer(p.PaymentID), nil }); err != nil {
+		t.Error(err)
+	}
+}
+
 // A reference that another transaction is taking holds up the one order that wants it.
 func TestAReferenceInTheMakingHoldsUpNoOtherOrder(t *testing.T) {
 	w := newWorld(t)
