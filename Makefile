@@ -78,9 +78,9 @@ bench-quick: build ## Measure payments a second, latency, idling and what one pa
 bench: build ## Measure every scenario in five rounds, for hours; goes on where it stopped: BENCHFLAGS="-only complete,latency"
 	cd bench && go build -o bench . && ./bench full $(BENCHFLAGS)
 
-.PHONY: bench-neighbours
-bench-neighbours: build ## Measure what one merchant at its limits costs another, for each way to reach them, in ten minutes
-	cd bench && go build -o bench . && ./bench quick -fresh -rounds 1 -only neighbours $(BENCHFLAGS)
+.PHONY: bench-neighbors
+bench-neighbors: build ## Measure what one merchant at its limits costs another, for each way to reach them, in ten minutes
+	cd bench && go build -o bench . && ./bench quick -fresh -rounds 1 -only neighbors $(BENCHFLAGS)
 
 .PHONY: bench-relays
 bench-relays: ## Drain and latency of the outbox beside what others use: BENCHFLAGS="-hold 10m -only ours,ours-open-tx"

@@ -61,8 +61,8 @@ func (h *Hostile) once(ctx context.Context, client *http.Client) error {
 		return err
 	}
 	defer answer.Body.Close()
-	switch {
-	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable:
+	switch answer.StatusCode {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h.Refused.Add(1)
 		pause(ctx, impatience)
 	default:

@@ -94,7 +94,7 @@ func scenarios(quick bool) []scenario {
 			contenders: []contender{{name: "ours", measure: flood}},
 		},
 		{
-			name: "neighbours", title: "one merchant at its limits: the reads and payments of another merchant, quiet and beside it", slow: true,
+			name: "neighbors", title: "one merchant at its limits: the reads and payments of another merchant, quiet and beside it", slow: true,
 			columns: []column{
 				{"answered_per_s", "answered/s", "%.0f"},
 				{"refused_per_s", "refused/s", "%.0f"},

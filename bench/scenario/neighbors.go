@@ -17,17 +17,17 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+	"payments/internal/payment"
 
 	"payments/bench/load"
 	"payments/bench/meter"
 	"payments/bench/stack"
-	"payments/internal/payment"
 )
 
-// neighbours are two merchants of one service. The first asks for as much as it can in one way, by
+// neighbors are two merchants of one service. The first asks for as much as it can in one way, by
 // several keys. Of the second a read and a POST now and then are measured, without the first and
 // beside it.
-type neighbours struct {
+type neighbors struct {
 	*trial
 	ids      payment.Generator
 	merchant string   // the hostile one, which has many payments of earlier years
@@ -39,41 +39,41 @@ type attack struct {
 	name    string
 	clients int
 	// prepare makes what the attack needs; nil: nothing.
-	prepare func(ctx context.Context, n *neighbours) error
+	prepare func(ctx context.Context, n *neighbors) error
 	// request makes the nth request; nil: payments are posted, at a moderate rate.
-	request func(ctx context.Context, n *neighbours, i int64) (*http.Request, error)
+	request func(ctx context.Context, n *neighbors, i int64) (*http.Request, error)
 }
 
 // hostileKeys are as many as a merchant needs to multiply what is bounded for a key.
 const hostileKeys = 5
 
 func attacks() []attack {
-	get := func(path string, headers ...string) func(context.Context, *neighbours, int64) (*http.Request, error) {
-		return func(ctx context.Context, n *neighbours, i int64) (*http.Request, error) {
+	get := func(path string, headers ...string) func(context.Context, *neighbors, int64) (*http.Request, error) {
+		return func(ctx context.Context, n *neighbors, i int64) (*http.Request, error) {
 			return n.get(ctx, path, n.keys[i%hostileKeys], headers...)
 		}
 	}
 	return []attack{
-		{name: "waits", clients: 400, request: func(ctx context.Context, n *neighbours, i int64) (*http.Request, error) {
+		{name: "waits", clients: 400, request: func(ctx context.Context, n *neighbors, i int64) (*http.Request, error) {
 			never := "1 " + n.merchant + " " + n.ids.New(payment.PrefixPayment) + " 1" // as the service writes positions
 			return n.get(ctx, "/v1/payments", n.keys[i%hostileKeys], "Read-After", base64.RawURLEncoding.EncodeToString([]byte(never)))
 		}},
-		{name: "fresh ids", clients: 200, request: func(ctx context.Context, n *neighbours, i int64) (*http.Request, error) {
+		{name: "fresh ids", clients: 200, request: func(ctx context.Context, n *neighbors, i int64) (*http.Request, error) {
 			path := "/v1/payments/" + n.ids.New(payment.PrefixPayment) + []string{"", "/timeline", "/refunds"}[i%3]
 			return n.get(ctx, path, n.keys[i%hostileKeys])
 		}},
 		{name: "exports", clients: 150, request: get("/v1/payments", "Accept", "text/csv")},
 		{name: "streams", clients: 400, request: get("/v1/events")},
 		{name: "searches", clients: 64, request: get("/v1/payments?q=a&limit=100&count=estimated")},
-		{name: "wrong keys", clients: 64, request: func(ctx context.Context, n *neighbours, _ int64) (*http.Request, error) {
+		{name: "wrong keys", clients: 64, request: func(ctx context.Context, n *neighbors, _ int64) (*http.Request, error) {
 			return n.get(ctx, "/v1/payments", n.wrongKey())
 		}},
-		{name: "slow endpoints", prepare: func(ctx context.Context, n *neighbours) error { return n.slowEndpoints(ctx) }},
+		{name: "slow endpoints", prepare: func(ctx context.Context, n *neighbors) error { return n.slowEndpoints(ctx) }},
 	}
 }
 
 // wrongKey is written as an API key is, with right check digits, and was given to nobody.
-func (n *neighbours) wrongKey() string {
+func (n *neighbors) wrongKey() string {
 	encoding := base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 	var secret [20]byte
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
@@ -81,13 +81,13 @@ func (n *neighbours) wrongKey() string {
 	return key + encoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(key))))
 }
 
-func (n *neighbours) get(ctx context.Context, path, key string, headers ...string) (*http.Request, error) {
+func (n *neighbors) get(ctx context.Context, path, key string, headers ...string) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Services[0].URL+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+key)
-	for i := 0; i < len(headers); i += 2 {
+	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	return r, nil
@@ -115,14 +115,14 @@ func (a attack) measure(ctx context.Context, r *Runner) (v Values, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &neighbours{trial: t, ids: payment.Generator{Now: time.Now, Random: rand.Reader}}
+	n := &neighbors{trial: t, ids: payment.Generator{Now: time.Now, Random: rand.Reader}}
 	if v, err = n.beside(ctx, r, a); err != nil {
 		return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
 	}
 	return v, t.finish(ctx)
 }
 
-func (n *neighbours) beside(ctx context.Context, r *Runner, a attack) (Values, error) {
+func (n *neighbors) beside(ctx context.Context, r *Runner, a attack) (Values, error) {
 	if err := n.hostile(ctx, r); err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func (n *neighbours) beside(ctx context.Context, r *Runner, a attack) (Values, e
 }
 
 // hostile finds the merchant of the seeded payments and makes its keys.
-func (n *neighbours) hostile(ctx context.Context, r *Runner) (err error) {
+func (n *neighbors) hostile(ctx context.Context, r *Runner) (err error) {
 	conn, err := pgx.Connect(ctx, r.running.URL("postgres", n.Database))
 	if err != nil {
 		return err
@@ -194,7 +194,7 @@ func (n *neighbours) hostile(ctx context.Context, r *Runner) (err error) {
 
 // other measures the other merchant: 20 reads a second, of a payment and of the newest page in turn,
 // and 5 payments.
-func (n *neighbours) other(ctx context.Context, v Values, phase string, during time.Duration, ids []string) error {
+func (n *neighbors) other(ctx context.Context, v Values, phase string, during time.Duration, ids []string) error {
 	measuring, stop := context.WithTimeout(ctx, during)
 	defer stop()
 	var reads meter.Latencies
@@ -236,7 +236,7 @@ func (n *neighbours) other(ctx context.Context, v Values, phase string, during t
 
 // slowEndpoints gives the first merchant ten endpoints that take each delivery and answer after 9 s.
 // Its own payments then cause the deliveries.
-func (n *neighbours) slowEndpoints(ctx context.Context) error {
+func (n *neighbors) slowEndpoints(ctx context.Context) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
