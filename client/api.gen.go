@@ -944,7 +944,7 @@ type KeyAct struct {
 	Action    KeyActAction `json:"action"`
 	CreatedAt time.Time    `json:"created_at"`
 
-	// Detail Of a rotation the key before
+	// Detail Of a rotation the key before, of a pin the version.
 	Detail string `json:"detail"`
 
 	// Holder Who had that key.
