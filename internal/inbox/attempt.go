@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
-
-const forgiveTimeout = 2 * time.Second
 
 // part is what one partition has in a call of ApplyAll. Its position is locked.
 type part struct {
@@ -105,19 +102,24 @@ func (in *Inbox) attempt(ctx context.Context, open []*part) {
 	for i, p := range hand {
 		before[i] = p.progress
 	}
+	h, err := in.hold(ctx)
+	if err != nil {
+		fail(hand, err)
+		return
+	}
+	defer h.release(ctx)
 	var exhausted error
 	if spent {
 		if exhausted = hand[0].failure; exhausted == nil {
 			exhausted = fmt.Errorf("%w %d times while the message was in hand", errDied, attempts)
 		}
 	} else {
-		var err error
-		if hand, before, err = in.begin(ctx, hand, before); err != nil || len(hand) == 0 {
+		if hand, before, err = in.begin(ctx, h, hand, before); err != nil || len(hand) == 0 {
 			fail(hand, err)
 			return
 		}
 	}
-	out, err := in.commit(ctx, hand, exhausted)
+	out, err := in.commit(ctx, h, hand, exhausted)
 	switch {
 	case err == nil:
 		in.metrics.count(out)
@@ -136,7 +138,7 @@ func (in *Inbox) attempt(ctx context.Context, open []*part) {
 		for i, p := range hand {
 			p.progress = before[i]
 		}
-		in.forgive(ctx, hand)
+		in.forgive(ctx, h, hand)
 	}
 	fail(hand, err)
 }
@@ -159,11 +161,13 @@ func (p *part) settle(o partOutcome) {
 }
 
 // begin records the attempt of what is in hand, and leaves the parts out that are fenced.
-func (in *Inbox) begin(ctx context.Context, hand []*part, before []progress) (owned []*part, stood []progress, err error) {
+func (in *Inbox) begin(ctx context.Context, h *hold, hand []*part, before []progress) (owned []*part, stood []progress, err error) {
 	for _, p := range hand {
 		p.progress = p.progress.begin(p.hand)
 	}
-	mine, err := in.record(ctx, hand)
+	var b pgx.Batch
+	h.queueLock(&b, in.consumer, hand)
+	mine, err := in.record(ctx, h.conn, &b, hand)
 	for i, p := range hand {
 		switch {
 		case err != nil:
@@ -180,24 +184,23 @@ func (in *Inbox) begin(ctx context.Context, hand []*part, before []progress) (ow
 	return owned, stood, nil
 }
 
-// record writes the attempts down on their own, before the handler can kill the
-// process, and tells which partitions are still this process's. What a crash of the
-// database takes back is a count.
-func (in *Inbox) record(ctx context.Context, hand []*part) (mine map[partitionKey]bool, err error) {
-	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+// record writes the attempts down on their own, behind what is in b, before the handler can
+// kill the process, and tells which partitions are still this process's.
+func (in *Inbox) record(ctx context.Context, on sender, b *pgx.Batch, hand []*part) (mine map[partitionKey]bool, err error) {
 	rows := make([]progressRow, len(hand))
 	for i, p := range hand {
 		rows[i] = progressRow{p.partitionKey, p.progress, p.progress.next}
 	}
-	in.queueProgress(&b, hand[0].generation, rows, &mine)
-	return mine, in.pool.SendBatch(ctx, &b).Close()
+	in.queueProgress(b, hand[0].generation, rows, &mine)
+	return mine, on.SendBatch(ctx, b).Close()
 }
 
-func (in *Inbox) forgive(ctx context.Context, hand []*part) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgiveTimeout)
+func (in *Inbox) forgive(ctx context.Context, h *hold, hand []*part) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if _, err := in.record(ctx, hand); err != nil {
+	var b pgx.Batch
+	b.Queue(`SELECT ` + notDurable)
+	if _, err := in.record(ctx, h.sender(), &b, hand); err != nil {
 		in.Log.DebugContext(ctx, "an attempt that tells nothing stays counted", "error", err)
 	}
 }

@@ -84,9 +84,9 @@ type fault struct {
 // commit takes in what the parts have in hand, as far as it comes, in one transaction:
 // ids, effects, parked messages and the offsets. exhausted, when set, parks the only
 // message in hand untried.
-func (in *Inbox) commit(ctx context.Context, hand []*part, exhausted error) (out outcome, err error) {
-	complete := false // all but the commit
-	err = postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error {
+func (in *Inbox) commit(ctx context.Context, h *hold, hand []*part, exhausted error) (out outcome, err error) {
+	complete, unlocked := false, false // complete: all but the commit
+	err = postgres.InTx(ctx, h.conn, func(tx pgx.Tx) error {
 		s := &sieve{in: in, tx: tx, exhausted: exhausted}
 		if err := s.enter(ctx, hand); err != nil {
 			return err
@@ -117,9 +117,11 @@ func (in *Inbox) commit(ctx context.Context, hand []*part, exhausted error) (out
 		var b pgx.Batch
 		var mine map[partitionKey]bool
 		in.queueProgress(&b, hand[0].generation, rows, &mine)
+		queueUnlock(&b) // the rows are locked from here on
 		if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 			return fmt.Errorf("save offsets: %w", err)
 		}
+		unlocked = true
 		if len(mine) != len(rows) { // enter has locked them
 			return fmt.Errorf("save offsets: %w", ErrFenced)
 		}
@@ -131,6 +133,9 @@ func (in *Inbox) commit(ctx context.Context, hand []*part, exhausted error) (out
 	})
 	if complete && err != nil {
 		err = &commitError{err}
+	}
+	if unlocked && err == nil { // a rollback takes the session's setting back
+		h.locked = false
 	}
 	return out, err
 }

@@ -123,11 +123,14 @@ func (in *Inbox) claim(ctx context.Context, p *position, generation int, current
 	return nil
 }
 
-// take moves the row to the generation if it stands at stored, or below both.
+// take moves the row to the generation if it stands at stored, or below both. An attempt that
+// is under way comes to its end first.
 func (in *Inbox) take(ctx context.Context, p *position, generation, stored int) error {
 	g, head, rest := progress{}, tries{}, []int64{}
 	var moved bool
-	err := in.pool.QueryRow(ctx, `
+	var b pgx.Batch
+	queueWait(&b, in.consumer, p.partitionKey)
+	b.Queue(`
 		WITH stood AS (
 			SELECT system_identifier, timeline FROM inbox_offsets WHERE consumer = $1 AND topic = $2 AND partition = $3)
 		INSERT INTO inbox_offsets AS o (consumer, topic, partition, generation, system_identifier, timeline)
@@ -137,7 +140,10 @@ func (in *Inbox) take(ctx context.Context, p *position, generation, stored int) 
 		WHERE o.generation <= excluded.generation OR o.generation = $5
 		RETURNING next_offset, last_id, tried_from, tried_until, attempts, tried_rest,
 			coalesce((SELECT (s.system_identifier, s.timeline) <> (o.system_identifier, o.timeline) FROM stood s), false)`,
-		in.consumer, p.topic, p.partition, generation, stored).Scan(&g.next, &g.last, &head.from, &head.until, &head.attempts, &rest, &moved)
+		in.consumer, p.topic, p.partition, generation, stored).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&g.next, &g.last, &head.from, &head.until, &head.attempts, &rest, &moved)
+	})
+	err := in.pool.SendBatch(ctx, &b).Close()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrFenced
 	}

@@ -48,12 +48,18 @@ func open(ctx context.Context, url string, connections int32, settings map[strin
 	return newPool(ctx, c)
 }
 
+// Beginner is a pool, or one of its connections.
+type Beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
+}
+
 // InTx runs fn in a READ COMMITTED transaction, of the context's tenant if it has
 // one (ForTenant), and commits when fn returns nil.
 // An error of the commit itself leaves open whether it took effect. The rollback
 // survives a canceled context.
-func InTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) (err error) {
-	tx, err := begin(ctx, pool)
+func InTx(ctx context.Context, on Beginner, fn func(tx pgx.Tx) error) (err error) {
+	tx, err := begin(ctx, on)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

@@ -65,12 +65,12 @@ func prepare(ctx context.Context, conn *pgx.Conn) (bool, error) {
 }
 
 // begin opens a transaction of the context's tenant, in one round trip.
-func begin(ctx context.Context, pool *pgxpool.Pool) (pgx.Tx, error) {
+func begin(ctx context.Context, on Beginner) (pgx.Tx, error) {
 	t, bounded := tenancyOf(ctx)
 	if !bounded {
-		return pool.Begin(ctx)
+		return on.Begin(ctx)
 	}
-	return pool.BeginTx(t.inStatements(ctx), pgx.TxOptions{
+	return on.BeginTx(t.inStatements(ctx), pgx.TxOptions{
 		BeginQuery: "BEGIN; SELECT set_config('" + tenantSetting + "', '" + t.merchantID + "', true)",
 	})
 }
