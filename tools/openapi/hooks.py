@@ -101,6 +101,9 @@ def before_call(context, case, kwargs):
             stock(case.body)
         elif label == "POST /v1/webhook_endpoints":
             case.body["url"] = "https://shop.example.com/hooks"
+        elif label == "POST /v1/webhook_endpoints/{id}/redeliver":  # the end of a range is behind its beginning
+            case.body["from"] = "2026-11-01T00:00:00Z"
+            case.body["to"] = "2026-12-01T00:00:00Z"
         elif label == "POST /v1/ops/keys":
             case.body.pop("expires_at", None)
             case.body["networks"] = ["192.0.2.0/24"]
