@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"testing"
@@ -107,12 +108,13 @@ func TestCommandsAnswerThePaymentAsItIs(t *testing.T) {
 	if err != nil || want.Status != payment.StatusRequiresCapture || want.Sequence != 3 {
 		t.Fatalf("%+v, %v", want, err)
 	}
-	for name, do := range map[string]func() (order.Payment, error){
-		"capture": func() (order.Payment, error) { return w.orders.Capture(t.Context(), w.merchant, id) },
-		"cancel":  func() (order.Payment, error) { return w.orders.Cancel(t.Context(), w.merchant, id) },
-	} {
-		if got, err := do(); err != nil || !cmp.Equal(got, want) {
-			t.Errorf("%s: %v\n%s", name, err, cmp.Diff(want, got))
+	// In this order: after a cancel no capture is accepted.
+	for _, command := range []struct {
+		name string
+		do   func(ctx context.Context, merchantID, paymentID string) (order.Payment, error)
+	}{{"capture", w.orders.Capture}, {"cancel", w.orders.Cancel}} {
+		if got, err := command.do(t.Context(), w.merchant, id); err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%s: %v\n%s", command.name, err, cmp.Diff(want, got))
 		}
 	}
 	for name, c := range map[string]struct{ merchant, id string }{
