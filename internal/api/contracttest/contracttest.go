@@ -26,6 +26,9 @@ type Contract struct {
 	mu       sync.Mutex
 	compiler *jsonschema.Compiler
 	schemas  map[string]*jsonschema.Schema // by pointer
+
+	read       sync.Once
+	operations []Operation
 }
 
 const location = "openapi.json"
@@ -123,8 +126,14 @@ type Operation struct {
 
 var methods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
-// Operations of the document, in the order of their paths.
+// Operations of the document, in the order of their paths. They are read once: each answer that
+// a test gets looks for its operation.
 func (c *Contract) Operations() []Operation {
+	c.read.Do(func() { c.operations = c.readOperations() })
+	return c.operations
+}
+
+func (c *Contract) readOperations() []Operation {
 	var all []Operation
 	paths, _ := c.document["paths"].(map[string]any)
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -186,7 +195,14 @@ func literals(template, path string) (n int) {
 	return n
 }
 
-func token(s string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(s) }
+// The escapes of a JSON pointer (RFC 6901), and of a template in a URI.
+var (
+	escapePointer   = strings.NewReplacer("~", "~0", "/", "~1")
+	unescapePointer = strings.NewReplacer("~1", "/", "~0", "~")
+	escapeTemplate  = strings.NewReplacer("{", "%7B", "}", "%7D")
+)
+
+func token(s string) string { return escapePointer.Replace(s) }
 
 // resolve follows references within the document.
 func (c *Contract) resolve(v any) map[string]any {
@@ -202,7 +218,7 @@ func (c *Contract) resolve(v any) map[string]any {
 func (c *Contract) at(pointer string) (value map[string]any, canonical string, ok bool) {
 	value, canonical = c.document, ""
 	for name := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
-		next, isMap := value[strings.NewReplacer("~1", "/", "~0", "~").Replace(name)].(map[string]any)
+		next, isMap := value[unescapePointer.Replace(name)].(map[string]any)
 		if !isMap {
 			return nil, "", false
 		}
@@ -228,7 +244,7 @@ func (c *Contract) Validate(pointer string, value any) error {
 	s := c.schemas[pointer]
 	if s == nil {
 		var err error
-		if s, err = c.compiler.Compile(location + "#" + strings.NewReplacer("{", "%7B", "}", "%7D").Replace(pointer)); err != nil {
+		if s, err = c.compiler.Compile(location + "#" + escapeTemplate.Replace(pointer)); err != nil {
 			return fmt.Errorf("the schema at %s: %w", pointer, err)
 		}
 		c.schemas[pointer] = s
