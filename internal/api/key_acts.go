@@ -44,14 +44,5 @@ func (s *server) listKeyActs(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	more := len(acts) > limit
-	items := make([]keyActResource, min(len(acts), limit))
-	for i := range items {
-		items[i] = newKeyActResource(acts[i])
-	}
-	l := newList(items)
-	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[limit-1].ID)
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, acts, limit, newKeyActResource, func(a access.KeyAct) string { return a.ID }))
 }

@@ -58,16 +58,7 @@ func (s *server) listKeys(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	more := len(keys) > limit
-	items := make([]keyResource, min(len(keys), limit))
-	for i := range items {
-		items[i] = newKeyResource(keys[i])
-	}
-	l := newList(items)
-	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[limit-1].ID)
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, keys, limit, newKeyResource, func(k access.APIKey) string { return k.ID }))
 }
 
 type keyRequest struct {

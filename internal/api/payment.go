@@ -193,11 +193,7 @@ func (s *server) getTimeline(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	l := newList(entryResources(entries[:min(limit, len(entries))]))
-	if l.HasMore = len(entries) > limit; l.HasMore {
-		l.NextCursor = s.behind(c, strconv.FormatInt(entries[limit-1].Sequence, 10))
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, entries, limit, newEntryResource, func(e readmodel.Entry) string { return strconv.FormatInt(e.Sequence, 10) }))
 }
 
 // afterSequence is the sequence that the cursor stands at, 0 without one.

@@ -144,12 +144,12 @@ func (s *server) viewResources(ctx context.Context, c *call, payments []readmode
 	for i := range items {
 		x := expanded[items[i].ID]
 		if expand.Timeline {
-			l := newList(entryResources(x.Timeline))
+			l := listOf(x.Timeline, newEntryResource)
 			l.HasMore = x.MoreTimeline
 			items[i].Timeline = &l
 		}
 		if expand.Refunds {
-			l := newList(refundResources(x.Refunds))
+			l := listOf(x.Refunds, newRefundResource)
 			l.HasMore = x.MoreRefunds
 			items[i].Refunds = &l
 		}
@@ -220,22 +220,14 @@ func (s *server) listRefunds(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	l := newList(refundResources(refunds[:min(limit, len(refunds))]))
-	if l.HasMore = len(refunds) > limit; l.HasMore {
-		l.NextCursor = s.behind(c, refunds[limit-1].ID)
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, refunds, limit, newRefundResource, func(r readmodel.Refund) string { return r.ID }))
 }
 
-func refundResources(refunds []readmodel.Refund) []refundResource {
-	items := make([]refundResource, len(refunds))
-	for i, r := range refunds {
-		items[i] = refundResource{
-			ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
-			Status: r.Status, Failure: newFailureResource(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
-		}
+func newRefundResource(r readmodel.Refund) refundResource {
+	return refundResource{
+		ID: r.ID, Object: "refund", Payment: r.PaymentID, Amount: r.Amount, Currency: r.Currency, Reason: given(r.Reason),
+		Status: r.Status, Failure: newFailureResource(r.FailureCode), CreatedAt: shown(r.CreatedAt), UpdatedAt: shown(r.UpdatedAt),
 	}
-	return items
 }
 
 func (s *server) exportRefunds(c *call, paymentID string) error {

@@ -49,16 +49,7 @@ func (s *server) listProviderChanges(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	more := len(changes) > limit
-	items := make([]providerChangeResource, min(len(changes), limit))
-	for i := range items {
-		items[i] = newProviderChangeResource(changes[i])
-	}
-	l := newList(items)
-	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[limit-1].ID)
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, changes, limit, newProviderChangeResource, func(o order.ProviderChange) string { return o.ID }))
 }
 
 type acceptRequest struct {

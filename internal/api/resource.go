@@ -72,6 +72,26 @@ type countResource struct {
 
 func newList[T any](items []T) list[T] { return list[T]{Object: "list", Data: items} }
 
+// listOf shows all of the rows.
+func listOf[R, T any](rows []R, show func(R) T) list[T] {
+	items := make([]T, len(rows))
+	for i, r := range rows {
+		items[i] = show(r)
+	}
+	return newList(items)
+}
+
+// pageOf shows the first limit of what was found, which has one more if there is a next page.
+// That begins behind the last one shown, at the place that at gives.
+func pageOf[R, T any](s *server, c *call, found []R, limit int, show func(R) T, at func(R) string) list[T] {
+	page := found[:min(len(found), limit)]
+	l := listOf(page, show)
+	if l.HasMore = len(found) > limit; l.HasMore {
+		l.NextCursor = s.behind(c, at(page[limit-1]))
+	}
+	return l
+}
+
 func placedResource(p order.Placed) paymentResource {
 	o := p.Order
 	r := paymentResource{
@@ -162,15 +182,11 @@ type entryResource struct {
 	Attempts   []payment.AttemptData `json:"attempts"`
 }
 
-func entryResources(entries []readmodel.Entry) []entryResource {
-	items := make([]entryResource, len(entries))
-	for i, e := range entries {
-		items[i] = entryResource{
-			Object: "timeline_entry", Sequence: e.Sequence, Type: e.Type, EventID: e.EventID,
-			OccurredAt: e.OccurredAt, Status: e.Status, Failure: e.Failure, Attempts: e.Attempts,
-		}
+func newEntryResource(e readmodel.Entry) entryResource {
+	return entryResource{
+		Object: "timeline_entry", Sequence: e.Sequence, Type: e.Type, EventID: e.EventID,
+		OccurredAt: e.OccurredAt, Status: e.Status, Failure: e.Failure, Attempts: e.Attempts,
 	}
-	return items
 }
 
 type refundResource struct {

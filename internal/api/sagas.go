@@ -99,17 +99,7 @@ func (s *server) listSagas(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	more := len(sagas) > limit
-	sagas = sagas[:min(len(sagas), limit)]
-	items := make([]sagaResource, len(sagas))
-	for i, summary := range sagas {
-		items[i] = newSagaResource(summary)
-	}
-	l := newList(items)
-	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[limit-1].ID)
-	}
-	return s.ok(ctx, c, l)
+	return s.ok(ctx, c, pageOf(s, c, sagas, limit, newSagaResource, func(o order.SagaSummary) string { return o.ID }))
 }
 
 func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {

@@ -177,13 +177,9 @@ func (s *server) listEndpoints(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	items := make([]endpointResource, len(page))
-	for i, e := range page {
-		items[i] = c.endpoint(e)
-	}
-	l := newList(items)
+	l := listOf(page, c.endpoint)
 	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[len(items)-1].ID)
+		l.NextCursor = s.behind(c, page[len(page)-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
@@ -218,13 +214,9 @@ func (s *server) listDeliveries(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	items := make([]deliveryResource, len(page))
-	for i, d := range page {
-		items[i] = newDeliveryResource(d)
-	}
-	l := newList(items)
+	l := listOf(page, newDeliveryResource)
 	if l.HasMore = more; more {
-		l.NextCursor = s.behind(c, items[len(items)-1].ID)
+		l.NextCursor = s.behind(c, page[len(page)-1].ID)
 	}
 	return s.ok(ctx, c, l)
 }
