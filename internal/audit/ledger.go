@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
 	"payments/internal/provider"
 )
@@ -147,7 +148,7 @@ func (l *ledger) merge(ctx context.Context, states *merged) error {
 	after := ""
 	for {
 		page, err := l.claims(ctx, `p.id > $1 AND ($2::timestamptz IS NULL OR p.created_at >= $2) AND ($3::timestamptz IS NULL OR p.created_at < $3)
-			ORDER BY p.id LIMIT $4`, after, orNull(l.From), orNull(l.To), pageSize)
+			ORDER BY p.id LIMIT $4`, after, zeronull.Timestamptz(l.From), zeronull.Timestamptz(l.To), pageSize)
 		if err != nil {
 			return err
 		}
@@ -194,13 +195,6 @@ func (l *ledger) merge(ctx context.Context, states *merged) error {
 		}
 		after = page[len(page)-1].ID
 	}
-}
-
-func orNull(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // takeState makes one state of all that were listed of a payment: a payment can be in

@@ -41,9 +41,11 @@
 //
 // # Elsewhere
 //
-// The package carries bytes and knows no payment and no broker, and imports no other package of
-// the service but in its tests. To use it in another service, take the folder, the outbox's part of
-// migrations/00004_outbox.sql, 00022 and 00034 with the grants of internal/postgres.Migrate, and implement Publisher (internal/broker does for Kafka). Then:
+// The package carries bytes and knows no payment and no broker. Of the service it imports
+// postgres alone, for the arrays that a batch of rows is written by. To use it in another service,
+// take the folder, internal/postgres/rows.go, the outbox's part of migrations/00004_outbox.sql,
+// 00022 and 00034 with the grants of internal/postgres.Migrate, and implement Publisher
+// (internal/broker does for Kafka). Then:
 //
 //   - give each aggregate a row with a sequence; draw the next under its lock and
 //     Append in the same transaction, on connections with synchronous_commit on;

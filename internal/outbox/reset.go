@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -31,12 +32,15 @@ type ResetDone struct {
 	Again, Kept int64
 }
 
-// Reset makes checkpoints for the server that the pool leads to. On another server than the
-// one of the checkpoints, what the last of them proves stays published: the messages that its snapshot sees, up
-// to the position up to which it saw every writer. All others are published again. from, unless it is
-// zero, publishes again what was made at this time or later, too; that needs no other server. Relays that
-// live lose their shards and take them again. On another server the pool has to be the
-// tables' owner, since the messages' transaction ids are rewritten.
+// Reset makes checkpoints of the server that the pool leads to.
+//
+// If the checkpoints are another server's, the last one of each shard still proves which messages
+// were published: those that its snapshot sees, up to the position at which it had seen every
+// writer. They stay published, and all others are published again. The messages get new
+// transaction ids, so that the pool's role has to own the tables.
+//
+// A from that is not zero publishes again what was made at this time or later. It does so on the
+// same server, too. Relays that run lose their shards, and take them again.
 func Reset(ctx context.Context, pool *pgxpool.Pool, from time.Time) (done ResetDone, err error) {
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// It reads all messages. No claim and no other reset comes between.
@@ -54,9 +58,9 @@ func Reset(ctx context.Context, pool *pgxpool.Pool, from time.Time) (done ResetD
 		for _, s := range all {
 			proven = proven && s.Proven && (s.Server == nil || s.Server.Timeline <= here.Timeline)
 		}
-		var ahead bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))`).Scan(&ahead); err != nil {
-			return fmt.Errorf("look for messages of another server: %w", err)
+		ahead, err := messagesAhead(ctx, tx)
+		if err != nil {
+			return err
 		}
 		switch {
 		case !proven || ahead:
@@ -72,8 +76,9 @@ func Reset(ctx context.Context, pool *pgxpool.Pool, from time.Time) (done ResetD
 	return done, nil
 }
 
-// moved gives every message a transaction id that means something on this server. A message that was
-// committed here since the restore has a position beyond all that came with it, and so beyond from of each checkpoint.
+// moved gives every message a transaction id of this server. A message that was committed here
+// since the restore has a higher position than all that came with the dump, so that no checkpoint
+// of the dump proves it.
 func (d *ResetDone) moved(ctx context.Context, tx pgx.Tx, from time.Time) error {
 	var owner bool
 	if err := tx.QueryRow(ctx, `SELECT has_table_privilege('outbox', 'UPDATE')`).Scan(&owner); err != nil {
@@ -94,7 +99,7 @@ func (d *ResetDone) moved(ctx context.Context, tx pgx.Tx, from time.Time) error 
 			RETURNING o.xid
 		)
 		SELECT count(*) FILTER (WHERE xid <> $2::xid8), count(*) FILTER (WHERE xid = $2::xid8) FROM moved`,
-		timeOrNull(from), seenElsewhere).Scan(&d.Again, &d.Kept)
+		zeronull.Timestamptz(from), seenElsewhere).Scan(&d.Again, &d.Kept)
 	if err != nil {
 		return fmt.Errorf("rewrite the messages' transaction ids: %w", err)
 	}
@@ -112,9 +117,10 @@ func (d *ResetDone) moved(ctx context.Context, tx pgx.Tx, from time.Time) error 
 	return nil
 }
 
-// rewind sets each shard back to the first message of the time. It leaves what the shard has
-// not published, and begins a window of what it has: from nothing to where it stands, whose first messages,
-// up to the position before that one, are published.
+// rewind sets each shard back to the first message of the time. What the shard has not published
+// stays as it is. What it has published becomes a window once more, which begins with nothing
+// and ends where the shard stands; its messages before the first one of the time count as
+// published.
 func rewind(ctx context.Context, tx pgx.Tx, here Server, from time.Time) error {
 	_, err := tx.Exec(ctx, `
 		WITH first AS MATERIALIZED (
@@ -133,11 +139,4 @@ func rewind(ctx context.Context, tx pgx.Tx, here Server, from time.Time) error {
 		return fmt.Errorf("set the shards back: %w", err)
 	}
 	return nil
-}
-
-func timeOrNull(at time.Time) *time.Time {
-	if at.IsZero() {
-		return nil
-	}
-	return &at
 }

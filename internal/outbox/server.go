@@ -75,11 +75,14 @@ func readServer(ctx context.Context, db querier) (s Server, err error) {
 	return s, nil
 }
 
-// recognize compares the server with the one that the checkpoints are of. Another one, or one
-// that has not given out the transactions that a checkpoint or a message names, stops the relay:
-// what it would take for published may never have been. After a promotion or a recovery, which raise the
-// timeline, the checkpoints are as true as the messages beside them, but the broker may have
-// messages of commits that are gone: those are looked for, and the relay goes on.
+// recognize compares the server with the one that made the checkpoints.
+//
+// The relay stops on another server, and on one that has not given out the transactions that a
+// checkpoint or a message names: what it would take for published may never have been.
+//
+// A promotion and a recovery raise the timeline. The checkpoints are then as true as the messages
+// beside them, but the broker may have messages of commits that are gone. Those are looked for
+// (lookForLost), and the relay goes on.
 func (r *Relay) recognize(ctx context.Context) error {
 	here, all, err := readStandings(ctx, r.conn)
 	if err != nil {
@@ -99,16 +102,24 @@ func (r *Relay) recognize(ctx context.Context) error {
 		}
 		r.promoted = r.promoted || s.Server != nil && s.Server.Timeline < here.Timeline
 	}
-	var ahead bool
-	// By the index outbox_xid.
-	if err := r.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))`).Scan(&ahead); err != nil {
-		return fmt.Errorf("look for messages of another server: %w", err)
+	ahead, err := messagesAhead(ctx, r.conn)
+	if err != nil {
+		return err
 	}
 	if ahead {
 		return r.refuse("messages name transactions that this database server has not given out yet, so that no checkpoint would prove what was published")
 	}
 	r.metrics.unproven.WithLabelValues().Set(0)
 	return nil
+}
+
+// messagesAhead reports whether messages name transactions that the server has not given out,
+// by the index outbox_xid.
+func messagesAhead(ctx context.Context, db querier) (ahead bool, err error) {
+	if err := db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))`).Scan(&ahead); err != nil {
+		return false, fmt.Errorf("look for messages of another server: %w", err)
+	}
+	return ahead, nil
 }
 
 // lookForLost comes after a promotion, before anything is published.

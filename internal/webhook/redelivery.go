@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
 	"payments/internal/payment"
 	"payments/internal/postgres"
@@ -39,7 +40,7 @@ func (s *Store) RedeliverRange(ctx context.Context, merchantID, endpointID strin
 	if !payment.ValidID(payment.PrefixEndpoint, endpointID) {
 		return done, errNoEndpoint()
 	}
-	from, to := bound(in.From), bound(in.To)
+	from, to := zeronull.Timestamptz(in.From), zeronull.Timestamptz(in.To) // NULL is an open end
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		done = Redelivered{}
 		// Deliveries before endpoints, as the dispatcher locks them.
@@ -81,16 +82,8 @@ func (s *Store) Merchant(ctx context.Context, endpointID string) (string, error)
 	return e.MerchantID, err
 }
 
-// bound is NULL for an open end.
-func bound(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // takeMissed turns missed events into deliveries, by the index webhook_missed_range.
-func (s *Store) takeMissed(ctx context.Context, tx pgx.Tx, e Endpoint, from, to *time.Time) (n int, err error) {
+func (s *Store) takeMissed(ctx context.Context, tx pgx.Tx, e Endpoint, from, to zeronull.Timestamptz) (n int, err error) {
 	ids := make([]string, redeliverStep)
 	for i := range ids {
 		ids[i] = s.ids.New(payment.PrefixDelivery)
