@@ -49,10 +49,11 @@ func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator 
 	}
 }
 
-// Authenticate takes the token of the Authorization header and the address that it
-// came from. Malformed, unknown, not approved, revoked, expired, from elsewhere and wrong do the same work, one lookup and one MAC, and give the same
-// CodeUnauthenticated, so that neither the answer nor its time tells which it
-// was. An error of the database stays one (postgres.Unavailable).
+// Authenticate takes the token of the Authorization header and the address that it came
+// from. A key that is malformed, unknown, not approved, revoked, expired, from elsewhere or
+// wrong costs the same, one lookup and one MAC, and gives the same CodeUnauthenticated, so that
+// neither the answer nor its time tells which it was. An error of the database stays one
+// (postgres.Unavailable).
 func (a *Authenticator) Authenticate(ctx context.Context, bearer string, from netip.Addr) (Principal, error) {
 	return a.authenticate(ctx, a.present(bearer), from, nil)
 }

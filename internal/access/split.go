@@ -144,6 +144,11 @@ func (k *Keys) first(ctx context.Context, tx pgx.Tx, by By, key Key) (APIKey, er
 	if persons >= 2 {
 		return APIKey{}, payment.Errorf(payment.CodeSecondOperator, "Two persons have operator keys: one of them makes a key, and another approves it.")
 	}
+	return k.store(ctx, tx, by, key)
+}
+
+// store keeps a key and the act of making it.
+func (k *Keys) store(ctx context.Context, tx pgx.Tx, by By, key Key) (APIKey, error) {
 	if err := InsertKey(ctx, tx, key); err != nil {
 		return APIKey{}, err
 	}
@@ -174,14 +179,8 @@ func (k *Keys) Seed(ctx context.Context, by By, key Key) (made bool, err error) 
 		if others {
 			return payment.Errorf(payment.CodeSecondOperator, "The merchant has a key: another one takes two operators.")
 		}
-		if err := InsertKey(ctx, tx, key); err != nil {
-			return err
-		}
-		stored, err := readKey(ctx, tx, key.ID)
-		if err != nil {
-			return err
-		}
-		return k.record(ctx, tx, by, act{key: stored, action: ActMake})
+		_, err := k.store(ctx, tx, by, key)
+		return err
 	})
 	return made && err == nil, err
 }

@@ -212,30 +212,18 @@ type watched interface {
 
 // watch ends when the sink has lost its position, or ctx has ended.
 func (k *consumer) watch(ctx context.Context, sink watched, generation int) {
-	ticker := time.NewTicker(watchInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := sink.Stands(ctx, k.Topic, generation); errors.Is(err, inbox.ErrFenced) {
+	each(ctx, watchInterval, func() (more bool) {
+		err := sink.Stands(ctx, k.Topic, generation)
+		if errors.Is(err, inbox.ErrFenced) {
 			k.Log.WarnContext(ctx, "the consumer's position is lost, joining the group anew", "generation", generation, "error", err)
-			return
+			return false
 		}
-	}
+		return true
+	})
 }
 
 func (k *consumer) beat(ctx context.Context, a *applier) {
-	ticker := time.NewTicker(beatInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	each(ctx, beatInterval, func() (more bool) {
 		alive := a.turned.Load()
 		for _, p := range a.pumps {
 			alive = p.alive() && alive
@@ -246,6 +234,23 @@ func (k *consumer) beat(ctx context.Context, a *applier) {
 				p.began()
 			}
 			k.Beat()
+		}
+		return true
+	})
+}
+
+// each calls do at each end of the interval, until it says that there is no more to do, or ctx has ended.
+func each(ctx context.Context, interval time.Duration, do func() (more bool)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if !do() {
+			return
 		}
 	}
 }
