@@ -126,7 +126,7 @@ func (s *Service) reverseRefund(ctx context.Context, u *unit, b books, c Change)
 		r.FailureCode = "refund_failed"
 	}
 	d := b.data()
-	p, err := u.payment(&d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -138,8 +138,7 @@ func (s *Service) reverseRefund(ctx context.Context, u *unit, b books, c Change)
 	p.refunded -= r.Amount
 	e := d.event()
 	e.Refund = &r
-	_, err = u.emit(ctx, nil, payment.EventRefundFailed, e)
-	return err
+	return u.emit(ctx, nil, payment.EventRefundFailed, e)
 }
 
 // refundOutside enters a refund that was made at the provider.
@@ -149,7 +148,7 @@ func (s *Service) refundOutside(ctx context.Context, u *unit, b books, c Change)
 		Provider: s.Provider.Name(), Operation: c.Subject,
 	}
 	d := b.data()
-	p, err := u.payment(&d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -159,8 +158,7 @@ func (s *Service) refundOutside(ctx context.Context, u *unit, b books, c Change)
 	}
 	e := d.event()
 	e.Refund = &r
-	_, err = u.emit(ctx, nil, payment.EventRefundSucceeded, e)
-	return err
+	return u.emit(ctx, nil, payment.EventRefundSucceeded, e)
 }
 
 // recordDispute enters a new dispute, or news of one.
@@ -192,6 +190,5 @@ func (s *Service) recordDispute(ctx context.Context, u *unit, b books, c Change)
 	}
 	e := b.data().event()
 	e.Dispute = &d
-	_, err := u.emit(ctx, nil, kind, e)
-	return err
+	return u.emit(ctx, nil, kind, e)
 }

@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,13 +53,19 @@ func (w *world) waiters() int {
 // awaitWaiters returns once n sessions wait for locks.
 func (w *world) awaitWaiters(n int) {
 	w.t.Helper()
+	w.await(fmt.Sprintf("%d sessions wait for a lock", n), func() bool { return w.waiters() >= n })
+}
+
+// await looks until it has come to pass.
+func (w *world) await(what string, done func() bool) {
+	w.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for w.waiters() < n {
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-w.t.Context().Done():
-			w.t.Fatalf("fewer than %d sessions wait for a lock", n)
+			w.t.Fatalf("it did not come to pass that %s", what)
 		}
 	}
 }

@@ -47,22 +47,28 @@ func (l *lossy) Read(b []byte) (int, error) {
 // lossyPool makes w's pool lose one answer.
 func (w *world) lossyPool(statement string) *atomic.Int64 {
 	w.t.Helper()
-	c, lost := w.pool.Config(), &atomic.Int64{}
-	dialer := &net.Dialer{}
+	lost := &atomic.Int64{}
+	w.pool = w.poolBy(func(conn net.Conn) net.Conn { return &lossy{Conn: conn, statement: []byte(statement), lost: lost} })
+	return lost
+}
+
+// poolBy is w's pool over connections that are wrapped.
+func (w *world) poolBy(wrap func(net.Conn) net.Conn) *pgxpool.Pool {
+	w.t.Helper()
+	c, dialer := w.pool.Config(), &net.Dialer{}
 	c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &lossy{Conn: conn, statement: []byte(statement), lost: lost}, nil
+		return wrap(conn), nil
 	}
 	pool, err := pgxpool.NewWithConfig(w.t.Context(), c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(pool.Close)
-	w.pool = pool
-	return lost
+	return pool
 }
 
 // The answer to the commit of an authorization is lost, and the saga has been given

@@ -3,7 +3,6 @@ package order
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,22 +33,19 @@ func newNotices(s *Service) *groupcommit.Group[*notice] {
 }
 
 // Matters reports whether Notified may do anything about a notification; false is certain.
-// Notifications of a payment that goes its usual way do not matter: the saga whose call they
-// are about learns the same from the answer. Those that come together are read by one
-// statement.
+// A payment that goes its usual way has none that matters: the saga that made the call learns
+// the same from its answer. Notifications that come together are read by one statement.
 //
-// An authorization that is not in the books yet does not matter while the order's saga is at
-// the step that asked for it, which ends with the outcome in the books, or begins the search
-// for a late authorization (watch).
+// An authorization that is not in the books yet does not matter while the order's saga stands
+// at the step that asked for it. That step ends with the outcome in the books, or begins the
+// search for a late authorization (watch).
 func (s *Service) Matters(ctx context.Context, n provider.Notification) (bool, error) {
-	asked := &notice{Notification: n}
-	var named bool
-	asked.sagaID, asked.step, named = saga.OfKey(n.Key)
+	sagaID, step, named := requestOf(n.Key)
 	usual := n.Operation == provider.Authorization || n.Operation == provider.Capture || n.Operation == provider.Void
-	if !named || !usual || !slices.Contains(calling, asked.step) ||
-		!payment.ValidID(payment.PrefixSaga, asked.sagaID) || !payment.ValidID(payment.PrefixPayment, n.Reference) {
+	if !named || !usual || !payment.ValidID(payment.PrefixPayment, n.Reference) {
 		return true, nil
 	}
+	asked := &notice{Notification: n, sagaID: sagaID, step: step}
 	if err := s.notices.Submit(ctx, "", asked); err != nil {
 		return false, fmt.Errorf("read the notified payment: %w", err)
 	}
@@ -95,14 +91,15 @@ func (s *Service) tryNotices(ctx context.Context, all []*notice) (err error) {
 	return err
 }
 
-// mattersTo: step is that of the order's saga, and waits whether Hurry could make it due.
+// mattersTo decides by what is known of the payment. step is where the order's saga stands;
+// waits says that no worker holds it and that news could make it due now (saga.Hurry).
 func (n *notice) mattersTo(at noticed, step string, waits bool) bool {
 	live := at.state == saga.Running || at.state == saga.Compensating
 	if n.sagaID != at.sagaID {
 		return true
 	}
 	if n.Operation == provider.Authorization && !n.Declined && !at.authorized && (at.state != saga.Running || step != stepAuthorize) {
-		return true // it came too late, or is not in the books for another reason
+		return true // the saga has gone on without it
 	}
 	return live && waits && step == n.step
 }

@@ -49,8 +49,7 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 			return err
 		}
 	}
-	sagaID, step, named := saga.OfKey(n.Key)
-	named = named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step)
+	sagaID, step, named := requestOf(n.Key)
 	if b.unexplained(n, named) {
 		if err := s.inspect(ctx, tx, b.data); err != nil {
 			return err
@@ -72,6 +71,12 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 		return s.suspect(ctx, tx, b.data, b.sagaID)
 	}
 	return nil
+}
+
+// requestOf is the saga and the step that made the request with this key, if one of ours did.
+func requestOf(key string) (sagaID, step string, named bool) {
+	sagaID, step, named = saga.OfKey(key)
+	return sagaID, step, named && payment.ValidID(payment.PrefixSaga, sagaID) && slices.Contains(calling, step)
 }
 
 // noticed finds the payment by our reference, or by the provider's id of its

@@ -9,9 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/idempotency"
 	"payments/internal/order"
@@ -39,36 +36,10 @@ func (w *world) holdFirstCommit() (orders *order.Service, held *atomic.Bool, let
 	w.t.Helper()
 	open := make(chan struct{})
 	held = &atomic.Bool{}
-	c := w.pool.Config()
-	dialer := &net.Dialer{}
-	c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return &holding{conn, held, open}, nil
-	}
-	pool, err := pgxpool.NewWithConfig(w.t.Context(), c)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(pool.Close)
+	pool := w.poolBy(func(conn net.Conn) net.Conn { return &holding{conn, held, open} })
 	config := w.config
 	config.Pool = pool
 	return order.New(config), held, func() { close(open) }
-}
-
-func (w *world) until5ms(what string, done func() bool) {
-	w.t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-w.t.Context().Done():
-			w.t.Fatalf("it did not come to pass that %s", what)
-		}
-	}
 }
 
 // asked is a request for an order, and its answer.
@@ -114,9 +85,9 @@ func TestOrdersThatComeTogetherShareATransaction(t *testing.T) {
 	ask := func(queued int, a *asked) *asked {
 		all.Go(func() { a.place(t.Context(), orders, w.merchant) })
 		if queued < 0 {
-			w.until5ms("the first commit is held", held.Load)
+			w.await("the first commit is held", held.Load)
 		} else {
-			w.until5ms("it waits", func() bool { return orders.Queued(w.merchant) == queued })
+			w.await("it waits", func() bool { return orders.Queued(w.merchant) == queued })
 		}
 		return a
 	}
@@ -219,7 +190,7 @@ func TestANotificationMattersWhereItCanHaveAnEffect(t *testing.T) {
 	w.fault(`{"kind": "outage", "operation": "authorization", "seconds": 600}`)
 	unclear := w.placed("pm_card_visa", "")
 	worker := w.worker()
-	w.until5ms("the outcome is unclear", func() bool {
+	w.await("the outcome is unclear", func() bool {
 		if _, err := worker.Turn(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -13,7 +13,7 @@ func (s *Service) authorized(ctx context.Context, u *unit, i *saga.Instance, d *
 	if o.Verdict == saga.Rejected {
 		return declined(ctx, u, i, d, stepAuthorize, o)
 	}
-	p, err := u.payment(d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -25,15 +25,14 @@ func (s *Service) authorized(ctx context.Context, u *unit, i *saga.Instance, d *
 	}
 	e := d.event()
 	e.Authorization = &payment.AuthorizationData{Provider: s.Provider.Name(), Operation: o.Reference, Amount: d.Amount}
-	_, err = u.emit(ctx, i, payment.EventPaymentAuthorized, e)
-	return err
+	return u.emit(ctx, i, payment.EventPaymentAuthorized, e)
 }
 
 func (s *Service) captured(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {
 	if o.Verdict == saga.Rejected {
 		return declined(ctx, u, i, d, stepCapture, o)
 	}
-	p, err := u.payment(d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -49,8 +48,7 @@ func (s *Service) captured(ctx context.Context, u *unit, i *saga.Instance, d *sa
 	}
 	e := d.event()
 	e.Captured = &payment.CapturedData{Provider: s.Provider.Name(), Operation: o.Reference, Amount: d.Amount}
-	_, err = u.emit(ctx, i, payment.EventPaymentCaptured, e)
-	return err
+	return u.emit(ctx, i, payment.EventPaymentCaptured, e)
 }
 
 // voided has nothing to tell when the hold was gone already, or when the refusal
@@ -61,8 +59,7 @@ func (s *Service) voided(ctx context.Context, u *unit, i *saga.Instance, d *saga
 	}
 	e := d.event()
 	e.Authorization = &payment.AuthorizationData{Provider: s.Provider.Name(), Operation: d.Authorization, Amount: d.Amount}
-	_, err := u.emit(ctx, i, payment.EventPaymentVoided, e)
-	return err
+	return u.emit(ctx, i, payment.EventPaymentVoided, e)
 }
 
 // declined remembers why; the payment fails once everything done is undone.
@@ -77,15 +74,14 @@ func refuse(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, t payme
 	}
 	e := d.event()
 	e.Failure = &f
-	_, err = u.emit(ctx, i, t, e)
-	return err
+	return u.emit(ctx, i, t, e)
 }
 
 func (u *unit) recordFailure(d *sagaData, f payment.Failure) (payment.Failure, error) {
 	if f.Message == "" {
 		f.Message = "The payment was refused."
 	}
-	p, err := u.payment(d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return f, err
 	}
@@ -112,8 +108,7 @@ func confirm(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.
 }
 
 func confirmed(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, _ saga.Outcome) error {
-	_, err := u.emit(ctx, i, payment.EventOrderConfirmed, d.event())
-	return err
+	return u.emit(ctx, i, payment.EventOrderConfirmed, d.event())
 }
 
 // turnedBack ends an order of which nothing is left: canceled at the merchant's
@@ -133,8 +128,7 @@ func (s *Service) turnedBack(ctx context.Context, u *unit, i *saga.Instance, d *
 			return err
 		}
 		p.clearFailure()
-		_, err = u.emit(ctx, i, payment.EventOrderCanceled, e)
-		return err
+		return u.emit(ctx, i, payment.EventOrderCanceled, e)
 	}
 	// A refused step has recorded its failure and told of it; the engine's own reasons have not.
 	f, err := u.recordFailure(d, payment.Failure{Code: why.Code, Step: why.Step, Message: why.Detail})
@@ -149,8 +143,7 @@ func (s *Service) turnedBack(ctx context.Context, u *unit, i *saga.Instance, d *
 	if _, err := u.end(d, order, status); err != nil {
 		return err
 	}
-	_, err = u.emit(ctx, i, event, e)
-	return err
+	return u.emit(ctx, i, event, e)
 }
 
 // The states of an order that has ended.
@@ -163,7 +156,7 @@ const (
 // end closes the order and its payment. The order's slot in the semantic lock is
 // kept by a confirmed order and freed by a failed or canceled one.
 func (u *unit) end(d *sagaData, order string, status payment.Status) (*paymentRow, error) {
-	o, p, err := u.order(d)
+	o, p, err := u.order(d.OrderID)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +167,7 @@ func (u *unit) end(d *sagaData, order string, status payment.Status) (*paymentRo
 
 // park gives the payment to a person. It stays in review until it ends.
 func park(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, why saga.Rejection) error {
-	p, err := u.payment(d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -199,6 +192,5 @@ func reviewed(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, why s
 	e := d.event()
 	f := reviewFailure(why)
 	e.Failure = &f
-	_, err := u.emit(ctx, i, payment.EventReviewRequired, e)
-	return err
+	return u.emit(ctx, i, payment.EventReviewRequired, e)
 }

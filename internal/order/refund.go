@@ -60,7 +60,7 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	}
 	asked := Refunding{ID: s.IDs.New(payment.PrefixRefund), PaymentID: paymentID, Reason: wanted.Reason()}
 	d := sagaData{MerchantID: merchantID, OrderID: p.OrderID, PaymentID: paymentID, RefundID: asked.ID, Currency: p.Currency}
-	row, err := u.payment(&d) // as it is after the lock: what other refunds took is seen
+	row, err := u.payment(d.OrderID) // as it is after the lock: what other refunds took is seen
 	if err != nil {
 		return Refunding{}, err
 	}
@@ -77,11 +77,10 @@ func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, payme
 	}
 	e := d.event()
 	e.Refund = &payment.RefundData{ID: asked.ID, Amount: asked.Amount, Reason: asked.Reason, Status: payment.RefundPending}
-	requested, err := u.emit(ctx, nil, payment.EventRefundRequested, e)
-	if err != nil {
+	if err := u.emit(ctx, nil, payment.EventRefundRequested, e); err != nil {
 		return Refunding{}, err
 	}
-	asked.Sequence, asked.CreatedAt = requested.sequence, requested.at
+	asked.Sequence, asked.CreatedAt = u.orders[p.OrderID].sequence, u.refunds[asked.ID].createdAt
 	err = u.write(ctx)
 	if postgres.Constraint(err) == "payments_refunds_bounded" {
 		return Refunding{}, errExceeds().Because(err)
@@ -139,7 +138,7 @@ func errExceeds() *payment.Error {
 // refunded moves the amount from what is being refunded to what was, or gives it
 // back to what is left.
 func (s *Service) refunded(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {
-	p, err := u.payment(d)
+	p, err := u.payment(d.OrderID)
 	if err != nil {
 		return err
 	}
@@ -161,8 +160,7 @@ func (s *Service) refunded(ctx context.Context, u *unit, i *saga.Instance, d *sa
 		ID: d.RefundID, Amount: d.Amount, Reason: row.reason, Status: row.status, FailureCode: row.failureCode,
 		Provider: s.Provider.Name(), Operation: o.Reference,
 	}
-	_, err = u.emit(ctx, i, event, e)
-	return err
+	return u.emit(ctx, i, event, e)
 }
 
 // refundTurnedBack fails a refund that was canceled before it was sent; one that

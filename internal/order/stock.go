@@ -40,8 +40,7 @@ func reserved(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o sag
 	if o.Verdict == saga.Rejected {
 		return refuse(ctx, u, i, d, payment.EventStockRejected, payment.Failure{Code: o.Code, Step: stepReserve, Message: o.Detail})
 	}
-	_, err := u.emit(ctx, i, payment.EventStockReserved, d.event())
-	return err
+	return u.emit(ctx, i, payment.EventStockReserved, d.event())
 }
 
 func release(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.Outcome, error) {
@@ -49,8 +48,7 @@ func release(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.
 }
 
 func released(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, _ saga.Outcome) error {
-	_, err := u.emit(ctx, i, payment.EventStockReleased, d.event())
-	return err
+	return u.emit(ctx, i, payment.EventStockReleased, d.event())
 }
 
 // settle ends the order's reservations, as sold or released. It does nothing the

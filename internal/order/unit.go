@@ -44,7 +44,7 @@ type orderRow struct {
 
 // paymentRow is a payment: what changes, behind what decides how.
 type paymentRow struct {
-	id            string
+	id, orderID   string
 	captureMethod payment.CaptureMethod
 	amount        int64
 
@@ -138,93 +138,67 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 	return u, nil
 }
 
-func (u *unit) readOrders(b *pgx.Batch, ids []string) {
-	b.Queue(`SELECT id, status, sequence FROM orders WHERE merchant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE`, u.merchantID, ids).
-		Query(func(rows pgx.Rows) error {
-			var o orderRow
-			_, err := pgx.ForEachRow(rows, []any{&o.id, &o.status, &o.sequence}, func() error {
-				row := o
-				u.orders[o.id] = &row
-				return nil
-			})
-			return err
+// read queues a query, and keeps each of its rows, of which scan gives the columns.
+func read[R any](b *pgx.Batch, keep func(R), scan func(*R) []any, sql string, args ...any) {
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		var r R
+		_, err := pgx.ForEachRow(rows, scan(&r), func() error {
+			keep(r)
+			return nil
 		})
+		return err
+	})
+}
+
+func (u *unit) readOrders(b *pgx.Batch, ids []string) {
+	read(b, func(o orderRow) { u.orders[o.id] = &o }, func(o *orderRow) []any { return []any{&o.id, &o.status, &o.sequence} },
+		`SELECT id, status, sequence FROM orders WHERE merchant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE`, u.merchantID, ids)
 }
 
 func (u *unit) readPayments(b *pgx.Batch, orders []string) {
-	b.Queue(`
+	read(b, func(p paymentRow) { u.payments[p.orderID] = &p }, func(p *paymentRow) []any {
+		return []any{
+			&p.orderID, &p.id, &p.captureMethod, &p.amount, &p.status, &p.captured, &p.refunded, &p.refunding,
+			&p.authorization, &p.capture, &p.account, &p.failureCode, &p.failureStep, &p.failureMessage,
+		}
+	}, `
 		SELECT order_id, id, capture_method, amount::bigint, status, amount_captured::bigint, amount_refunded::bigint, amount_refunding::bigint,
 			coalesce(authorization_reference, ''), coalesce(capture_reference, ''), coalesce(provider_account, ''),
 			coalesce(failure_code, ''), coalesce(failure_step, ''), coalesce(failure_message, '')
-		FROM payments WHERE merchant_id = $1 AND order_id = ANY ($2)`, u.merchantID, orders).
-		Query(func(rows pgx.Rows) error {
-			var order string
-			var p paymentRow
-			_, err := pgx.ForEachRow(rows, []any{
-				&order, &p.id, &p.captureMethod, &p.amount, &p.status, &p.captured, &p.refunded, &p.refunding,
-				&p.authorization, &p.capture, &p.account, &p.failureCode, &p.failureStep, &p.failureMessage,
-			}, func() error {
-				row := p
-				u.payments[order] = &row
-				return nil
-			})
-			return err
-		})
+		FROM payments WHERE merchant_id = $1 AND order_id = ANY ($2)`, u.merchantID, orders)
 }
 
 func (u *unit) readRefunds(b *pgx.Batch, ids []string) {
-	b.Queue(`
+	read(b, func(r refundRow) { u.refunds[r.id] = &r }, func(r *refundRow) []any {
+		return []any{&r.id, &r.paymentID, &r.amount, &r.reason, &r.failureCode, &r.reference, &r.status, &r.createdAt}
+	}, `
 		SELECT id, payment_id, amount::bigint, coalesce(reason, ''), coalesce(failure_code, ''), coalesce(provider_reference, ''), status, created_at
-		FROM refunds WHERE merchant_id = $1 AND id = ANY ($2)`, u.merchantID, ids).
-		Query(func(rows pgx.Rows) error {
-			var r refundRow
-			_, err := pgx.ForEachRow(rows, []any{
-				&r.id, &r.paymentID, &r.amount, &r.reason, &r.failureCode, &r.reference, &r.status, &r.createdAt,
-			}, func() error {
-				row := r
-				u.refunds[r.id] = &row
-				return nil
-			})
-			return err
-		})
+		FROM refunds WHERE merchant_id = $1 AND id = ANY ($2)`, u.merchantID, ids)
 }
 
-// readStock reads each order's lines and reservations by their keys: a join of the two tables
-// would be planned as one over all of the merchant's rows. It locks the articles in the order of their sku, so that two baskets cannot
-// deadlock. What is in the unit already stays as it is.
+// readStock locks the articles of the orders in the order of their SKU, so that two baskets
+// cannot deadlock. What is in the unit already stays as it is. It reads each order's lines and
+// reservations by their keys: a join of the two tables would be planned as one over all of the
+// merchant's rows.
 func (u *unit) readStock(b *pgx.Batch, orders []string) {
-	b.Queue(`
+	read(b, func(a stockRow) {
+		if u.stock[a.sku] == nil {
+			u.stock[a.sku] = &a
+		}
+	}, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} }, `
 		SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku IN (
 			SELECT sku FROM order_lines WHERE merchant_id = $1 AND order_id = ANY ($2))
-		ORDER BY sku FOR NO KEY UPDATE`, u.merchantID, orders).
-		Query(func(rows pgx.Rows) error {
-			var a stockRow
-			_, err := pgx.ForEachRow(rows, []any{&a.sku, &a.onHand, &a.reserved, &a.sold}, func() error {
-				if u.stock[a.sku] == nil {
-					row := a
-					u.stock[a.sku] = &row
-				}
-				return nil
-			})
-			return err
-		})
-	b.Queue(`
+		ORDER BY sku FOR NO KEY UPDATE`, u.merchantID, orders)
+	read(b, func(w basketRow) {
+		w.was = w.state
+		u.baskets[w.orderID] = append(u.baskets[w.orderID], &w)
+	}, func(w *basketRow) []any { return []any{&w.orderID, &w.sku, &w.quantity, &w.state} }, `
 		SELECT o.id, l.sku, l.quantity, coalesce((
 			SELECT state FROM stock_reservations WHERE merchant_id = $1 AND order_id = o.id AND sku = l.sku), '')
 		FROM unnest($2::text[]) AS o (id), LATERAL (
 			SELECT sku, sum(quantity)::bigint AS quantity FROM order_lines
 			WHERE merchant_id = $1 AND order_id = o.id GROUP BY sku) l
-		ORDER BY o.id, l.sku`, u.merchantID, orders).
-		Query(func(rows pgx.Rows) error {
-			var w basketRow
-			_, err := pgx.ForEachRow(rows, []any{&w.orderID, &w.sku, &w.quantity, &w.state}, func() error {
-				row := w
-				row.was = w.state
-				u.baskets[w.orderID] = append(u.baskets[w.orderID], &row)
-				return nil
-			})
-			return err
-		})
+		ORDER BY o.id, l.sku`, u.merchantID, orders)
 }
 
 // basket of an order. A step that was not foreseen reads it now; its locks are then out of
@@ -241,17 +215,17 @@ func (u *unit) basket(ctx context.Context, orderID string) ([]*basketRow, error)
 }
 
 // order and its payment. They exist as long as a saga is about them.
-func (u *unit) order(d *sagaData) (*orderRow, *paymentRow, error) {
-	o, p := u.orders[d.OrderID], u.payments[d.OrderID]
+func (u *unit) order(id string) (*orderRow, *paymentRow, error) {
+	o, p := u.orders[id], u.payments[id]
 	if o == nil || p == nil {
-		return nil, nil, fmt.Errorf("order %s or its payment is missing", d.OrderID)
+		return nil, nil, fmt.Errorf("order %s or its payment is missing", id)
 	}
 	return o, p, nil
 }
 
-// payment to change.
-func (u *unit) payment(d *sagaData) (*paymentRow, error) {
-	_, p, err := u.order(d)
+// payment of the order, to change.
+func (u *unit) payment(orderID string) (*paymentRow, error) {
+	_, p, err := u.order(orderID)
 	if err != nil {
 		return nil, err
 	}
@@ -267,16 +241,10 @@ func (u *unit) refund(id string) (*refundRow, error) {
 	return r, nil
 }
 
-// told is the place of an event in its order, and its time by the database's clock.
-type told struct {
-	sequence int64
-	at       time.Time
-}
-
 // emit draws the order's next sequence and adds the event, with the status that the payment
 // has by now. i is nil outside of a saga. The refund that the event is of has the event's
 // time, as readers of events have it.
-func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, e payment.EventData) (told, error) {
+func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, e payment.EventData) error {
 	trace := traceparent(ctx)
 	if i != nil {
 		for _, a := range i.Attempts {
@@ -287,9 +255,9 @@ func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, 
 		}
 		trace = i.Trace
 	}
-	o, p, err := u.order(&sagaData{OrderID: e.OrderID})
+	o, p, err := u.order(e.OrderID)
 	if err != nil {
-		return told{}, err
+		return err
 	}
 	o.sequence++
 	if o.at = o.at.Add(time.Microsecond); o.at.Before(u.now) { // the events of an order have times of their own
@@ -299,7 +267,7 @@ func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, 
 	if e.Refund != nil {
 		r, err := u.refund(e.Refund.ID)
 		if err != nil {
-			return told{}, err
+			return err
 		}
 		r.updatedAt, r.changed = o.at, true
 		if r.createdAt.IsZero() {
@@ -308,10 +276,10 @@ func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, 
 	}
 	m, err := u.s.message(t, o.sequence, o.at, trace, e)
 	if err != nil {
-		return told{}, err
+		return err
 	}
 	u.events = append(u.events, m)
-	return told{o.sequence, o.at}, nil
+	return nil
 }
 
 // message is a CloudEvents 1.0 event in Kafka's binary mode (Kafka protocol binding 1.0.2):
