@@ -5,21 +5,14 @@ import (
 	"testing"
 
 	"payments/internal/access"
-	"payments/internal/devstack/devtest"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 )
 
 // With the database's and the service's secrets at hand, a command acts on keys as the API
 // does: by two persons, once there are two operators. The first two are made by who installs.
 func TestKeysOnTheCommandLineTakeTwoPersons(t *testing.T) {
-	url := devtest.Database(t).URL
-	pool, err := postgres.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	shell := newShell(t, pool, url)
+	shell := newShell(t)
+	pool := shell.pool
 	merchant := generator().New(payment.PrefixMerchant)
 	if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, merchant); err != nil {
 		t.Fatal(err)

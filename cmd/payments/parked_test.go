@@ -9,19 +9,13 @@ import (
 
 	"payments/internal/access"
 	"payments/internal/config"
-	"payments/internal/devstack/devtest"
 	"payments/internal/inbox"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 )
 
 func TestParkedKeysFromTheCommandLine(t *testing.T) {
-	url := devtest.Database(t).URL
-	pool, err := postgres.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
+	shell := newShell(t)
+	pool := shell.pool
 	in, err := newInbox(pool, config.Config{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +27,6 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	if _, err := in.Apply(t.Context(), 1, batch); err != nil {
 		t.Fatal(err)
 	}
-	shell := newShell(t, pool, url)
 	key, adasID := shell.key(access.RoleOperator, "", "ada")
 	auditor, _ := shell.key(access.RoleAuditor, "", "ada")
 	try := func(args ...string) (out string, err error) {

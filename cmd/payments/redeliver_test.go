@@ -4,18 +4,12 @@ import (
 	"strings"
 	"testing"
 
-	"payments/internal/devstack/devtest"
 	"payments/internal/payment"
-	"payments/internal/postgres"
 )
 
 func TestMissedWebhooksAreRedeliveredFromTheCommandLine(t *testing.T) {
-	url := devtest.Database(t).URL
-	pool, err := postgres.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
+	shell := newShell(t)
+	pool := shell.pool
 	ids := generator()
 	merchant, endpoint := ids.New(payment.PrefixMerchant), ids.New(payment.PrefixEndpoint)
 	exec := func(sql string, args ...any) {
@@ -28,7 +22,6 @@ func TestMissedWebhooksAreRedeliveredFromTheCommandLine(t *testing.T) {
 	exec(`INSERT INTO webhook_endpoints (merchant_id, id, url, events, disabled_at, disabled_reason) VALUES ($1, $2, 'https://example.com/', '{*}', now(), 'failing')`, merchant, endpoint)
 	exec(`INSERT INTO webhook_missed (merchant_id, endpoint_id, event_id, event_type, payment_id, body, missed_at)
 		SELECT $1, $2, 'evt_' || n, 'order.confirmed', 'pay', '{}', make_timestamptz(2026, 11, 1 + n % 3, 12, 0, 0, 'UTC') FROM generate_series(1, 3001) n`, merchant, endpoint)
-	shell := newShell(t, pool, url)
 	for what, c := range map[string]struct {
 		args []string
 		want string

@@ -27,8 +27,15 @@ type shell struct {
 	env    map[string]string
 }
 
-func newShell(t *testing.T, pool *pgxpool.Pool, url string) *shell {
+// newShell is for commands on a database of its own.
+func newShell(t *testing.T) *shell {
 	t.Helper()
+	url := devtest.Database(t).URL
+	pool, err := postgres.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
 	keyset, err := secret.NewPepperKeyset()
 	if err != nil {
 		t.Fatal(err)
@@ -79,13 +86,8 @@ func (s *shell) must(key string, args ...string) string {
 // Who acts on the command line is who holds the API key, as over HTTP: the second of
 // the two that a verdict takes is another person, and neither another name nor another key.
 func TestAVerdictOnTheCommandLineTakesTwoPersons(t *testing.T) {
-	url := devtest.Database(t).URL
-	pool, err := postgres.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	shell := newShell(t, pool, url)
+	shell := newShell(t)
+	pool := shell.pool
 	bank, err := simulator.Open(filepath.Join(t.TempDir(), "ledger.db"), simulator.Config{}) // which is asked about the verdict
 	if err != nil {
 		t.Fatal(err)
