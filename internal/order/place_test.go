@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"payments/internal/idempotency"
 	"payments/internal/order"
 	"payments/internal/payment"
+	"payments/internal/postgres"
 	"payments/internal/provider"
 	"payments/internal/saga"
 )
@@ -219,5 +223,16 @@ func TestANotificationMattersWhereItCanHaveAnEffect(t *testing.T) {
 		if err != nil || got != c.want {
 			t.Errorf("%s: %t (%v), want %t", name, got, err, c.want)
 		}
+	}
+}
+
+// A commit that writes fewer rows than it changed in memory must not take effect.
+func TestARowThatIsMissingFailsItsCommit(t *testing.T) {
+	w := newWorld(t)
+	err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error {
+		return order.WriteOrder(t.Context(), tx, w.merchant, w.ids.New(payment.PrefixOrder))
+	})
+	if err == nil || !strings.Contains(err.Error(), "0 rows of orders were written, not 1") {
+		t.Errorf("%v", err)
 	}
 }
