@@ -59,10 +59,10 @@ func (q explainRequest) read() (p access.Principal, a access.Action, refund *acc
 	var f fields
 	p.Role, a = access.Role(take(&f, q.Role, "/role")), access.Action(take(&f, q.Action, "/action"))
 	if q.Role != nil && !slices.Contains(access.Roles(), p.Role) {
-		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be the role of an API key"})
+		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be one of " + allowedOf(access.Roles())})
 	}
 	if q.Action != nil && !a.Known() {
-		f = append(f, payment.FieldError{Pointer: "/action", Code: "action_invalid", Message: "must be an action of the policies"})
+		f = append(f, payment.FieldError{Pointer: "/action", Code: "action_invalid", Message: "must be one of " + allowedOf(access.Actions())})
 	}
 	if p.Role.OfMerchant() {
 		p.MerchantID = "mer_of_the_key"

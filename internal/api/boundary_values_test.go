@@ -108,8 +108,8 @@ func eventTypes() []any {
 func emails() [][]boundary {
 	const why = "the database sees a ciphertext"
 	return [][]boundary{
-		valid("a@b", "ada@example.com", "a.b+c@sub.example.com", "o'hara@example.com", "ü@exämple.com", "日本@例え.jp", "a@b_c", long(64)+"@"+long(189), "!#$%&'*+-/=?^_`{|}~@x"),
-		unsaid(inDatabase, why, "", "", "a", "@", "a@", "@b", "a@@b", "a@b@c", "a b@c", "a@b ", " a@b", ".a@b", "a.@b", "a..b@c", "a@.b", "a@b.", "a@b..c", `"a"@b`,
+		valid("a@b", "ada@example.com", "a.b+c@sub.example.com", "o'hara@example.com", ".a@b", "a.@b", "a..b@c", "ü@exämple.com", "日本@例え.jp", "a@b_c", long(64)+"@"+long(189), "!#$%&'*+-/=?^_`{|}~@x"),
+		unsaid(inDatabase, why, "", "", "a", "@", "a@", "@b", "a@@b", "a@b@c", "a b@c", "a@b ", " a@b", "a@.b", "a@b.", "a@b..c", `"a"@b`,
 			"a(c)@b", "Ada <a@b>", "<a@b>", "a,b@c", "a@[127.0.0.1]", "a@b\n", "a\u00a0b@c", "a\x00@b", "a\x7f@b", long(64)+"@"+long(190)),
 	}
 }

@@ -21,19 +21,36 @@ import (
 
 const maxBody = 64 << 10 // bytes
 
-// body reads the whole body of a JSON request.
-func (c *call) body() ([]byte, error) {
-	mediaType, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
-	charset, has := params["charset"]
-	if err != nil || mediaType != "application/json" || has && !strings.EqualFold(charset, "utf-8") ||
-		len(c.r.Header.Values("Content-Type")) != 1 || c.r.Header.Get("Content-Encoding") != "" {
-		return nil, payment.Errorf(codeContentType, "The body has to be application/json in UTF-8, not compressed.")
+// body reads the whole body of a JSON request, which has to have one.
+func (c *call) body() ([]byte, error) { return c.bodyWithin(maxBody) }
+
+func (c *call) bodyWithin(limit int64) ([]byte, error) {
+	b, err := c.read(limit)
+	if err == nil && len(b) == 0 {
+		return nil, malformed("", "is empty; this request needs a JSON document")
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
+	return b, err
+}
+
+// read gives the body, which may be empty, however the request says so: by Content-Length: 0, by
+// chunks of which the first is the last, or by an end of the HTTP/2 stream after the header. An
+// empty body has no content type.
+func (c *call) read(limit int64) ([]byte, error) {
+	body := http.MaxBytesReader(c.w, c.r.Body, limit)
+	refusal := c.contentType()
+	if refusal != nil { // the first byte makes it a body
+		if c.r.ContentLength > 0 {
+			return nil, refusal
+		}
+		body = http.MaxBytesReader(c.w, c.r.Body, 0)
+	}
+	b, err := io.ReadAll(body)
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.As(err, &tooLarge) && refusal != nil:
+		return nil, refusal
 	case errors.As(err, &tooLarge):
-		return nil, payment.Errorf(codeBodyTooLarge, "The body has more than %d bytes.", maxBody)
+		return nil, payment.Errorf(codeBodyTooLarge, "The body has more than %d bytes.", limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, payment.Errorf(codeBodyTimeout, "The body did not come in time.")
 	case err != nil:
@@ -43,16 +60,45 @@ func (c *call) body() ([]byte, error) {
 	return b, nil
 }
 
+// contentType is the refusal of a body that is not JSON by its header fields, or nil.
+func (c *call) contentType() error {
+	const refused = "The body has to be application/json in UTF-8, not compressed."
+	values := c.r.Header.Values("Content-Type")
+	switch {
+	case c.r.Header.Get("Content-Encoding") != "":
+		return payment.Errorf(codeContentType, refused+" The Content-Encoding header has to be left out.")
+	case len(values) == 0:
+		return payment.Errorf(codeContentType, refused+" The Content-Type header is missing.")
+	case len(values) > 1:
+		return payment.Errorf(codeContentType, refused+" There is more than one Content-Type header.")
+	}
+	mediaType, params, err := mime.ParseMediaType(values[0])
+	charset, has := params["charset"]
+	switch {
+	case err != nil || mediaType != "application/json":
+		return payment.Errorf(codeContentType, refused+" The Content-Type header names another type.")
+	case has && !strings.EqualFold(charset, "utf-8"):
+		return payment.Errorf(codeContentType, refused+" The Content-Type header names another charset.")
+	}
+	return nil
+}
+
 // decode reads the body, which a request of optional members need not have.
 func (c *call) decode(v any) error {
-	if c.r.Body == http.NoBody || c.r.ContentLength == 0 {
-		return decode([]byte("{}"), v)
-	}
-	body, err := c.body()
+	body, err := c.optional()
 	if err != nil {
 		return err
 	}
 	return decode(body, v)
+}
+
+// optional is the body, or {} where there is none.
+func (c *call) optional() ([]byte, error) {
+	b, err := c.read(maxBody)
+	if err == nil && len(b) == 0 {
+		return []byte("{}"), nil
+	}
+	return b, err
 }
 
 // decode is strict: members that v does not have, members given twice, other
@@ -75,7 +121,7 @@ func decode(body []byte, v any) error {
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		if errors.Is(semantic, json.ErrUnknownName) {
-			return invalid(pointer(semantic.JSONPointer), "member_unknown", "is not a member that is known here")
+			return invalid(pointer(semantic.JSONPointer), "member_unknown", "is not a member that is known here"+membersOf(semantic.GoType))
 		}
 		return wrongType(pointer(semantic.JSONPointer), semantic.GoType)
 	}
@@ -110,6 +156,26 @@ func noNull(body []byte) error {
 			return invalid(pointer(d.StackPointer()), "null_invalid", "must not be null; what is not meant is left out")
 		}
 	}
+}
+
+// membersOf lists the members of an object that a request has, for the error of another one.
+func membersOf(t reflect.Type) string {
+	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice) {
+		t = t.Elem()
+	}
+	if t == nil || t.Kind() != reflect.Struct {
+		return ""
+	}
+	var names []string
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ", since none is"
+	}
+	return ": there are " + strings.Join(names, ", ")
 }
 
 func wrongType(at string, t reflect.Type) error {
@@ -174,6 +240,15 @@ func plainName(token string) bool {
 		}
 	}
 	return digits <= 5 // an index of an array in 64 KiB; more are a number, or a token
+}
+
+// allowedOf lists the allowed values of a member, for its error.
+func allowedOf[S ~string](all []S) string {
+	texts := make([]string, len(all))
+	for i, s := range all {
+		texts[i] = string(s)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // fields collects what is refused in a decoded body.

@@ -210,7 +210,7 @@ func (s *server) eventID(c *call, at readmodel.FeedCursor) *string {
 // lastEventID is where the stream is to go on. An id that a version before this one has
 // given has a position alone.
 func (s *server) lastEventID(ctx context.Context, c *call, of subject) (at readmodel.FeedCursor, err error) {
-	values := c.r.Header.Values(headerLastEventID)
+	values := sent(c.r, headerLastEventID)
 	if len(values) == 0 {
 		return of.begin(ctx)
 	}

@@ -77,7 +77,7 @@ func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 	spec := access.KeySpec{Mode: mode(&f, q.Mode), Role: access.Role(take(&f, q.Role, "/role"))}
 	known := slices.Contains(access.Roles(), spec.Role)
 	if q.Role != nil && !known {
-		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be the role of an API key"})
+		f = append(f, payment.FieldError{Pointer: "/role", Code: "role_invalid", Message: "must be one of " + allowedOf(access.Roles())})
 	}
 	switch {
 	case spec.Role.OfMerchant():
@@ -93,7 +93,7 @@ func (q keyRequest) spec(now time.Time) (access.KeySpec, error) {
 	f.holder(q.Holder, "/holder")
 	if q.Networks != nil {
 		if len(*q.Networks) > access.MaxNetworks {
-			f = append(f, payment.FieldError{Pointer: "/networks", Code: "out_of_range", Message: "must have at most " + strconv.Itoa(access.MaxNetworks)})
+			f = append(f, payment.FieldError{Pointer: "/networks", Code: "out_of_range", Message: "must have at most " + strconv.Itoa(access.MaxNetworks) + " networks"})
 		}
 		for i, text := range (*q.Networks)[:min(len(*q.Networks), access.MaxNetworks)] {
 			n, err := access.ParseNetwork(text)
@@ -188,7 +188,7 @@ func (s *server) rotateKey(ctx context.Context, c *call) error {
 	m, overlap := mode(&f, q.Mode), defaultOverlap
 	if q.Overlap != nil {
 		if *q.Overlap < 0 || *q.Overlap > int64(access.MaxOverlap/time.Second) {
-			f = append(f, payment.FieldError{Pointer: "/overlap_seconds", Code: "out_of_range", Message: "must be from 0 to 30 days"})
+			f = append(f, payment.FieldError{Pointer: "/overlap_seconds", Code: "out_of_range", Message: "must be from 0 to " + strconv.FormatInt(int64(access.MaxOverlap/time.Second), 10)})
 		} else {
 			overlap = time.Duration(*q.Overlap) * time.Second
 		}

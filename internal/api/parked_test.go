@@ -126,7 +126,7 @@ func TestQueriesOfParkedKeysAreHeldToTheirRules(t *testing.T) {
 	w := newWorld(t)
 	for query, want := range map[string]string{
 		"limit=0": "/query/limit out_of_range", "limit=101": "/query/limit out_of_range", "limit=x": "/query/limit out_of_range",
-		"cursor=x": "/query/cursor cursor_invalid", "consumer=%00": "/query/consumer text_invalid", "more=1": "/query parameter_unknown",
+		"cursor=x": "/query/cursor cursor_invalid", "consumer=%00": "/query/consumer text_invalid", "more=1": "/query/more parameter_unknown",
 		"fingerprint=%ff": "/query/fingerprint text_invalid",
 	} {
 		got := w.refused(query, w.do("GET", "/v1/ops/parked?"+query, w.operator, ""), 400, payment.CodeInvalid)

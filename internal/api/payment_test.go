@@ -149,7 +149,7 @@ func TestQueryParameters(t *testing.T) {
 		"/v1/payments/pay_1?s3cret":                 "/query parameter_unknown",
 		"/v1/stock?merchant=s3cret":                 "/query/merchant id_invalid",
 		"/v1/stock?merchant=a&merchant=b":           "/query/merchant parameter_repeated",
-		"/v1/payments/pay_1/timeline?page=1":        "/query parameter_unknown",
+		"/v1/payments/pay_1/timeline?page=1":        "/query/page parameter_unknown",
 		"/v1/payments/pay_1/timeline?limit=0":       "/query/limit out_of_range",
 		"/v1/payments/pay_1/timeline?limit=101":     "/query/limit out_of_range",
 		"/v1/payments/pay_1/timeline?cursor=s3cret": "/query/cursor cursor_invalid",

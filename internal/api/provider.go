@@ -7,13 +7,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// maxNotification bytes are far above any event of a provider. internal/provider has the same bound.
+const maxNotification = 256 << 10
+
 // receipt is all that a provider needs to know.
 type receipt struct {
 	Received bool `json:"received"`
 }
 
 func (s *server) takeNotification(ctx context.Context, c *call) error {
-	body, err := c.body()
+	body, err := c.bodyWithin(maxNotification)
 	if err != nil {
 		return err
 	}

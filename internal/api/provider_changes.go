@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -39,7 +40,7 @@ func newProviderChangeResource(c order.ProviderChange) providerChangeResource {
 func (s *server) listProviderChanges(ctx context.Context, c *call) error {
 	state := c.query.Get("state")
 	if c.query.Has("state") && !slices.Contains(order.ProviderChangeStates(), state) {
-		return queryError("/query/state", "state_invalid", "must be a change's state")
+		return queryError("/query/state", "state_invalid", "must be one of "+strings.Join(order.ProviderChangeStates(), ", "))
 	}
 	after, limit, err := s.page(c, payment.PrefixChange)
 	if err != nil {

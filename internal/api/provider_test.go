@@ -48,7 +48,7 @@ func TestAProvidersNotificationMakesTheSagaDue(t *testing.T) {
 	w.refused("no signature", notify(path, json, "", body), 400, payment.CodeSignatureInvalid)
 	w.refused("no notification", notify(path, json, signed(providerSecret, "{}"), "{}"), 400, payment.CodeInvalid)
 	w.refused("content type", notify(path, "text/plain", signed(providerSecret, body), body), 415, codeContentType)
-	large := strings.Repeat(" ", maxBody) + body
+	large := strings.Repeat(" ", maxNotification) + body
 	w.refused("too large", notify(path, json, signed(providerSecret, large), large), 413, codeBodyTooLarge)
 	w.refused("parameter", notify(path+"?a=1", json, signed(providerSecret, body), body), 400, payment.CodeInvalid)
 	if log := w.log.String(); !waits() || strings.Contains(log, `"level":"ERROR"`) {

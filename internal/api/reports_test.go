@@ -76,7 +76,7 @@ func TestWhatNobodyMayAskOfReports(t *testing.T) {
 	for query, want := range map[string]string{
 		"from=2026-13-01": "/query/from date_invalid", "to=2026-11-24T10:00:00Z": "/query/to date_invalid", "from=2026-02-02&to=2026-02-01": "/query/to out_of_range",
 		"currency=XXX": "/query/currency currency_invalid", "group_by=customer": "/query/group_by group_invalid", "merchant=x": "/query/merchant id_invalid",
-		"limit=1": "/query parameter_unknown", "from=2026-01-01&from=2026-01-02": "/query/from parameter_repeated",
+		"limit=1": "/query/limit parameter_unknown", "from=2026-01-01&from=2026-01-02": "/query/from parameter_repeated",
 	} {
 		if errs := w.refused(query, w.do("GET", "/v1/reports/revenue?"+query, w.merchant, ""), 400, payment.CodeInvalid); !slices.Equal(errs, []string{want}) {
 			t.Errorf("%s: %v", query, errs)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/netip"
@@ -133,7 +134,7 @@ func (s *server) router() chi.Router {
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, payment.Errorf(payment.CodeNotFound, "There is nothing at this path.")))
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, nothingAt(r.URL.Path)))
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		// Of the paths that fit, the most literal one is meant: /parked/replay, not /parked/{id}.
@@ -152,8 +153,9 @@ func (s *server) router() chi.Router {
 				allowed = append(allowed, m)
 			}
 		}
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, payment.Errorf(codeMethodNotAllowed, "This path does not take this method.")))
+		methods := strings.Join(allowed, ", ")
+		w.Header().Set("Allow", methods)
+		s.refuse(r.Context(), recorderOf(w), s.limits.refused(&call{w: recorderOf(w), r: r}, payment.Errorf(codeMethodNotAllowed, "This path does not take this method, but %s.", methods)))
 	})
 	return mux
 }
@@ -213,7 +215,7 @@ func (s *server) answer(ctx context.Context, rt route, c *call) (err error) {
 		err = s.readAfter(ctx, c)
 	}
 	if err == nil {
-		err = rt.handle(ctx, c)
+		err = namingID(rt, c, rt.handle(ctx, c))
 	}
 	return err
 }
@@ -223,7 +225,7 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 	defer cancel()
 	principal, err := s.Authenticator.AuthenticateWithin(ctx, bearer(c.r.Header.Values("Authorization")), peer(c.r), s.limits.lookup(c))
 	if err != nil {
-		return err
+		return withoutKey(c.r.Header.Values("Authorization"), err)
 	}
 	c.principal = principal
 	if err := s.limits.keys.take(c.w.Header(), principal.KeyID); err != nil {
@@ -246,9 +248,10 @@ func (c *call) readQuery(rt route) (err error) {
 	if rt.ownParameters {
 		return nil
 	}
-	for name, values := range c.query {
+	for _, name := range slices.Sorted(maps.Keys(c.query)) { // the same error each time
+		values := c.query[name]
 		if !slices.Contains(rt.parameters, name) {
-			return queryError("/query", "parameter_unknown", "has a parameter that is not known here")
+			return queryErrors(payment.UnknownParameter(name, rt.parameters))
 		}
 		if len(values) != 1 {
 			return queryError("/query/"+name, "parameter_repeated", "must be given once")
@@ -258,10 +261,11 @@ func (c *call) readQuery(rt route) (err error) {
 }
 
 func queryError(pointer, code, message string) error {
-	return &payment.Error{
-		Code: payment.CodeInvalid, Message: "The query is not valid.",
-		Fields: []payment.FieldError{{Pointer: pointer, Code: code, Message: message}},
-	}
+	return queryErrors(payment.FieldError{Pointer: pointer, Code: code, Message: message})
+}
+
+func queryErrors(fields ...payment.FieldError) error {
+	return &payment.Error{Code: payment.CodeInvalid, Message: "The query is not valid.", Fields: fields}
 }
 
 // askedMerchant is the query's, or empty without one.
@@ -277,17 +281,4 @@ func (c *call) askedMerchant() (string, error) {
 func peer(r *http.Request) netip.Addr {
 	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address is in no network
 	return a.Addr()
-}
-
-// bearer is empty, and so no key, unless there is exactly one Bearer credential
-// (RFC 6750; the scheme's name in any case).
-func bearer(header []string) string {
-	if len(header) != 1 {
-		return ""
-	}
-	scheme, token, _ := strings.Cut(header[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -109,7 +110,7 @@ func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {
 	}
 	if state := c.query.Get("state"); c.query.Has("state") {
 		if !slices.Contains(order.SagaStates(), state) {
-			return f, queryError("/query/state", "state_invalid", "must be a saga's state")
+			return f, queryError("/query/state", "state_invalid", "must be one of "+strings.Join(order.SagaStates(), ", "))
 		}
 		f.State = order.SagaState(state)
 	}
@@ -127,7 +128,7 @@ func (s *server) sagaFilter(c *call) (f order.SagaFilter, err error) {
 		f.Paused = true
 	}
 	if c.query.Has("definition") && !slices.Contains(order.SagaNames(), f.Definition) {
-		return f, queryError("/query/definition", "definition_invalid", "must be a saga's name")
+		return f, queryError("/query/definition", "definition_invalid", "must be one of "+strings.Join(order.SagaNames(), ", "))
 	}
 	return f, nil
 }

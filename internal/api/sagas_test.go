@@ -53,7 +53,7 @@ func TestWhatOperatorsMayNotAsk(t *testing.T) {
 	for query, want := range map[string]string{
 		"state=x": "/query/state state_invalid", "older_than=-1s": "/query/older_than duration_invalid", "paused=1": "/query/paused value_invalid",
 		"limit=101": "/query/limit out_of_range", "cursor=x": "/query/cursor cursor_invalid", "definition=x": "/query/definition definition_invalid", "definition=": "/query/definition definition_invalid",
-		"x=1": "/query parameter_unknown",
+		"x=1": "/query/x parameter_unknown",
 	} {
 		if errs := w.refused(query, w.do("GET", "/v1/ops/sagas?"+query, w.operator, ""), 400, payment.CodeInvalid); !slices.Equal(errs, []string{want}) {
 			t.Errorf("%s: %v", query, errs)

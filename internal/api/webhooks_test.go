@@ -69,11 +69,11 @@ func TestWebhookEndpointsThatAreRefused(t *testing.T) {
 		"credentials":         {body("https://a:s3cret@example.com/", `["*"]`), "/url url_credentials"},
 		"port":                {body("https://example.com:25/", `["*"]`), "/url url_port"},
 		"no events":           {body("https://example.com/", `[]`), "/events events_invalid"},
-		"unknown event":       {body("https://example.com/", `["s3cret"]`), "/events events_invalid"},
-		"event twice":         {body("https://example.com/", `["order.failed","order.failed"]`), "/events events_invalid"},
-		"all and one":         {body("https://example.com/", `["*","order.failed"]`), "/events events_invalid"},
+		"unknown event":       {body("https://example.com/", `["s3cret"]`), "/events/0 events_invalid"},
+		"event twice":         {body("https://example.com/", `["order.failed","order.failed"]`), "/events/1 events_invalid"},
+		"all and one":         {body("https://example.com/", `["*","order.failed"]`), "/events/0 events_invalid"},
 		"null event":          {body("https://example.com/", `[null]`), "/events/0 null_invalid"},
-		"both":                {body("https://[::1]/", `["x"]`), "/url url_address,/events events_invalid"},
+		"both":                {body("https://[::1]/", `["x"]`), "/url url_address,/events/0 events_invalid"},
 		"member that is none": {`{"url":"https://example.com/","events":["*"],"secret":"x"}`, "/secret member_unknown"},
 	} {
 		a := w.do("POST", "/v1/webhook_endpoints", w.merchant, test.body, "Idempotency-Key", "k")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,14 +21,20 @@ func reserve(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.
 	if err != nil {
 		return saga.Outcome{}, err
 	}
+	var unknown, short []string
 	for _, w := range basket {
-		a := u.stock[w.sku]
-		if a == nil {
-			return saga.Outcome{Verdict: saga.Rejected, Code: codeUnknownSKU, Detail: "The merchant has no stock of an article's sku."}, nil
+		switch a := u.stock[w.sku]; {
+		case a == nil:
+			unknown = append(unknown, w.sku)
+		case a.onHand < w.quantity:
+			short = append(short, w.sku)
 		}
-		if a.onHand < w.quantity {
-			return saga.Outcome{Verdict: saga.Rejected, Code: codeNoStock, Detail: "There is not enough stock of an article."}, nil
-		}
+	}
+	if len(unknown) > 0 {
+		return saga.Outcome{Verdict: saga.Rejected, Code: codeUnknownSKU, Detail: "The merchant has no stock with the SKU " + listed(unknown) + "."}, nil
+	}
+	if len(short) > 0 {
+		return saga.Outcome{Verdict: saga.Rejected, Code: codeNoStock, Detail: "There is not enough stock of the SKU " + listed(short) + "."}, nil
 	}
 	for _, w := range basket {
 		a := u.stock[w.sku]
@@ -34,6 +42,22 @@ func reserve(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.
 		w.state = stockReserved
 	}
 	return saga.Outcome{Verdict: saga.Succeeded}, nil
+}
+
+// listed names up to maxListed SKUs of an order in quotes, since an SKU may have spaces and commas.
+func listed(skus []string) string {
+	const maxListed = 5
+	var b strings.Builder
+	for i, sku := range skus[:min(len(skus), maxListed)] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(sku))
+	}
+	if more := len(skus) - maxListed; more > 0 {
+		b.WriteString(" and " + strconv.Itoa(more) + " more")
+	}
+	return b.String()
 }
 
 func reserved(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {

@@ -6,6 +6,37 @@ import (
 	"payments/internal/payment"
 )
 
+// A merchant with many articles has to learn which one is missing.
+func TestAFailureNamesTheSKUs(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`INSERT INTO stock (merchant_id, sku, received, on_hand) VALUES ($1, 'LAT/78', 1, 1), ($1, 'AB 12', 1, 1)`, w.merchant)
+	present := func(sku string, quantity int64) payment.DraftLine {
+		return payment.DraftLine{SKU: sku, Quantity: quantity}
+	}
+	for _, test := range []struct {
+		lines []payment.DraftLine
+		code  string
+		want  string
+	}{
+		{[]payment.DraftLine{present("LAT/78", 2)}, "insufficient_stock", `There is not enough stock of the SKU "LAT/78".`},
+		{[]payment.DraftLine{present("LAT/78", 1), present("AB 12", 1), present("AB 12", 1)}, "insufficient_stock", `There is not enough stock of the SKU "AB 12".`},
+		{[]payment.DraftLine{present("AB 12", 3), present("LAT/78", 2)}, "insufficient_stock", `There is not enough stock of the SKU "AB 12", "LAT/78".`},
+		{[]payment.DraftLine{present("NONE, OR OTHER", 1), present("LAT/78", 2)}, "unknown_sku", `The merchant has no stock with the SKU "NONE, OR OTHER".`},
+		{
+			[]payment.DraftLine{present("a", 1), present("b", 1), present("c", 1), present("d", 1), present("e", 1), present("f", 1), present("g", 1)},
+			"unknown_sku", `The merchant has no stock with the SKU "a", "b", "c", "d", "e" and 2 more.`,
+		},
+	} {
+		id := w.placed("pm_card_visa", payment.CaptureAutomatic, test.lines...)
+		w.settle()
+		got := one[string](w, `SELECT failure_code || ': ' || failure_message FROM payments WHERE id = $1`, id)
+		if want := test.code + ": " + test.want; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	w.audited()
+}
+
 // What is reserved may come back: if as much as may be was on hand besides, stock's
 // own rule would refuse the release for ever, and the saga with it.
 func TestWhatIsReservedKeepsItsRoom(t *testing.T) {

@@ -13,7 +13,7 @@ type Currency struct{ code string }
 // means of payment (XXX, XTS, metals, bond units, fund codes).
 func ParseCurrency(code string) (Currency, error) {
 	if _, ok := exponents[code]; !ok {
-		return Currency{}, errors.New("must be an active ISO 4217 currency code in capitals")
+		return Currency{}, errors.New("must be an active ISO 4217 currency code in capitals, like EUR")
 	}
 	return Currency{code}, nil
 }

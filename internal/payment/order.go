@@ -111,7 +111,7 @@ func newOrder(d Draft, key func(s string, limit int) (string, error)) (Order, er
 	}
 	lines, sum := newLines(&v, d.Lines, key)
 	if len(v) == 0 && sum != d.Amount {
-		v.add("/amount", "amount_mismatch", "must equal the sum of the lines")
+		v.add("/amount", "amount_mismatch", "must equal the sum of the lines: each quantity times its unit_amount")
 	}
 	if err := v.err("payment"); err != nil {
 		return Order{}, err
@@ -160,18 +160,19 @@ func newLines(v *violations, drafts []DraftLine, key func(s string, limit int) (
 func validPaymentMethod(s string) error {
 	name, ok := strings.CutPrefix(s, "pm_")
 	if !ok {
-		return fmt.Errorf("must be a token that begins with pm_")
+		return fmt.Errorf("must be a token of the payment provider that begins with pm_, never a card number")
 	}
 	return validToken(name, maxPaymentMethod-len("pm_"))
 }
 
-// emailForm is two dot-atoms of RFC 5322, in any script (RFC 6531): no quoted local
-// part, comment or address literal, which no customer has. openapi.yaml has the same.
-var emailForm = regexp.MustCompile("^" + dotAtom + "@" + dotAtom + "$")
+// emailForm is a local part, @ and a dot-atom of RFC 5322, in any script (RFC 6531). The local
+// part may have dots anywhere: mobile operators in Japan gave out addresses like a..b@ and a.@.
+// It has no quotes, comments or address literals, which no customer has. openapi.yaml has the same.
+var emailForm = regexp.MustCompile("^" + local + "@" + atom + `(\.` + atom + ")*$")
 
 const (
-	atom    = `[^\x00-\x20"(),.:;<>@\[\\\]\x7F-\xA0]+`
-	dotAtom = atom + `(\.` + atom + `)*`
+	atom  = `[^\x00-\x20"(),.:;<>@\[\\\]\x7F-\xA0]+`
+	local = `[^\x00-\x20"(),:;<>@\[\\\]\x7F-\xA0]+`
 )
 
 func validEmail(s string) error {
@@ -179,7 +180,7 @@ func validEmail(s string) error {
 		return err
 	}
 	if !emailForm.MatchString(s) {
-		return fmt.Errorf("must be a bare email address")
+		return fmt.Errorf("must be a bare email address like ada@example.com")
 	}
 	return nil
 }

@@ -25,6 +25,11 @@ var transitions = map[Status][]Status{
 	StatusCanceled:        nil,
 }
 
+// Statuses are the states of a payment, in the order of its life.
+func Statuses() []Status {
+	return []Status{StatusProcessing, StatusRequiresCapture, StatusRequiresReview, StatusSucceeded, StatusFailed, StatusCanceled}
+}
+
 // ParseStatus is false for a word that is no status.
 func ParseStatus(s string) (Status, bool) {
 	_, ok := transitions[Status(s)]

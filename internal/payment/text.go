@@ -78,7 +78,7 @@ var timeForm = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || !timeForm.MatchString(s) {
-		return time.Time{}, errors.New("must be an RFC 3339 time")
+		return time.Time{}, errors.New("must be an RFC 3339 time like 2026-11-01T00:00:00Z; a + in a query is written %2B")
 	}
 	return t, nil
 }

@@ -71,8 +71,8 @@ func ParseFilter(query url.Values) (Filter, error) {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		set := f.setter(name)
 		switch {
-		case set == nil: // without its name: an answer never repeats what was submitted
-			refuse("/query", "parameter_unknown", "has a parameter that is not known here")
+		case set == nil:
+			fields = append(fields, payment.UnknownParameter(name, listParameters()))
 		case len(query[name]) != 1:
 			refuse("/query/"+name, "parameter_repeated", "must be given once")
 		default:
@@ -111,6 +111,14 @@ func ParseExpand(query url.Values) (Expand, error) {
 		}
 	}
 	return f.Expand, nil
+}
+
+// listParameters are those of GET /v1/payments.
+func listParameters() []string {
+	return []string{
+		"status", "customer", "order", "currency", "payment_method", "failure_code", "amount_min", "amount_max", "created_from", "created_to",
+		"merchant", "q", "sort", "count", "expand", "limit", "cursor",
+	}
 }
 
 // setter is nil for an unknown parameter. What it returns for a refused value is
@@ -187,11 +195,19 @@ func (f *Filter) setStatuses(value string) (string, string) {
 	for word := range strings.SplitSeq(value, ",") {
 		status, ok := payment.ParseStatus(word)
 		if !ok || slices.Contains(f.Statuses, status) {
-			return "status_invalid", "must be a payment's status, or several by comma, each once"
+			return "status_invalid", "must be one of " + listed(payment.Statuses()) + ", or several by comma, each once"
 		}
 		f.Statuses = append(f.Statuses, status)
 	}
 	return "", ""
+}
+
+func listed(all []payment.Status) string {
+	words := make([]string, len(all))
+	for i, s := range all {
+		words[i] = string(s)
+	}
+	return strings.Join(words, ", ")
 }
 
 func (f *Filter) setSearch(value string) (code, message string) {

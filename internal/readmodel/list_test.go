@@ -193,9 +193,9 @@ func TestAQueryIsRefusedWithEveryFault(t *testing.T) {
 		"expand=order":              {"/query/expand expand_invalid"},
 		"expand=refunds,refunds":    {"/query/expand expand_invalid"},
 		"expand=refunds&limit=26":   {"/query/limit out_of_range"},
-		"Limit=1":                   {"/query parameter_unknown"},
-		"cursor=x":                  {"/query parameter_unknown"}, // the caller has read it
-		"limit=0&x=1&y=2&status=no": {"/query/limit out_of_range", "/query/status status_invalid", "/query parameter_unknown", "/query parameter_unknown"},
+		"Limit=1":                   {"/query/Limit parameter_unknown"},
+		"cursor=x":                  {"/query/cursor parameter_unknown"}, // the caller has read it
+		"limit=0&x=1&y=2&status=no": {"/query/limit out_of_range", "/query/status status_invalid", "/query/x parameter_unknown", "/query/y parameter_unknown"},
 	}
 	for query, want := range cases {
 		t.Run(query, func(t *testing.T) {

@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"payments/internal/payment"
@@ -44,8 +46,8 @@ func NewDraft(g Guard, url string, events []string) (Draft, error) {
 	if code, message := g.checkURL(url); code != "" {
 		fields = append(fields, payment.FieldError{Pointer: "/url", Code: code, Message: message})
 	}
-	if code, message := checkEvents(events); code != "" {
-		fields = append(fields, payment.FieldError{Pointer: "/events", Code: code, Message: message})
+	if at, code, message := checkEvents(events); code != "" {
+		fields = append(fields, payment.FieldError{Pointer: at, Code: code, Message: message})
 	}
 	if len(fields) > 0 {
 		return Draft{}, &payment.Error{Code: payment.CodeInvalid, Message: "The webhook endpoint is not valid.", Fields: fields}
@@ -53,18 +55,33 @@ func NewDraft(g Guard, url string, events []string) (Draft, error) {
 	return Draft{url, slices.Clone(events)}, nil
 }
 
-func checkEvents(events []string) (code, message string) {
-	const invalid, sentence = "events_invalid", `must be a list of different types of events, or ["*"]`
+// checkEvents names the first event that is at fault.
+func checkEvents(events []string) (at, code, message string) {
+	const all, invalid = "/events", "events_invalid"
 	if len(events) == 0 {
-		return invalid, sentence
+		return all, invalid, `must not be empty; ["*"] asks for every event`
 	}
 	if len(events) == 1 && events[0] == AllEvents {
-		return "", ""
+		return "", "", ""
 	}
 	for i, e := range events {
-		if !slices.Contains(payment.EventTypes, payment.EventType(e)) || slices.Contains(events[:i], e) {
-			return invalid, sentence
+		at := all + "/" + strconv.Itoa(i)
+		switch {
+		case e == AllEvents:
+			return at, invalid, "must stand alone"
+		case !slices.Contains(payment.EventTypes, payment.EventType(e)):
+			return at, invalid, "must be one of " + eventNames() + `, or the list must be ["*"]`
+		case slices.Contains(events[:i], e):
+			return at, invalid, "must be given once"
 		}
 	}
-	return "", ""
+	return "", "", ""
+}
+
+func eventNames() string {
+	names := make([]string, len(payment.EventTypes))
+	for i, e := range payment.EventTypes {
+		names[i] = string(e)
+	}
+	return strings.Join(names, ", ")
 }

@@ -253,7 +253,7 @@ func (g *generator) whole() {
 	broken("single quotes", strings.ReplaceAll(g.base, `"`, "'"))
 	broken("not a number", strings.Replace(g.base, `":`, `":NaN,"x":`, 1))
 	broken("deep", strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000))
-	broken("too large", g.base+strings.Repeat(" ", 64<<10))
+	broken("too large", g.base+strings.Repeat(" ", 256<<10))
 	for range 5 {
 		broken("cut off", g.base[:1+g.random.IntN(len(g.base)-1)])
 	}
