@@ -11,10 +11,13 @@ import (
 	"testing"
 )
 
-// pages are README.md and all of docs, by their path from the repository's root.
+// pages are those at the top and all of docs, by their path from the repository's root.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	all := map[string]string{"README.md": read(t, "../README.md")}
+	all := map[string]string{}
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} {
+		all[name] = read(t, "../"+name)
+	}
 	err := filepath.WalkDir("../docs", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && filepath.Ext(path) == ".md" {
 			all[strings.TrimPrefix(filepath.ToSlash(path), "../")] = read(t, path)
