@@ -156,21 +156,11 @@ kafka-down: ## Stop it and remove its data
 
 .PHONY: up
 up: ## Start the full stack from real images, with Docker alone, and say what to do next
-	docker compose build
-	@$(MAKE) --no-print-directory .env
-	docker compose up --wait
-	@docker compose run --rm -T --no-deps ready
+	@scripts/up.sh
 
 .PHONY: down
 down: ## Stop the stack; its volumes stay (docker compose down --volumes removes them)
 	docker compose down
-
-# The secrets of the stack, which are made by its image where there are none yet. The file is
-# never overwritten.
-.env:
-	@docker compose run --rm -T --no-deps secrets >/dev/null
-	@umask 077; docker compose run --rm -T --no-deps secrets show >.env.new && mv .env.new .env
-	@echo "wrote .env with the secrets of the stack (git ignores it)"
 
 # Tools are built once for each state of tools/go.sum.
 $(BIN)/golangci-lint: tools/go.mod tools/go.sum

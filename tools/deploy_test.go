@@ -23,6 +23,7 @@ type prometheusConfig struct {
 		EvaluationInterval time.Duration `yaml:"evaluation_interval"`
 	} `yaml:"global"`
 	RuleFiles     []string `yaml:"rule_files"`
+	Alerting      any      `yaml:"alerting"` // TestComposeProfiles looks at it
 	ScrapeConfigs []struct {
 		JobName       string `yaml:"job_name"`
 		MetricsPath   string `yaml:"metrics_path"`

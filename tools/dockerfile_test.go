@@ -17,13 +17,13 @@ func TestDockerfile(t *testing.T) {
 	}
 	file := string(b)
 
-	from := regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(file, -1)
+	from := regexp.MustCompile(`(?m)^FROM (?:--platform=\$BUILDPLATFORM )?(\S+)`).FindAllStringSubmatch(file, -1)
 	if len(from) != 2 {
 		t.Fatalf("%d stages, want 2", len(from))
 	}
-	goImage := regexp.MustCompile(`^golang:(\d+\.\d+)\.\d+-bookworm(@sha256:[0-9a-f]{64})?$`).FindStringSubmatch(from[0][1])
+	goImage := regexp.MustCompile(`^golang:(\d+\.\d+)\.\d+-trixie(@sha256:[0-9a-f]{64})?$`).FindStringSubmatch(from[0][1])
 	if goImage == nil {
-		t.Fatalf("the first stage is from %s, want golang with a full version on bookworm", from[0][1])
+		t.Fatalf("the first stage is from %s, want golang with a full version on trixie", from[0][1])
 	}
 	mod, err := os.ReadFile("../go.mod")
 	if err != nil {
@@ -32,14 +32,20 @@ func TestDockerfile(t *testing.T) {
 	if want := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(string(mod)); goImage[1] != want[1] {
 		t.Errorf("the image builds with Go %s and go.mod says %s", goImage[1], want[1])
 	}
-	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian12:nonroot(@sha256:[0-9a-f]{64})?$`).MatchString(from[1][1]) {
-		t.Errorf("the last stage is from %s, want distroless/static-debian12:nonroot", from[1][1])
+	if !regexp.MustCompile(`^gcr\.io/distroless/static-debian13:nonroot(@sha256:[0-9a-f]{64})?$`).MatchString(from[1][1]) {
+		t.Errorf("the last stage is from %s, want distroless/static-debian13:nonroot", from[1][1])
 	}
 
 	last := file[strings.LastIndex(file, "\nFROM "):]
 	for _, want := range []string{"\nUSER 65532:65532\n", "\nENTRYPOINT [\"/payments\"]\n", "\nCMD [\"serve\"]\n"} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the last stage lacks %q", strings.TrimSpace(want))
+		}
+	}
+	// Built on the machine's own platform for the one that is asked for.
+	for _, want := range []string{"FROM --platform=$BUILDPLATFORM golang:", "\nARG TARGETOS\n", "\nARG TARGETARCH\n", "GOOS=$TARGETOS GOARCH=$TARGETARCH go build"} {
+		if !strings.Contains(file, want) {
+			t.Errorf("the image is not built for the platform that is asked for: %q is missing", strings.TrimSpace(want))
 		}
 	}
 	if m := regexp.MustCompile(`(?mi)^(ENV|ARG)\s.*(password|secret|token|keyset|pepper|key).*$`).FindString(file); m != "" {

@@ -1,0 +1,2 @@
+# See start.sh.
+touch "$PGDATA/payments.initializing"

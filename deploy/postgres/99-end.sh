@@ -1,0 +1,2 @@
+# See start.sh.
+rm "$PGDATA/payments.initializing"
