@@ -47,6 +47,11 @@ test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/s
 	cd bench && ../$(BIN)/gotestsum --format standard-verbose -- -count=1 ./...
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
 
+.PHONY: docs-test
+# A part of `make test`: the tests of tools/ are run there.
+docs-test: ## Run each example of README.md and docs in bash and zsh beside a fresh demo, and compare what it prints: PAGE=saga for some pages
+	cd tools && go test -count=1 -v -timeout 20m -run 'TestExamples|TestBlocks|TestWhatAPage' . -docs-page='$(PAGE)'
+
 .PHONY: test-kafka
 # -p 1: some tests stop and start the broker that all of them share.
 test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`

@@ -13,7 +13,7 @@ import (
 	"payments/client"
 )
 
-// The walk of the README, and what it does not show: that another merchant sees
+// The walk of docs/walk.md, and what it does not show: that another merchant sees
 // nothing of it.
 func TestWalk(t *testing.T) {
 	t.Parallel()

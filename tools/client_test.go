@@ -28,12 +28,12 @@ func TestTheClientAsksForItsDocumentsVersion(t *testing.T) {
 	}
 }
 
-// What the README shows of the client is in a program that is compiled and linted.
-func TestTheReadmesGoIsThePrograms(t *testing.T) {
+// What the walk shows of the client is in a program that is compiled and linted.
+func TestTheWalksGoIsThePrograms(t *testing.T) {
 	indented := regexp.MustCompile(`(?m)^\t`)
 	program := indented.ReplaceAllString(read(t, "../client/examples/pay/main.go"), "")
-	blocks := regexp.MustCompile("(?s)\n```go\n(.*?)```\n").FindAllStringSubmatch(read(t, "../README.md"), -1)
+	blocks := regexp.MustCompile("(?s)\n```go\n(.*?)```\n").FindAllStringSubmatch(read(t, "../docs/walk.md"), -1)
 	if len(blocks) != 1 || !strings.Contains(program, blocks[0][1]) {
-		t.Errorf("README.md has %d blocks of Go, of which client/examples/pay/main.go has to be made", len(blocks))
+		t.Errorf("docs/walk.md has %d blocks of Go, of which client/examples/pay/main.go has to be made", len(blocks))
 	}
 }

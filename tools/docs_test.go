@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // pages are those at the top and all of docs, by their path from the repository's root.
@@ -140,8 +142,8 @@ func testSource(t *testing.T) string {
 	return b.String()
 }
 
-// The first column of the README's configuration tables names each variable that
-// the program knows, and no other.
+// The first column of the tables of docs/configuration.md names each variable that the program
+// knows, and no other.
 func TestConfigurationTablesAreComplete(t *testing.T) {
 	literal := regexp.MustCompile(`"(PAYMENTS_[A-Z0-9_]+)"`)
 	known := map[string]bool{}
@@ -160,13 +162,13 @@ func TestConfigurationTablesAreComplete(t *testing.T) {
 		}
 	}
 	told := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(PAYMENTS_[A-Z0-9_]+)` \\|").FindAllStringSubmatch(section(t, "Configuration"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(PAYMENTS_[A-Z0-9_]+)` \\|").FindAllStringSubmatch(read(t, "../docs/configuration.md"), -1) {
 		if told[m[1]] {
-			t.Errorf("README.md tells of %s twice", m[1])
+			t.Errorf("docs/configuration.md tells of %s twice", m[1])
 		}
 		told[m[1]] = true
 	}
-	same(t, "variable", known, told)
+	same(t, "docs/configuration.md", "variable", known, told)
 }
 
 func TestSubcommandsAreTold(t *testing.T) {
@@ -174,36 +176,155 @@ func TestSubcommandsAreTold(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\t"(\w+)":\s+\{"`).FindAllStringSubmatch(read(t, "../cmd/payments/main.go"), -1) {
 		known[m[1]] = true
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `payments (\\w+)[^`]*` \\|").FindAllStringSubmatch(section(t, "Subcommands"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `payments (\\w+)[^`]*` \\|").FindAllStringSubmatch(read(t, "../docs/commands.md"), -1) {
 		told[m[1]] = true
 	}
-	same(t, "subcommand", known, told)
+	same(t, "docs/commands.md", "subcommand", known, told)
 }
 
-func same(t *testing.T, what string, known, told map[string]bool) {
+func same(t *testing.T, page, what string, known, told map[string]bool) {
 	t.Helper()
 	if len(known) == 0 {
 		t.Fatalf("the code has no %s", what)
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		if !told[name] {
-			t.Errorf("README.md does not tell of the %s %s", what, name)
+			t.Errorf("%s does not name the %s %s", page, what, name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(told)) {
 		if !known[name] {
-			t.Errorf("README.md tells of the %s %s, which the code does not know", what, name)
+			t.Errorf("%s names the %s %s, which does not exist", page, what, name)
 		}
 	}
 }
 
-// section of README.md under a heading of the second level.
-func section(t *testing.T, heading string) string {
-	t.Helper()
-	_, after, ok := strings.Cut(read(t, "../README.md"), "\n## "+heading+"\n")
-	if !ok {
-		t.Fatalf("README.md has no section %q", heading)
+func TestMakeTargetsAreTold(t *testing.T) {
+	known, told := map[string]bool{}, map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+):.*## (.+)$`).FindAllStringSubmatch(read(t, "../Makefile"), -1) {
+		known[m[1]+" "+m[2]] = true
 	}
-	s, _, _ := strings.Cut(after, "\n## ")
-	return s
+	_, list, _ := strings.Cut(read(t, "../docs/commands.md"), "\n## Make\n")
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z-]+) +(.+)$`).FindAllStringSubmatch(list, -1) {
+		told[m[1]+" "+m[2]] = true
+	}
+	same(t, "docs/commands.md", "target", known, told)
+}
+
+func TestRoutesAreTold(t *testing.T) {
+	var document struct {
+		Paths map[string]map[string]any `yaml:"paths"`
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "../internal/api/openapi.yaml")), &document); err != nil {
+		t.Fatal(err)
+	}
+	known, told := map[string]bool{}, map[string]bool{}
+	for path, item := range document.Paths {
+		for _, method := range []string{"get", "put", "post", "patch", "delete"} {
+			if _, ok := item[method]; ok {
+				known[strings.ToUpper(method)+" "+path] = true
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\|").FindAllStringSubmatch(read(t, "../docs/routes.md"), -1) {
+		told[m[1]] = true
+	}
+	same(t, "docs/routes.md", "route", known, told)
+}
+
+// The first screen shows what it is and how it flows, and the page can be read in one go.
+func TestTheReadmeIsShort(t *testing.T) {
+	lines := strings.Split(strings.TrimSuffix(read(t, "../README.md"), "\n"), "\n")
+	if len(lines) > 150 {
+		t.Errorf("README.md has %d lines, want 150 at most", len(lines))
+	}
+	begin := slices.Index(lines, "```mermaid")
+	if begin < 0 {
+		t.Fatal("README.md has no diagram")
+	}
+	if end := begin + slices.Index(lines[begin:], "```"); end >= 40 {
+		t.Errorf("the diagram of README.md ends in line %d, want 40 at most", end+1)
+	}
+}
+
+// The map of README.md names each directory at the top and each package of internal.
+func TestTheReadmesMapIsComplete(t *testing.T) {
+	_, after, _ := strings.Cut(read(t, "../README.md"), "\n## The map\n")
+	chart, _, _ := strings.Cut(after, "\n## ")
+	known, told := map[string]bool{}, map[string]bool{}
+	for _, root := range []string{"..", "../internal"} {
+		entries, err := os.ReadDir(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && !strings.HasPrefix(e.Name(), ".") && e.Name() != "bin" {
+				known[e.Name()] = true
+			}
+		}
+	}
+	for name := range known {
+		if regexp.MustCompile(`\b` + name + `\b`).MatchString(chart) {
+			told[name] = true
+		}
+	}
+	same(t, "README.md", "directory", known, told)
+}
+
+// The patterns of README.md are the pages of docs/patterns.
+func TestTheReadmeNamesEachPattern(t *testing.T) {
+	known, told := map[string]bool{}, map[string]bool{}
+	files, err := filepath.Glob("../docs/patterns/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if name := filepath.Base(f); name != "README.md" {
+			known[name] = true
+		}
+	}
+	for _, m := range regexp.MustCompile(`\| \[[^]]+\]\(docs/patterns/([^)]+)\)`).FindAllStringSubmatch(read(t, "../README.md"), -1) {
+		told[m[1]] = true
+	}
+	same(t, "README.md", "pattern", known, told)
+}
+
+// A pattern's page fits on two screens and has one form.
+func TestPatternPagesHaveOneForm(t *testing.T) {
+	files, err := filepath.Glob("../docs/patterns/*.md")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d pages, %v", len(files), err)
+	}
+	for _, path := range files {
+		if filepath.Base(path) == "README.md" {
+			continue
+		}
+		page := "docs/patterns/" + filepath.Base(path)
+		text := read(t, path)
+		if n := strings.Count(text, "\n"); n > 120 {
+			t.Errorf("%s has %d lines, want 120 at most: move what is too much to docs/details", page, n)
+		}
+		if !strings.Contains(text, "\n```mermaid\n") {
+			t.Errorf("%s has no diagram", page)
+		}
+		rest := text
+		for _, heading := range []string{"The failure", "How it is done here", "What it must not be mistaken for", "What it costs", "Its limits", "Sources"} {
+			_, after, ok := strings.Cut(rest, "\n## "+heading+"\n")
+			if !ok {
+				t.Errorf("%s has no section %q in its place", page, heading)
+				continue
+			}
+			rest = after
+		}
+		shown := false
+		for _, b := range blocks(t, page, text) {
+			shown = shown || b.printed != nil
+		}
+		if !shown {
+			t.Errorf("%s shows no command with its output", page)
+		}
+		if !strings.Contains(text, "](../../internal/") {
+			t.Errorf("%s leads to no code", page)
+		}
+	}
 }

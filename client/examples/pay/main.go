@@ -1,4 +1,4 @@
-// The first payment, as the README shows it.
+// The first payment, as docs/walk.md shows it.
 package main
 
 import (
