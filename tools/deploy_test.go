@@ -49,8 +49,14 @@ type ruleFile struct {
 type dashboard struct {
 	UID    string `json:"uid"`
 	Panels []struct {
-		ID         int        `json:"id"`
-		Title      string     `json:"title"`
+		ID          int    `json:"id"`
+		Type        string `json:"type"`
+		Title       string `json:"title"`
+		FieldConfig struct {
+			Defaults struct {
+				NoValue string `json:"noValue"`
+			} `json:"defaults"`
+		} `json:"fieldConfig"`
 		Datasource datasource `json:"datasource"`
 		Targets    []struct {
 			Datasource datasource `json:"datasource"`
@@ -221,6 +227,15 @@ func TestDashboards(t *testing.T) {
 					t.Errorf("%s asks the data source %q, which is not provisioned", name, target.Datasource.UID)
 				}
 				checkExpression(t, name, target.Expr, known)
+				// A counter that has not counted yet has no series: that is 0, and "No data" looks like a fault.
+				if regexp.MustCompile(`\b(rate|increase)\(`).MatchString(target.Expr) && !strings.Contains(target.Expr, "histogram_quantile") &&
+					!regexp.MustCompile(`or (on\(\) )?vector\(0\)$`).MatchString(target.Expr) {
+					t.Errorf("%s shows \"No data\" in the place of 0: %s", name, target.Expr)
+				}
+			}
+			// A gauge that was not measured is never 0.
+			if p.Type == "stat" && p.FieldConfig.Defaults.NoValue == "" {
+				t.Errorf("%s shows \"No data\" before it has a value", name)
 			}
 		}
 	}

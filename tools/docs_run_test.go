@@ -89,7 +89,7 @@ func startDemo(t *testing.T, binary string) *terminal {
 	term := &terminal{dir: dir, env: cleanEnvironment(dir)}
 
 	var log bytes.Buffer
-	demo := exec.Command(filepath.Join(dir, "bin", "payments"), "demo") //nolint:noctx // SIGTERM below lets it end by itself
+	demo := exec.Command(filepath.Join(dir, "bin", "payments"), "demo")
 	demo.Dir, demo.Stdout, demo.Stderr = dir, &log, &log
 	demo.Env = append(term.env, "PAYMENTS_ADDR=127.0.0.1:0", "PAYMENTS_ADMIN_ADDR=127.0.0.1:0", "PAYMENTS_SIMULATOR_ADDR=127.0.0.1:0")
 	if err := demo.Start(); err != nil {

@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The licence is the text of the Apache Software Foundation, to the letter. The client is a module
+// The license is the text of the Apache Software Foundation, to the letter. The client is a module
 // of its own, so it carries the text as well.
 func TestLicense(t *testing.T) {
 	const apache2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -24,7 +24,7 @@ func TestLicense(t *testing.T) {
 	}
 	for _, document := range []string{"../internal/api/openapi.yaml", "../internal/api/versions/2026-11-01.yaml"} {
 		if !strings.Contains(read(t, document), "license: {name: Apache License 2.0, identifier: Apache-2.0}") {
-			t.Errorf("%s names another licence", document)
+			t.Errorf("%s names another license", document)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestWorkflowRunsCI(t *testing.T) {
 	if len(workflow.Permissions) != 1 || workflow.Permissions["contents"] != "read" {
 		t.Errorf("the workflow has the permissions %v, want to read the contents alone", workflow.Permissions)
 	}
-	goImage := regexp.MustCompile(`FROM golang:(\d+\.\d+\.\d+)-`).FindStringSubmatch(read(t, "../Dockerfile"))
+	goImage := regexp.MustCompile(`(?m)^FROM .*golang:(\d+\.\d+\.\d+)-`).FindStringSubmatch(read(t, "../Dockerfile"))
 	if goImage == nil {
 		t.Fatal("the Dockerfile names no version of Go")
 	}
