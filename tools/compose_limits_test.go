@@ -41,6 +41,7 @@ func TestComposeLeavesNoAnonymousVolume(t *testing.T) {
 		"prom/prometheus":   {"/prometheus"},
 		"prom/alertmanager": {"/alertmanager"},
 		"grafana/grafana":   nil,
+		"haproxy":           nil,
 		"payments":          nil,
 	}
 	for name, s := range compose(t).Services {
@@ -56,6 +57,54 @@ func TestComposeLeavesNoAnonymousVolume(t *testing.T) {
 				t.Errorf("service %s mounts nothing at %s, which its image declares as a volume", name, path)
 			}
 		}
+	}
+}
+
+// roles are the services that run one role of the service each, sorted.
+func roles(p *types.Project) (names []string) {
+	for name, s := range p.Services {
+		if role := s.Environment["PAYMENTS_ROLES"]; role != nil && *role == name {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// The profile `scale` has two processes of each role that there is, each like the service in all but
+// its role and its published ports.
+func TestComposeScalesEachRole(t *testing.T) {
+	p := compose(t)
+	known := regexp.MustCompile("`PAYMENTS_ROLES` \\| all \\| of `([a-z,]+)`").FindStringSubmatch(read(t, "../docs/configuration.md"))
+	if len(known) < 2 {
+		t.Fatal("docs/configuration.md does not list the roles")
+	}
+	want := strings.Split(known[1], ",")
+	slices.Sort(want)
+	if got := roles(p); !slices.Equal(got, want) {
+		t.Errorf("the profile has the roles %v, want %v", got, want)
+	}
+	service := p.Services["service"]
+	for _, name := range roles(p) {
+		s := p.Services[name]
+		if s.Deploy == nil || s.Deploy.Replicas == nil || *s.Deploy.Replicas != 2 {
+			t.Errorf("there are not two of %s", name)
+		}
+		if len(s.Ports) > 0 {
+			t.Errorf("%s publishes a port, which two containers cannot have", name)
+		}
+		for variable, value := range service.Environment {
+			switch variable {
+			case "PAYMENTS_ROLES", "PAYMENTS_ADMIN_HOSTS", "GOMEMLIMIT":
+				continue
+			}
+			if got := s.Environment[variable]; got == nil || *got != *value {
+				t.Errorf("%s has not the service's %s", name, variable)
+			}
+		}
+	}
+	if !strings.Contains(read(t, "../deploy/haproxy/haproxy.cfg"), "server-template api 4 api:8080 ") {
+		t.Error("the gateway does not look for the processes of the role api")
 	}
 }
 
@@ -161,7 +210,11 @@ func TestComposeProfiles(t *testing.T) {
 			got[profile] = append(got[profile], name)
 		}
 	}
-	want := map[string][]string{"cli": {"cli"}, "alerts": {"alertmanager"}}
+	slices.Sort(got["scale"])
+	want := map[string][]string{
+		"cli": {"cli"}, "alerts": {"alertmanager"},
+		"scale": {"api", "gateway", "projector", "relay", "reports", "saga", "webhooks"},
+	}
 	if !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("the profiles are %v, want %v", got, want)
 	}

@@ -30,6 +30,12 @@ type prometheusConfig struct {
 		StaticConfigs []struct {
 			Targets []string `yaml:"targets"`
 		} `yaml:"static_configs"`
+		DNSConfigs []struct {
+			Names           []string      `yaml:"names"`
+			Type            string        `yaml:"type"`
+			Port            int           `yaml:"port"`
+			RefreshInterval time.Duration `yaml:"refresh_interval"`
+		} `yaml:"dns_sd_configs"`
 	} `yaml:"scrape_configs"`
 }
 
@@ -88,6 +94,7 @@ func TestPrometheusConfig(t *testing.T) {
 	var c prometheusConfig
 	readYAML(t, "../deploy/prometheus/prometheus.yml", &c)
 	p := compose(t)
+	var found []string
 	for _, s := range c.ScrapeConfigs {
 		for _, static := range s.StaticConfigs {
 			for _, target := range static.Targets {
@@ -98,6 +105,15 @@ func TestPrometheusConfig(t *testing.T) {
 				}
 			}
 		}
+		for _, dns := range s.DNSConfigs {
+			found = append(found, dns.Names...)
+			if dns.Type != "A" || dns.Port != 8081 {
+				t.Errorf("job %s looks for %v by %s at %d", s.JobName, dns.Names, dns.Type, dns.Port)
+			}
+		}
+	}
+	if roles := roles(p); !slices.Equal(slices.Sorted(slices.Values(found)), roles) {
+		t.Errorf("Prometheus finds %v by name, want %v", found, roles)
 	}
 	for _, path := range c.RuleFiles {
 		if !mounts(t, "prometheus", path) {

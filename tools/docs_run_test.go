@@ -31,13 +31,9 @@ func TestExamplesPrintWhatThePagesSay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two demos")
 	}
+	t.Parallel()
 	all := runnable(t)
-	binary := filepath.Join(t.TempDir(), "payments")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/payments")
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := buildPayments(t)
 	for _, shell := range [][]string{
 		{"bash", "--norc", "--noprofile", "-i", "-s"},
 		{"zsh", "-f", "-i", "-s"},
@@ -56,6 +52,17 @@ func TestExamplesPrintWhatThePagesSay(t *testing.T) {
 			}
 		})
 	}
+}
+
+func buildPayments(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "payments")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/payments")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
 }
 
 // terminal is a person's, in the directory in which `make demo` runs.
