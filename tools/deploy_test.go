@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metricsql"
+	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -156,6 +157,9 @@ func TestAlertRules(t *testing.T) {
 			}
 			runbooks[r.Alert+".md"] = true
 			checkRunbook(t, r.Alert, r.Annotations["runbook"])
+			if want := "{{ $externalURL }}/user/" + r.Alert + ".md"; r.Annotations["runbook_url"] != want {
+				t.Errorf("alert %s: its runbook_url is %q, want %s, where Prometheus serves the page", r.Alert, r.Annotations["runbook_url"], want)
+			}
 		}
 	}
 	if len(seen) == 0 {
@@ -188,6 +192,23 @@ func checkRunbook(t *testing.T, alert, path string) {
 		if !strings.Contains(string(page), part) {
 			t.Errorf("%s has no line %q", path, strings.TrimSpace(part))
 		}
+	}
+}
+
+// What the alerts' runbook_url leads to: Prometheus serves the pages under /user at its external URL.
+func TestPrometheusServesTheRunbooks(t *testing.T) {
+	s := compose(t).Services["prometheus"]
+	if url := "http://127.0.0.1:" + s.Ports[0].Published; !slices.Contains(s.Command, "--web.external-url="+url) {
+		t.Errorf("the external URL of Prometheus is not %s", url)
+	}
+	pages, err := filepath.Abs("../docs/runbooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(s.Volumes, func(v types.ServiceVolumeConfig) bool {
+		return v.Source == pages && slices.Contains(s.Command, "--web.user-assets="+v.Target)
+	}) {
+		t.Errorf("docs/runbooks is not served: %v %v", s.Command, s.Volumes)
 	}
 }
 
