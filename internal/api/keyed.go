@@ -79,13 +79,14 @@ func (s *server) unseal(c *call, r idempotency.Request, resp idempotency.Respons
 	if err != nil {
 		return fmt.Errorf("give stored answer: %w", err)
 	}
-	tellReplay(c, resp, replayed)
+	s.tellReplay(c, resp, replayed)
 	c.w.WriteHeader(resp.Status)
 	_, _ = c.w.Write(shown) // an error here is the client's connection
 	return nil
 }
 
-func tellReplay(c *call, resp idempotency.Response, replayed bool) {
+func (s *server) tellReplay(c *call, resp idempotency.Response, replayed bool) {
+	s.debug(c.r.Context(), c.w, "idempotency key decided", "replayed", replayed, "resource", resp.ResourceID)
 	for name, value := range resp.Header {
 		if name != headerVersion {
 			c.w.Header().Set(name, value)

@@ -216,7 +216,7 @@ func (s *server) showMade(ctx context.Context, c *call, request idempotency.Requ
 	if m.Replayed {
 		return s.unseal(c, request, m.Response, true)
 	}
-	tellReplay(c, m.Response, false)
+	s.tellReplay(c, m.Response, false)
 	r := newKeyResource(m.Key)
 	r.Secret, r.SecretPart = given(m.Secret), given(m.Part)
 	s.write(ctx, c.w, m.Response.Status, "application/json", r)

@@ -55,6 +55,7 @@ type recorder struct {
 	answered         time.Time // when the header was written
 	streams          bool      // the answer goes on for as long as it likes
 	version          int       // the number of the version that is answered in; 0 is the newest
+	asker
 }
 
 // recorderOf holds in every handler below observe.
@@ -92,7 +93,7 @@ func secure(h http.Header, r *http.Request) {
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // observe is around every request: its id, the headers of every answer, the
-// metrics, and the end of a panic.
+// metrics, its line in the log, and the end of a panic.
 func (s *server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -114,6 +115,7 @@ func (s *server) observe(next http.Handler) http.Handler {
 				took = rec.answered.Sub(start)
 			}
 			s.metrics.seconds.WithLabelValues(method, rec.route).Observe(took.Seconds())
+			s.logRequest(r.Context(), method, rec, time.Since(start))
 			if aborted {
 				panic(p)
 			}

@@ -105,6 +105,7 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 		if err != nil || !kept {
 			return refusal
 		}
+		c.w.payment = resp.ResourceID
 		return s.unseal(c, request, resp, true)
 	}
 	resp, replayed, err := s.Orders.Place(placing, request, o, func(p order.Placed) (idempotency.Response, error) {
@@ -114,8 +115,9 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 		return err
 	}
 	c.placed(!replayed) // before the wait for its outcome
+	c.w.payment = resp.ResourceID
 	if settled, ok := s.outcome(ctx, c, request.MerchantID, resp.ResourceID, payment.Status.Settled); ok {
-		tellReplay(c, resp, replayed)
+		s.tellReplay(c, resp, replayed)
 		return s.ended(ctx, c, settled)
 	}
 	return s.unseal(c, request, resp, replayed)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -73,7 +74,19 @@ func (s *server) refuse(ctx context.Context, w *recorder, err error) {
 		known = errInternal
 		s.Log.ErrorContext(ctx, "request failed", "request_id", w.requestID, "route", w.route, "error", err)
 	}
+	if s.Log.Enabled(ctx, slog.LevelDebug) {
+		s.debug(ctx, w, "request refused", "code", known.Code, "fields", fieldCodes(known.Fields))
+	}
 	s.problem(ctx, w, known)
+}
+
+// fieldCodes are those of the refused fields, without the names that a client gave.
+func fieldCodes(refused []payment.FieldError) []string {
+	all := make([]string, len(refused))
+	for i, f := range refused {
+		all[i] = f.Code
+	}
+	return all
 }
 
 func (s *server) problem(ctx context.Context, w *recorder, e *payment.Error) {

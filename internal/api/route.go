@@ -228,11 +228,14 @@ func (s *server) permit(ctx context.Context, rt route, c *call) error {
 		return withoutKey(c.r.Header.Values("Authorization"), err)
 	}
 	c.principal = principal
+	c.w.by(c)
+	c.w.of(c)
 	if err := s.limits.keys.take(c.w.Header(), principal.KeyID); err != nil {
 		return err
 	}
 	decision, err := s.Authorizer.Authorize(ctx, principal, rt.action)
 	c.scope, c.confidential = decision.Scope, decision.Confidential
+	s.debug(ctx, c.w, "authorization decided", "role", principal.Role, "action", rt.action, "allowed", err == nil, "confidential", c.confidential)
 	var refusal *payment.Error
 	if rt.hides && errors.As(err, &refusal) && refusal.Code == payment.CodeForbidden {
 		return payment.Errorf(payment.CodeNotFound, "There is no such object.").Because(err)

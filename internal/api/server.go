@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -156,6 +157,7 @@ type server struct {
 	limits       limits
 	deprecations []deprecations // by the number of the version
 	slots        *slots
+	reads        atomic.Int64 // that may be left out of the log
 }
 
 // New makes the handler of the public address.
@@ -181,7 +183,7 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{c, m, l, d, held}
+	s := &server{Config: c, metrics: m, limits: l, deprecations: d, slots: held}
 	if err := check(s.routes()); err != nil {
 		return nil, err
 	}

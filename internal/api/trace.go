@@ -25,6 +25,7 @@ func (s *server) span(c *call) trace.Span {
 }
 
 func end(span trace.Span, rec *recorder) {
+	rec.trace = span.SpanContext().TraceID()
 	span.SetAttributes(semconv.HTTPResponseStatusCode(rec.status))
 	if rec.status >= http.StatusInternalServerError {
 		span.SetStatus(codes.Error, "")

@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"fmt"
+	"log/slog"
 )
 
 // Turn is what a commit is going to do with a saga: the local steps that will run
@@ -150,7 +151,12 @@ func (w *Worker) conclude(ctx context.Context, u Unit, j *journal, i *Instance, 
 	}
 	j.add(i, w.Owner, m)
 	i.Attempts = nil
+	step := i.Step
 	i.position = d.decide(i.position, m.outcome, i.now(w.Now()), w.Policy)
+	if w.Log.Enabled(ctx, slog.LevelDebug) {
+		w.Log.DebugContext(ctx, "saga decided", "saga", i.ID, "definition", i.definition, "step", step, "call", m.call, "outcome", string(m.outcome.Verdict),
+			"code", m.outcome.Code, "state", string(i.State), "next", i.Step, "wait", i.Wait)
+	}
 	return w.reached(ctx, u, d, i)
 }
 
