@@ -20,11 +20,15 @@ type unclear struct{}
 
 func (unclear) Error() string { return "the outcome is unknown" }
 
-func newCircuit(pause time.Duration, changed func(open bool)) circuit {
+// circuitStates are as the metric and the log name them.
+var circuitStates = map[gobreaker.State]string{gobreaker.StateClosed: "closed", gobreaker.StateHalfOpen: "half_open", gobreaker.StateOpen: "open"}
+
+// newCircuit tells each change of the state, and from which state it was.
+func newCircuit(pause time.Duration, changed func(from, to gobreaker.State)) circuit {
 	return circuit{gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: "provider", MaxRequests: 1, Timeout: pause,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		OnStateChange: func(_ string, _, to gobreaker.State) { changed(to == gobreaker.StateOpen) },
+		OnStateChange: func(_ string, from, to gobreaker.State) { changed(from, to) },
 	})}
 }
 

@@ -17,6 +17,7 @@ type metrics struct {
 	oldest   *prometheus.GaugeVec
 	stepAge  *prometheus.GaugeVec
 	open     prometheus.Gauge
+	circuit  *prometheus.GaugeVec
 	allowed  prometheus.Gauge
 	finished *prometheus.CounterVec
 	fenced   prometheus.Counter
@@ -48,8 +49,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "How long the saga that has been at this step longest has been there; without those that await a merchant, are paused, wait for credentials or are pending at the provider.",
 		}, []string{"definition", "step"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer.",
+			Name: "payments_saga_circuit_open", Help: "1 while this process makes no calls to the provider, which does not answer, but one at a time that asks whether it is back.",
 		}),
+		circuit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "payments_saga_circuit_state", Help: "1 for the state of this process's circuit to the provider: closed, half_open (one call asks whether the provider is back) or open.",
+		}, []string{"state"}),
 		allowed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "payments_saga_calls_allowed", Help: "Calls to the provider that this process makes at once at most, by how the last ones were answered.",
 		}),
@@ -63,12 +67,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "payments_saga_turn_errors_total", Help: "Turns of a saga that were rolled back and will be tried again.",
 		}),
 	}
-	reg.MustRegister(m.live, m.paused, m.orphaned, m.waiting, m.pending, m.oldest, m.stepAge, m.open, m.allowed, m.finished, m.fenced, m.errors)
+	reg.MustRegister(m.live, m.paused, m.orphaned, m.waiting, m.pending, m.oldest, m.stepAge, m.open, m.circuit, m.allowed, m.finished, m.fenced, m.errors)
 	return m
-}
-
-func (m metrics) circuitChanged(open bool) {
-	m.open.Set(map[bool]float64{true: 1}[open])
 }
 
 func (w *Worker) ended(i *Instance) {

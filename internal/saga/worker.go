@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
 
 	"payments/internal/groupcommit"
 )
@@ -101,10 +102,11 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		slots: make(chan struct{}, c.Concurrency), wake: make(chan struct{}, 1), metrics: newMetrics(c.Registerer),
 	}
 	w.commits = groupcommit.New(maxBatch, parallelCommits, w.commitAll)
-	w.limit = newLimit(c.Calls, func(allowed int) { w.metrics.allowed.Set(float64(allowed)) })
-	w.circuit = newCircuit(c.Policy.Shut(), func(open bool) {
-		w.metrics.circuitChanged(open)
-		if open {
+	watch := newCallsWatch(w.metrics, c.Log, c.Calls, c.Now)
+	w.limit = newLimit(c.Calls, watch.allowedChanged)
+	w.circuit = newCircuit(c.Policy.Shut(), func(from, to gobreaker.State) {
+		watch.circuitChanged(from, to)
+		if to == gobreaker.StateOpen {
 			w.limit.restart()
 		}
 	})
