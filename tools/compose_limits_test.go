@@ -37,7 +37,7 @@ func TestComposeLimitsEachContainer(t *testing.T) {
 func TestComposeLeavesNoAnonymousVolume(t *testing.T) {
 	declared := map[string][]string{
 		"postgres":          {"/var/lib/postgresql/data"},
-		"apache/kafka":      {"/etc/kafka/secrets", "/mnt/shared/config"},
+		"apache/kafka":      {"/etc/kafka/secrets", "/var/lib/kafka/data", "/mnt/shared/config"},
 		"prom/prometheus":   {"/prometheus"},
 		"prom/alertmanager": {"/alertmanager"},
 		"grafana/grafana":   nil,
