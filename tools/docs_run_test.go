@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,6 +41,7 @@ func TestExamplesPrintWhatThePagesSay(t *testing.T) {
 	} {
 		t.Run(shell[0], func(t *testing.T) {
 			t.Parallel()
+			runtime.LockOSThread() // see endWithUs; never unlocked
 			if _, err := exec.LookPath(shell[0]); err != nil {
 				t.Skipf("%s is not installed", shell[0])
 			}
@@ -99,6 +101,7 @@ func startDemo(t *testing.T, binary string) *terminal {
 	demo := exec.Command(filepath.Join(dir, "bin", "payments"), "demo")
 	demo.Dir, demo.Stdout, demo.Stderr = dir, &log, &log
 	demo.Env = append(term.env, "PAYMENTS_ADDR=127.0.0.1:0", "PAYMENTS_ADMIN_ADDR=127.0.0.1:0", "PAYMENTS_SIMULATOR_ADDR=127.0.0.1:0")
+	endWithUs(demo, syscall.SIGTERM)
 	if err := demo.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +169,8 @@ func (term *terminal) paste(t *testing.T, b block) {
 	run := exec.CommandContext(ctx, term.shell[0], term.shell[1:]...)
 	run.Dir, run.Env = term.dir, term.env
 	run.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal, and one group to end
+	endWithUs(run, syscall.SIGKILL)
+	run.WaitDelay = 5 * time.Second // for what the block left behind
 	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) }
 	run.Stdin = strings.NewReader("set -a; . .data/demo.env; set +a\n" + b.command + "\nexit $?\n")
 	var stdout, stderr bytes.Buffer

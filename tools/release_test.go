@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ func (p *apiProcess) start(t *testing.T) {
 	p.cmd = exec.Command(p.binary, "serve")
 	p.cmd.Env = append(p.env, "PAYMENTS_ROLES=api", "PAYMENTS_ADDR="+p.addr, "PAYMENTS_ADMIN_ADDR="+p.admin)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	endWithUs(p.cmd, syscall.SIGKILL)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +84,7 @@ func TestAReleaseBehindTheGatewayRefusesNoRequest(t *testing.T) {
 		t.Skip("haproxy is not installed")
 	}
 	t.Parallel()
+	runtime.LockOSThread() // see endWithUs; never unlocked
 	binary := buildPayments(t)
 	term := startDemo(t, binary)
 	vars := map[string]string{}
@@ -124,6 +127,7 @@ func TestAReleaseBehindTheGatewayRefusesNoRequest(t *testing.T) {
 	var log bytes.Buffer
 	proxy := exec.Command(haproxy, "-db", "-f", path)
 	proxy.Stdout, proxy.Stderr = &log, &log
+	endWithUs(proxy, syscall.SIGKILL)
 	if err := proxy.Start(); err != nil {
 		t.Fatal(err)
 	}
