@@ -72,8 +72,22 @@ const (
 	ProviderStripe    = "stripe"
 )
 
-// Load reads the settings of `payments serve`.
+// Load reads the settings of `payments serve`. Its error is an *Error.
 func Load(lookup Lookup) (Config, error) {
+	c, err := load(lookup)
+	if err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Partial is what Load could read, without what is wrong or missing: for who looks for faults.
+func Partial(lookup Lookup) Config {
+	c, _ := load(lookup) // Load tells
+	return c
+}
+
+func load(lookup Lookup) (Config, error) {
 	r := reader{lookup: lookup}
 	c := Config{
 		Addr:                 r.address("PAYMENTS_ADDR", "127.0.0.1:8080"),
@@ -132,10 +146,7 @@ func Load(lookup Lookup) (Config, error) {
 	if c.ProviderHorizon < c.ProviderTimeout && len(r.errs) == 0 {
 		r.wrong("PAYMENTS_PROVIDER_HORIZON", "must not be shorter than PAYMENTS_PROVIDER_TIMEOUT")
 	}
-	if err := r.err(); err != nil {
-		return Config{}, err
-	}
-	return c, nil
+	return c, r.err()
 }
 
 // Migrate is what `payments migrate` needs.

@@ -25,7 +25,24 @@ type reader struct {
 	errs   []error
 }
 
-func (r *reader) err() error { return errors.Join(r.errs...) }
+func (r *reader) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return &Error{r.errs}
+}
+
+// Error is what is wrong with the environment, one line a variable. Each begins with its name.
+type Error struct{ lines []error }
+
+func (e *Error) Error() string { return errors.Join(e.lines...).Error() }
+
+func (e *Error) Unwrap() []error { return e.lines }
+
+// Missing is the error of a variable without which nothing can be done.
+func Missing(name string) error { return &Error{[]error{errors.New(name + missing)}} }
+
+const missing = " is required and not set"
 
 func (r *reader) wrong(name, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf(name+" "+format, args...))
@@ -35,7 +52,7 @@ func (r *reader) text(name string, n need) string {
 	value, _ := r.lookup(name)
 	value = strings.TrimSpace(value)
 	if value == "" && n == required {
-		r.wrong(name, "is required and not set")
+		r.errs = append(r.errs, Missing(name))
 	}
 	return value
 }
