@@ -61,7 +61,13 @@ type Postgres struct {
 // server ends with this process, however that ends. Postgres refuses root: there
 // it runs in a user namespace that maps root to another uid, or, where the kernel
 // refuses that, as the user postgres or nobody.
+//
+// The variables that libpq reads (PGSSLMODE, PGSERVICE, PGOPTIONS …) are taken out of this process's
+// environment: they are about the caller's own servers, and would decide about each session with this one.
 func StartPostgres(ctx context.Context, config PostgresConfig) (*Postgres, error) {
+	if err := forgetLibpq(); err != nil {
+		return nil, err
+	}
 	a, err := chooseAccount(ctx)
 	if err != nil {
 		return nil, err
@@ -192,6 +198,14 @@ func (p *Postgres) Stop() error {
 	case <-time.After(stopWithin):
 		return errors.Join(fmt.Errorf("postgres did not stop within %s and was killed; see %s", stopWithin, p.logPath()), p.Kill())
 	}
+}
+
+// Restart starts a server that has ended by itself, such as one that was killed from outside.
+func (p *Postgres) Restart(ctx context.Context) error {
+	if err := p.Kill(); err != nil { // what its end left behind
+		return err
+	}
+	return p.Start(ctx)
 }
 
 // Kill is a crash: every process of the server gets SIGKILL. It waits for their end.
