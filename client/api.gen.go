@@ -1621,9 +1621,12 @@ type Saga struct {
 	Object   string     `json:"object"`
 
 	// Owner The worker that holds its lease.
-	Owner     string         `json:"owner"`
-	Parked    *SagaRejection `json:"parked"`
-	PausedAt  time.Time      `json:"paused_at"`
+	Owner    string         `json:"owner"`
+	Parked   *SagaRejection `json:"parked"`
+	PausedAt time.Time      `json:"paused_at"`
+
+	// Payment The payment that it is about.
+	Payment   string         `json:"payment,omitempty,omitzero"`
 	Rejection *SagaRejection `json:"rejection"`
 
 	// Resolving A call's outcome is being looked up.
@@ -2172,6 +2175,15 @@ type ListSagasParams struct {
 	// Paused Only sagas that were paused.
 	Paused ListSagasParamsPaused `form:"paused,omitempty" json:"paused,omitempty,omitzero"`
 
+	// Payment Only sagas about this payment, those that have ended among them. One of payment, order and reference at most.
+	Payment PaymentID `form:"payment,omitempty" json:"payment,omitempty,omitzero"`
+
+	// Order The same by the order's id.
+	Order OrderID `form:"order,omitempty" json:"order,omitempty,omitzero"`
+
+	// Reference The same by the order's reference, of all merchants and of all tries. An order that is neither live nor paid is found once the read model has it.
+	Reference BusinessKey `form:"reference,omitempty" json:"reference,omitempty,omitzero"`
+
 	// Limit How many items a page has at most.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
@@ -2517,6 +2529,9 @@ type GetWebhookEndpointParams struct {
 
 // ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
 type ListWebhookDeliveriesParams struct {
+	// Payment Only deliveries of this payment's events.
+	Payment PaymentID `form:"payment,omitempty" json:"payment,omitempty,omitzero"`
+
 	// Limit How many items a page has at most.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
@@ -2961,6 +2976,9 @@ func requestListSagas(params *ListSagasParams) request {
 		r.addQuery("definition", params.Definition)
 		r.addQuery("older_than", params.OlderThan)
 		r.addQuery("paused", params.Paused)
+		r.addQuery("payment", params.Payment)
+		r.addQuery("order", params.Order)
+		r.addQuery("reference", params.Reference)
 		r.addQuery("limit", params.Limit)
 		r.addQuery("cursor", params.Cursor)
 		r.setHeader("If-None-Match", params.IfNoneMatch)
@@ -3503,6 +3521,7 @@ func (c *Client) GetWebhookEndpoint(ctx context.Context, id WebhookEndpointID, p
 func requestListWebhookDeliveries(id WebhookEndpointID, params *ListWebhookDeliveriesParams) request {
 	r := newRequest("GET", "/v1/webhook_endpoints/{id}/deliveries", string(id))
 	if params != nil {
+		r.addQuery("payment", params.Payment)
 		r.addQuery("limit", params.Limit)
 		r.addQuery("cursor", params.Cursor)
 		r.setHeader("If-None-Match", params.IfNoneMatch)

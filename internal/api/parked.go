@@ -160,12 +160,16 @@ func (s *server) groupParked(ctx context.Context, c *call) error {
 	}
 	items := make([]parkedGroupResource, len(groups))
 	for i, g := range groups {
-		items[i] = parkedGroupResource{
-			Object: "parked_group", Consumer: g.Consumer, Fingerprint: g.Fingerprint, Reason: g.Reason,
-			Keys: g.Keys, Messages: g.Messages, Oldest: shown(g.Oldest),
-		}
+		items[i] = newParkedGroupResource(g)
 	}
 	return s.ok(ctx, c, newList(items))
+}
+
+func newParkedGroupResource(g inbox.ParkedGroup) parkedGroupResource {
+	return parkedGroupResource{
+		Object: "parked_group", Consumer: g.Consumer, Fingerprint: g.Fingerprint, Reason: g.Reason,
+		Keys: g.Keys, Messages: g.Messages, Oldest: shown(g.Oldest),
+	}
 }
 
 func notParked(err error) error {

@@ -61,7 +61,7 @@ func (s *server) routes() []route {
 		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}", action: access.WebhooksRead, hides: true, handle: s.getEndpoint},
 		{method: http.MethodDelete, pattern: "/v1/webhook_endpoints/{id}", action: access.WebhooksWrite, hides: true, handle: s.deleteEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/rotate_secret", action: access.WebhooksWrite, hides: true, handle: s.rotateSecret},
-		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}/deliveries", action: access.WebhooksRead, parameters: pageParameters(), hides: true, handle: s.listDeliveries},
+		{method: http.MethodGet, pattern: "/v1/webhook_endpoints/{id}/deliveries", action: access.WebhooksRead, parameters: append(pageParameters(), "payment"), hides: true, handle: s.listDeliveries},
 		// These three can be repeated as often as one likes: a receiver sees the same id.
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/enable", action: access.WebhooksWrite, hides: true, handle: s.enableEndpoint},
 		{method: http.MethodPost, pattern: "/v1/webhook_endpoints/{id}/redeliver", action: access.WebhooksWrite, hides: true, handle: s.redeliverRange},

@@ -18,7 +18,7 @@ import (
 var shortDuration = regexp.MustCompile(`^[0-9]{1,6}(ms|s|m|h)$`)
 
 func sagaParameters() []string {
-	return []string{"state", "definition", "older_than", "paused", "limit", "cursor"}
+	return []string{"state", "definition", "older_than", "paused", "payment", "order", "reference", "limit", "cursor"}
 }
 
 type sagaResource struct {
@@ -28,6 +28,7 @@ type sagaResource struct {
 	Definition string             `json:"definition"`
 	Version    int                `json:"version"`
 	Subject    string             `json:"subject"` // the order, refund or payment that it moves
+	Payment    *string            `json:"payment"` // that it is about
 	State      string             `json:"state"`
 	Step       string             `json:"step"`
 	StepSince  time.Time          `json:"step_since"`
@@ -94,6 +95,9 @@ func (s *server) listSagas(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if f.Of, err = s.sagaSubjects(ctx, c); err != nil {
+		return err
+	}
 	limit := f.Limit
 	f.Limit++ // one more tells whether there are more
 	sagas, err := s.Orders.Operations().List(ctx, f)
@@ -142,6 +146,10 @@ func (s *server) showSaga(ctx context.Context, c *call, id string) error {
 	if err != nil {
 		return err
 	}
+	return s.ok(ctx, c, newSagaFileResource(f))
+}
+
+func newSagaFileResource(f order.SagaFile) sagaResource {
 	r := newSagaResource(f.Summary)
 	r.Attempts, r.Actions = make([]trialResource, len(f.Trials)), make([]actResource, len(f.Acts))
 	for i, t := range f.Trials {
@@ -157,12 +165,12 @@ func (s *server) showSaga(ctx context.Context, c *call, id string) error {
 			r.Actions[i].Verdict = &verdictResource{string(v.Verdict), given(v.Reference), given(v.Code), given(v.Detail)}
 		}
 	}
-	return s.ok(ctx, c, r)
+	return r
 }
 
 func newSagaResource(s order.SagaSummary) sagaResource {
 	return sagaResource{
-		ID: s.ID, Object: "saga", Merchant: s.MerchantID, Definition: s.Definition, Version: s.Version, Subject: s.Subject,
+		ID: s.ID, Object: "saga", Merchant: s.MerchantID, Definition: s.Definition, Version: s.Version, Subject: s.Subject, Payment: given(order.PaymentOf(s)),
 		State: string(s.State), Step: s.Step, StepSince: shown(s.StepSince), Tries: s.Tries, Resolving: s.Resolving, Awaiting: s.Awaiting,
 		Rejection: rejected(s.Rejection), Parked: rejected(s.Parked), Deadline: utc(s.Deadline), PausedAt: utc(s.PausedAt),
 		Owner: s.Owner, Epoch: s.Epoch, DueAt: utc(s.DueAt), CreatedAt: shown(s.CreatedAt), Trace: s.Trace, WaitsFor: s.WaitsFor,

@@ -107,6 +107,7 @@ type Webhooks interface {
 	Delete(ctx context.Context, merchantID, id string) error
 	Enable(ctx context.Context, merchantID, id string) (webhook.Endpoint, error)
 	Deliveries(ctx context.Context, scope access.Scope, endpointID, after string, limit int) (page []webhook.Delivery, more bool, err error)
+	DeliveriesOf(ctx context.Context, scope access.Scope, endpointID string, events []string, after string, limit int) (page []webhook.Delivery, more bool, err error)
 	Redeliver(ctx context.Context, merchantID, endpointID, id string) (webhook.Delivery, error)
 	RedeliverRange(ctx context.Context, merchantID, endpointID string, in webhook.Range) (webhook.Redelivered, error)
 }

@@ -210,7 +210,18 @@ func (s *server) listDeliveries(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	page, more, err := s.Webhooks.Deliveries(ctx, c.scope, chi.URLParam(c.r, "id"), after, limit)
+	events, err := s.askedDeliveries(ctx, c)
+	if err != nil {
+		return err
+	}
+	id := chi.URLParam(c.r, "id")
+	list := func() ([]webhook.Delivery, bool, error) { return s.Webhooks.Deliveries(ctx, c.scope, id, after, limit) }
+	if events != nil {
+		list = func() ([]webhook.Delivery, bool, error) {
+			return s.Webhooks.DeliveriesOf(ctx, c.scope, id, events, after, limit)
+		}
+	}
+	page, more, err := list()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 // What operators see and do; the words are the engine's.
 type (
 	SagaFilter    = saga.Filter
+	SagaSubject   = saga.Subject
 	SagaState     = saga.State
 	SagaSummary   = saga.Summary
 	SagaRejection = saga.Rejection
@@ -58,6 +59,15 @@ func (o Operations) List(ctx context.Context, f SagaFilter) ([]SagaSummary, erro
 func (o Operations) Open(ctx context.Context, id string) (SagaFile, error) {
 	f, err := o.desk.Open(ctx, id)
 	return f, explained(err)
+}
+
+// PaymentOf is the payment that the saga is about.
+func PaymentOf(s SagaSummary) string {
+	d, err := decode(s.Data)
+	if err != nil {
+		return ""
+	}
+	return d.PaymentID
 }
 
 // Acts are what can be done with a saga, by name.

@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -46,11 +47,12 @@ type Summary struct {
 	CreatedAt  time.Time
 	Trace      *string
 	WaitsFor   *string // what its call lacks
+	Data       json.RawMessage
 }
 
 const selectSummary = `
 	SELECT id, merchant_id, definition, version, subject, state, step, step_since, tries, resolving, awaiting, rejection, parked, abort,
-		deadline, paused_at, owner, epoch, due_at, created_at, traceparent, waits_for FROM sagas `
+		deadline, paused_at, owner, epoch, due_at, created_at, traceparent, waits_for, data FROM sagas `
 
 // Filter of a list; a zero member does not narrow. Without a State it lists what
 // has not ended. OlderThan is the time since the saga came to its step.
@@ -59,9 +61,24 @@ type Filter struct {
 	Definition string
 	OlderThan  time.Duration
 	Paused     bool
-	After      string // the last id of the page before
-	Limit      int
+	// Of, unless nil, are the subjects whose sagas are wanted, also those that have ended.
+	Of    []Subject
+	After string // the last id of the page before
+	Limit int
 }
+
+// Subject is what a saga of the merchant moves.
+type Subject struct{ MerchantID, ID string }
+
+// listOf finds the sagas of subjects by their unique key. A saga's subject may have a number
+// behind it: id/1.
+const listOf = selectSummary + `
+	WHERE (merchant_id, id) IN (
+		SELECT s.merchant_id, s.id FROM unnest($6::text[], $7::text[]) AS u (merchant_id, subject), sagas s
+		WHERE s.merchant_id = u.merchant_id AND s.definition = ANY ($8) AND s.subject >= u.subject AND s.subject < u.subject || '0')
+		AND ($1 = '' OR definition = $1) AND step_since <= now() - $2::interval AND (NOT $3 OR paused_at IS NOT NULL) AND id > $4
+		AND ($9 = '' OR state = $9)
+	ORDER BY id LIMIT $5`
 
 // listing is the query of a filter by state. The states stand in its text: of a
 // parameter a generic plan could not know that sagas_not_ended holds them.
@@ -82,7 +99,18 @@ func listing(s State) string {
 
 // List is oldest first.
 func (d *Desk) List(ctx context.Context, f Filter) ([]Summary, error) {
-	rows, err := d.pool.Query(ctx, listing(f.State), f.Definition, f.OlderThan, f.Paused, f.After, f.Limit)
+	sql, args := listing(f.State), []any{f.Definition, f.OlderThan, f.Paused, f.After, f.Limit}
+	if f.Of != nil {
+		var merchants, subjects, names []string
+		for _, s := range f.Of {
+			merchants, subjects = append(merchants, s.MerchantID), append(subjects, s.ID)
+		}
+		for _, definition := range d.definitions {
+			names = append(names, definition.Name)
+		}
+		sql, args = listOf, append(args, merchants, subjects, names, string(f.State))
+	}
+	rows, err := d.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list sagas: %w", err)
 	}

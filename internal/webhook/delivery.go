@@ -64,12 +64,21 @@ func scanDelivery(row pgx.CollectableRow) (d Delivery, err error) {
 // Deliveries pages through an endpoint's log, newest first, by the last id seen
 // (empty: from the newest). CodeNotFound when the scope has no such endpoint.
 func (s *Store) Deliveries(ctx context.Context, scope access.Scope, endpointID, after string, limit int) (page []Delivery, more bool, err error) {
+	return s.DeliveriesOf(ctx, scope, endpointID, nil, after, limit)
+}
+
+// DeliveriesOf is Deliveries of these events alone; nil are all.
+func (s *Store) DeliveriesOf(ctx context.Context, scope access.Scope, endpointID string, events []string, after string, limit int) (page []Delivery, more bool, err error) {
 	e, err := s.Get(ctx, scope, endpointID)
 	if err != nil {
 		return nil, false, err
 	}
-	// webhook_deliveries_log gives the rows in order.
-	rows, err := postgres.Query(ctx, s.pool, selectDelivery+`($3 = '' OR id < $3) ORDER BY id DESC LIMIT `+strconv.Itoa(limit+1), e.MerchantID, e.ID, after)
+	// webhook_deliveries_log gives the rows in order, and the unique key those of events.
+	only, args := "", []any{e.MerchantID, e.ID, after}
+	if events != nil {
+		only, args = `event_id = ANY ($4) AND `, append(args, events)
+	}
+	rows, err := postgres.Query(ctx, s.pool, selectDelivery+only+`($3 = '' OR id < $3) ORDER BY id DESC LIMIT `+strconv.Itoa(limit+1), args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("list deliveries: %w", err)
 	}
