@@ -92,6 +92,15 @@ func (c *Client) awaitTopic(ctx context.Context, topic string) (partitions int, 
 	}
 }
 
+// Partitions of a topic; 0 if there is none. It makes none.
+func (c *Client) Partitions(ctx context.Context, topic string) (int, error) {
+	n, err := c.partitions(ctx, topic)
+	if errors.Is(err, kafka.UnknownTopicOrPartition) {
+		return 0, nil
+	}
+	return n, err
+}
+
 // partitions answers from metadata that is at most metadataTTL old.
 func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
 	m, err := c.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{c.prefixed(topic)}})

@@ -19,6 +19,8 @@ type Config struct {
 	Methods     *secret.Tokens
 	Batch       int  // rows that are read, and at most written, at once; 500 if 0
 	Check       bool // count only
+	// Done is called with what was looked at so far of a column. Optional.
+	Done func(column string, n int64)
 }
 
 // Count of one column.
@@ -41,6 +43,9 @@ func (c Count) Left() bool { return c.Older+c.Unreadable > 0 }
 func Run(ctx context.Context, c Config) (counts []Count, err error) {
 	if c.Batch == 0 {
 		c.Batch = 500
+	}
+	if c.Done == nil {
+		c.Done = func(string, int64) {}
 	}
 	for _, col := range c.columns() {
 		n, err := c.renew(ctx, col)
@@ -111,6 +116,7 @@ func (c Config) renew(ctx context.Context, col column) (n Count, err error) {
 		}
 		n.Renewed += written
 		n.Older += int64(len(old)) - written
+		c.Done(col.name, n.Values)
 	}
 }
 
