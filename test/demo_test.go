@@ -126,7 +126,7 @@ func TestADemoRefusesALineBreakInItsDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir() + "/a\nb"
 	_, stderr, code := run(t.Context(), map[string]string{"PAYMENTS_DATA_DIR": dir}, "demo")
-	if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "has a line break in its name") {
+	if code != 2 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "has a line break in its name") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -48,7 +48,7 @@ func TestAWrongStartSaysWhatIsWrong(t *testing.T) {
 		{"simulator", "PAYMENTS_SIMULATOR_ADDR", taken.Addr().String(), "address already in use"},
 		{"migrate", "PAYMENTS_DATABASE_URL", unset, "is required and not set"},
 		{"migrate", "PAYMENTS_MIGRATE_DATABASE_URL", wrongPassword, "password authentication failed"},
-		{"seed", "PAYMENTS_DATABASE_URL", unset, "is missing"},
+		{"seed", "PAYMENTS_DATABASE_URL", unset, "is required and not set"},
 		{"seed", "PAYMENTS_PEPPER_KEYSET", canary, "is not"},
 		{"seed", "PAYMENTS_API_KEY", canary, "key"},
 		{"audit", "PAYMENTS_DATABASE_URL", wrongPassword, "password authentication failed"},
@@ -107,7 +107,7 @@ func TestAWrongDatabaseThatWasAwayAtTheStartEndsTheService(t *testing.T) {
 			await(t, readyWithin, func() string { return w.answers("http://" + vars["PAYMENTS_ADMIN_ADDR"] + "/healthz") })
 			before := w.rows()
 			wire.lead(server)
-			if code := s.code(); code != 1 {
+			if code := s.code(); code != 2 {
 				t.Errorf("exit code %d", code)
 			}
 			log, err := os.ReadFile(s.log)
@@ -121,7 +121,7 @@ func TestAWrongDatabaseThatWasAwayAtTheStartEndsTheService(t *testing.T) {
 	}
 }
 
-// fails wants exit code 1, and after what the service logged one sentence.
+// fails wants the exit code of a wrong setting, and after what the service logged one sentence.
 func (w *world) fails(variable, want string, vars map[string]string, args ...string) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
@@ -136,8 +136,8 @@ func (w *world) fails(variable, want string, vars map[string]string, args ...str
 	if len(args) == 0 || args[0] == "pay" {
 		sentences = sentences[max(0, len(sentences)-1):] // above it stand the subcommands
 	}
-	wrong := code != 1
-	if len(args) > 0 && args[0] == "audit" { // whose 1 is a violated invariant
+	wrong := code != 2
+	if len(args) > 0 && args[0] == "audit" { // a provider without an address is away
 		wrong = code != 2 && code != 3
 	}
 	if wrong || len(sentences) != 1 || !strings.HasPrefix(sentences[0], "payments: ") ||

@@ -171,17 +171,6 @@ func TestConfigurationTablesAreComplete(t *testing.T) {
 	same(t, "docs/configuration.md", "variable", known, told)
 }
 
-func TestSubcommandsAreTold(t *testing.T) {
-	known, told := map[string]bool{}, map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\t"(\w+)":\s+\{"`).FindAllStringSubmatch(read(t, "../cmd/payments/main.go"), -1) {
-		known[m[1]] = true
-	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `payments (\\w+)[^`]*` \\|").FindAllStringSubmatch(read(t, "../docs/commands.md"), -1) {
-		told[m[1]] = true
-	}
-	same(t, "docs/commands.md", "subcommand", known, told)
-}
-
 func same(t *testing.T, page, what string, known, told map[string]bool) {
 	t.Helper()
 	if len(known) == 0 {

@@ -17,14 +17,14 @@ import (
 // version is registered with other steps.
 func (s *service) checkDatabases(ctx context.Context) error {
 	if err := checkDatabase(ctx, s.DatabaseURL, s.write); err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL: %w", err)
+		return fit(fmt.Errorf("PAYMENTS_DATABASE_URL: %w", err))
 	}
 	if s.read != s.write {
 		if err := checkDatabase(ctx, s.ReadDatabaseURL, s.read); err != nil {
-			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err)
+			return fit(fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err))
 		}
 	}
-	return s.worker.Register(ctx)
+	return fit(s.worker.Register(ctx))
 }
 
 func checkDatabase(ctx context.Context, url string, pool *pgxpool.Pool) error {

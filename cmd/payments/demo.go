@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
 
 	"payments/internal/config"
@@ -28,26 +29,33 @@ const (
 	envFile     = "demo.env"
 )
 
+func (e environment) demoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "demo", Usage: "run everything on this machine, with state under .data",
+		Description: about(`Starts Postgres, a Kafka broker, the provider's simulator and the service with every role, and prints the
+address, the keys and a first payment to paste. Ctrl-C stops; a second start goes on from there.
+PAYMENTS_DATA_DIR is another directory for the state.`, "payments demo", "set -a; . .data/demo.env; set +a; payments audit"),
+		Action: alone(e.demo),
+	}
+}
+
 // demo runs Postgres, a broker, the simulator and the service on this machine.
 // The latter two are processes of their own, so that they can be killed and seen
 // to recover: a dead one is started again.
-func demo(ctx context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
-	}
+func (e environment) demo(ctx context.Context, _ *cli.Command) error {
 	dir := e.value("PAYMENTS_DATA_DIR")
 	if dir == "" {
 		dir = ".data"
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
+		return usagef("PAYMENTS_DATA_DIR: %w", err)
 	}
 	if strings.ContainsAny(dir, "\r\n") {
-		return fmt.Errorf("PAYMENTS_DATA_DIR: the directory %q has a line break in its name, which Postgres cannot use", dir)
+		return usagef("PAYMENTS_DATA_DIR: the directory %q has a line break in its name, which Postgres cannot use", dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("PAYMENTS_DATA_DIR: %w", err)
+		return usagef("PAYMENTS_DATA_DIR: %w", err)
 	}
 	// Only the demo that owns the directory may change what is in it.
 	lock, err := devstack.Lock(dir)
@@ -86,8 +94,9 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 		return err
 	}
 	// For people with psql: without a tenant, row-level security shows them no row.
-	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments") + "?options=-c%20payments.merchant%3D*"
-	d.vars["PAYMENTS_MIGRATE_DATABASE_URL"] = db.URL("payments_owner", "payments")
+	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments") + "?sslmode=disable&options=-c%20payments.merchant%3D*"
+	// sslmode: PGSSLMODE in the shell of who uses these URLs is about other servers.
+	d.vars["PAYMENTS_MIGRATE_DATABASE_URL"] = db.URL("payments_owner", "payments") + "?sslmode=disable"
 	kafka, err := devstack.StartBroker(ctx, devstack.BrokerConfig{Dir: filepath.Join(d.dir, "broker"), Partitions: 6, Sync: true, Log: d.log})
 	if err != nil {
 		return err
@@ -100,13 +109,14 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if err := migrate(ctx, d.child()); err != nil {
 		return err
 	}
-	if err := seedDatabase(ctx, d.child()); err != nil {
+	if _, err := d.child().seedDatabase(ctx); err != nil {
 		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	for _, name := range []string{"simulator", "serve"} {
 		group.Go(func() error { return d.keepRunning(gctx, name) })
 	}
+	group.Go(func() error { return d.keepPostgres(gctx, db) })
 	group.Go(func() error { return d.announce(gctx) })
 	return group.Wait()
 }
@@ -194,7 +204,7 @@ func (d *demonstration) addresses(ctx context.Context) error {
 
 // child is the environment of a subcommand inside the demo.
 func (d *demonstration) child() environment {
-	return environment{nil, func(name string) (string, bool) { v, ok := d.vars[name]; return v, ok }, d.stderr, d.stderr}
+	return environment{lookup: func(name string) (string, bool) { v, ok := d.vars[name]; return v, ok }, stdout: d.stderr, stderr: d.stderr}
 }
 
 // keepRunning runs a subcommand as a process and starts it again when it dies.
@@ -232,12 +242,41 @@ func (d *demonstration) keepRunning(ctx context.Context, name string) error {
 	return nil
 }
 
-// processEnvironment is the caller's environment, in which the demo's variables replace the
+// keepPostgres starts Postgres again when it dies, on the same port and with its data.
+func (d *demonstration) keepPostgres(ctx context.Context, db *devstack.Postgres) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.Done():
+		}
+		select {
+		case <-ctx.Done(): // a start that is broken off ends the server, too
+			return nil
+		default:
+		}
+		d.log.WarnContext(ctx, "Postgres died and is started again", "log", filepath.Join(d.dir, "postgres", "log"))
+		for {
+			err := db.Restart(ctx)
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			d.log.ErrorContext(ctx, "Postgres cannot be started again; the next try is in a second", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+// processEnvironment is the caller's environment without libpq's variables, in which the demo's variables replace the
 // caller's of the same name, and the files that would give them.
 func (d *demonstration) processEnvironment(caller []string) []string {
 	own := maps.Clone(d.vars)
 	own["PAYMENTS_SIMULATOR_DATA"] = d.ledger
-	vars := slices.DeleteFunc(slices.Clone(caller), func(variable string) bool {
+	vars := slices.DeleteFunc(devstack.WithoutLibpq(caller), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		_, replaced := own[strings.TrimSuffix(name, config.FileSuffix)]
 		return replaced

@@ -1,19 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
-	"flag"
 	"fmt"
+	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"os/user"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/access"
 	"payments/internal/api"
@@ -22,18 +22,9 @@ import (
 	"payments/internal/telemetry"
 )
 
-const keysUsage = `usage:
-  payments keys create -role ROLE [-merchant mer_…] [-holder WHO] [-mode test|live] [-network CIDR]… [-expires-in 720h] [-version YYYY-MM-DD]
-  payments keys list [-merchant mer_…]
-  payments keys rotate [-mode test|live] [-overlap 24h] key_…
-  payments keys approve key_…
-  payments keys pin -version YYYY-MM-DD key_…
-  payments keys revoke key_…
-  payments keys acts [key_…]
-
-A key takes two persons, each with the own API key in PAYMENTS_OPERATOR_KEY: one creates it and gets its
+const twoPersons = `A key takes two persons, each with the own API key in PAYMENTS_OPERATOR_KEY: one creates it and gets its
 first part, the other approves it and gets its second. The holder of a key rotates it alone.
-The first two persons' operator keys need no PAYMENTS_OPERATOR_KEY`
+The first two persons' operator keys need no PAYMENTS_OPERATOR_KEY.`
 
 type keyArguments struct {
 	access.KeySpec
@@ -41,16 +32,70 @@ type keyArguments struct {
 	id      string
 }
 
-// runKeys makes and moves API keys. A new key's text, or the part of it that the caller gets,
-// is printed once, alone on the standard output.
-func runKeys(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || !slices.Contains([]string{"create", "list", "rotate", "approve", "pin", "revoke", "acts"}, e.args[0]) {
-		return errors.New(keysUsage)
+func (e environment) keysCommand() *cli.Command {
+	const example = "key_01m8702cxwf0xvsswam8j18mgk"
+	mode := func() cli.Flag {
+		return &cli.StringFlag{Name: "mode", Value: string(access.ModeTest), Usage: "test or live"}
 	}
-	verb := e.args[0]
-	a, err := e.keyArguments(verb)
+	merchant := func() cli.Flag { return &cli.StringFlag{Name: "merchant", Usage: "the merchant's `ID`, mer_…"} }
+	pinned := func() cli.Flag {
+		return &cli.StringFlag{Name: "version", Value: api.NewestVersion(), Usage: "the version of the API that it is answered in"}
+	}
+	return &cli.Command{
+		Name: "keys", Usage: "create, list, rotate, approve, pin or revoke API keys, and show what was done with them",
+		Description: about(twoPersons, "payments keys list", "payments keys create -role operator -holder 'Ada Lovelace'"),
+		Commands: []*cli.Command{
+			{
+				Name: "create", Usage: "make a key; its text, or its first part, is printed once",
+				Description: about(twoPersons, "payments keys create -role merchant -merchant mer_01m8702cxwf0xvsswam8j18mgk -expires-in 720h"),
+				Flags: shows(
+					&cli.StringFlag{Name: "role", Usage: fmt.Sprint("one of ", access.Roles())}, merchant(), mode(), pinned(),
+					&cli.StringFlag{Name: "holder", Usage: "the person or system that it is given to; a merchant's key may do without"},
+					&cli.DurationFlag{Name: "expires-in", Usage: "how long it works; for good if 0"},
+					&cli.StringSliceFlag{Name: "network", Usage: "from where it works, in `CIDR` form; may be repeated"}),
+				Action: alone(e.withKeys),
+			},
+			{
+				Name: "list", Usage: "list keys, without their secrets", Description: about("", "payments keys list", "payments keys list -output json"),
+				Flags: reads(merchant()), Action: alone(e.withKeys),
+			},
+			{
+				Name: "rotate", Usage: "make a key that takes the place of one", ArgsUsage: "key_…", Description: about("", "payments keys rotate -overlap 24h "+example),
+				Flags: shows(mode(), &cli.DurationFlag{Name: "overlap", Value: 24 * time.Hour, Usage: "how long the old key goes on to work"}), Action: e.withKeys,
+			},
+			{
+				Name: "approve", Usage: "approve a key as the second person, and print its second part", ArgsUsage: "key_…", Description: about("", "payments keys approve "+example),
+				Flags: shows(), Action: e.withKeys,
+			},
+			{
+				Name: "pin", Usage: "pin a key to a version of the API", ArgsUsage: "key_…", Description: about("", "payments keys pin -version "+api.NewestVersion()+" "+example),
+				Flags: []cli.Flag{pinned()}, Action: e.withKeys,
+			},
+			{
+				Name: "revoke", Usage: "let a key work no longer", ArgsUsage: "key_…", Description: about("", "payments keys revoke "+example), Action: e.withKeys,
+			},
+			{
+				Name: "acts", Usage: "show what was done with one key, or with all", ArgsUsage: "[key_…]", Description: about("", "payments keys acts "+example),
+				Flags: reads(), Action: e.withKeys,
+			},
+		},
+	}
+}
+
+// withKeys makes and moves API keys. A new key's text, or the part of it that the caller gets,
+// is printed once, alone on the standard output.
+func (e environment) withKeys(ctx context.Context, c *cli.Command) error {
+	verb := c.Name
+	a, err := parseKeyArguments(c)
 	if err != nil {
 		return err
+	}
+	if (verb == "list" || verb == "acts") && e.overAPI(c) {
+		r, err := e.remote()
+		if err != nil {
+			return err
+		}
+		return e.remoteKeys(ctx, c, r, a)
 	}
 	pool, err := e.openWrite(ctx)
 	if err != nil {
@@ -61,9 +106,9 @@ func runKeys(ctx context.Context, e environment) error {
 	reader := access.NewKeys(pool, nil, generator(), log)
 	switch verb {
 	case "list":
-		return e.listKeys(ctx, reader, a.MerchantID)
+		return e.listKeys(ctx, c, reader, a.MerchantID)
 	case "acts":
-		return e.listKeyActs(ctx, reader, a.id)
+		return e.listKeyActs(ctx, c, reader, a.id)
 	}
 	pepper, err := e.pepper()
 	if err != nil {
@@ -73,10 +118,11 @@ func runKeys(ctx context.Context, e environment) error {
 	if err != nil {
 		return err
 	}
-	return e.actOnKey(ctx, access.NewKeys(pool, pepper, generator(), log), verb, by, a)
+	return e.actOnKey(ctx, c, access.NewKeys(pool, pepper, generator(), log), by, a)
 }
 
-func (e environment) actOnKey(ctx context.Context, keys *access.Keys, verb string, by access.By, a keyArguments) (err error) {
+func (e environment) actOnKey(ctx context.Context, c *cli.Command, keys *access.Keys, by access.By, a keyArguments) (err error) {
+	verb := c.Name
 	// A command is not repeated by itself: it takes a key of its own.
 	request := idempotency.Request{MerchantID: "payments keys", Key: rand.Text()}
 	render := func(k access.APIKey) (idempotency.Response, error) {
@@ -95,9 +141,10 @@ func (e environment) actOnKey(ctx context.Context, keys *access.Keys, verb strin
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(e.stderr, "%s of %s works now. This is the second part of it; it is not shown again:\n", k.ID, k.Holder)
-		_, err = fmt.Fprintln(e.stdout, part)
-		return err
+		if !asJSON(c) {
+			fmt.Fprintf(e.stderr, "%s of %s works now. This is the second part of it; it is not shown again:\n", k.ID, k.Holder)
+		}
+		return e.showMadeKey(c, k, "", part)
 	case verb == "rotate":
 		made, err = keys.Rotate(ctx, by, request, a.id, a.Mode, a.overlap, render)
 	case by.KeyID == "":
@@ -108,15 +155,26 @@ func (e environment) actOnKey(ctx context.Context, keys *access.Keys, verb strin
 	if err != nil {
 		return err
 	}
-	if made.Secret != "" {
+	switch {
+	case asJSON(c):
+	case made.Secret != "":
 		fmt.Fprintf(e.stderr, "%s, role %s; it is not shown again:\n", made.Key.ID, made.Key.Role)
-		_, err = fmt.Fprintln(e.stdout, made.Secret)
-		return err
+	default:
+		fmt.Fprintf(e.stderr, "%s, role %s, waits for another person: payments keys approve %s\nThis is the first part of it; the second comes directly after it. It is not shown again:\n",
+			made.Key.ID, made.Key.Role, made.Key.ID)
 	}
-	fmt.Fprintf(e.stderr, "%s, role %s, waits for another person: payments keys approve %s\nThis is the first part of it; the second comes directly after it. It is not shown again:\n",
-		made.Key.ID, made.Key.Role, made.Key.ID)
-	_, err = fmt.Fprintln(e.stdout, made.Part)
-	return err
+	return e.showMadeKey(c, made.Key, made.Secret, made.Part)
+}
+
+// showMadeKey prints the text of a key, or the part of it that the caller gets, alone on a line.
+func (e environment) showMadeKey(c *cli.Command, k access.APIKey, secret, part string) error {
+	shown := api.ShowKey(k)
+	if secret != "" {
+		shown.Secret = &secret
+	} else {
+		shown.SecretPart = &part
+	}
+	return e.show(c, shown, func(w io.Writer) { fmt.Fprintln(w, cmp.Or(secret, part)) })
 }
 
 // keyActor is who has the key in PAYMENTS_OPERATOR_KEY. Only an operator's key can be made
@@ -154,60 +212,36 @@ func whereFrom() string {
 	return from
 }
 
-func (e environment) keyArguments(verb string) (a keyArguments, err error) {
-	flags := flag.NewFlagSet("keys "+verb, flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	var role, mode string
-	var lives time.Duration
-	if verb == "create" || verb == "list" {
-		flags.StringVar(&a.MerchantID, "merchant", "", "the merchant's id")
+func parseKeyArguments(c *cli.Command) (a keyArguments, err error) {
+	a.Role, a.Mode, a.Holder, a.MerchantID = access.Role(c.String("role")), access.Mode(c.String("mode")), c.String("holder"), c.String("merchant")
+	a.APIVersion, a.overlap = c.String("version"), c.Duration("overlap")
+	for _, s := range c.StringSlice("network") {
+		n, err := access.ParseNetwork(s)
+		if err != nil {
+			return a, usagef("-network %w", err)
+		}
+		a.Networks = append(a.Networks, n)
 	}
-	if verb == "create" || verb == "rotate" {
-		flags.StringVar(&mode, "mode", string(access.ModeTest), "test or live")
-	}
-	if verb == "create" || verb == "pin" {
-		flags.StringVar(&a.APIVersion, "version", api.NewestVersion(), "the version of the API that it is answered in")
-	}
-	switch verb {
-	case "create":
-		flags.StringVar(&role, "role", "", fmt.Sprint("one of ", access.Roles()))
-		flags.StringVar(&a.Holder, "holder", "", "the person or system that it is given to; a merchant's key may do without")
-		flags.DurationVar(&lives, "expires-in", 0, "how long it works; for good if 0")
-		flags.Func("network", "from where it works, in CIDR form; may be repeated", func(s string) error {
-			var n netip.Prefix
-			n, err := access.ParseNetwork(s)
-			a.Networks = append(a.Networks, n)
-			return err
-		})
-	case "rotate":
-		flags.DurationVar(&a.overlap, "overlap", 24*time.Hour, "how long the old key goes on to work")
-	}
-	if err := flags.Parse(e.args[1:]); err != nil {
-		return a, err
-	}
-	a.Role, a.Mode = access.Role(role), access.Mode(mode)
+	lives := c.Duration("expires-in")
 	if lives < 0 {
-		return a, errors.New("-expires-in must not be negative")
+		return a, usagef("-expires-in must not be negative")
 	}
 	if lives > 0 {
 		at := time.Now().Add(lives)
 		a.ExpiresAt = &at
 	}
 	if a.APIVersion != "" && !slices.Contains(api.Versions(), a.APIVersion) {
-		return a, fmt.Errorf("-version must be one of %v", api.Versions())
+		return a, usagef("-version must be one of %v", api.Versions())
 	}
 	if a.MerchantID != "" && !payment.ValidID(payment.PrefixMerchant, a.MerchantID) {
-		return a, errors.New("-merchant must be a merchant's id (mer_…)")
+		return a, usagef("-merchant must be a merchant's id (mer_…)")
 	}
-	if verb == "create" || verb == "list" || verb == "acts" && flags.NArg() == 0 {
-		if flags.NArg() > 0 {
-			return a, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-		}
+	if c.Name == "create" || c.Name == "list" || c.Name == "acts" && !c.Args().Present() {
 		return a, nil
 	}
-	if flags.NArg() != 1 || !payment.ValidID(payment.PrefixKey, flags.Arg(0)) {
-		return a, errors.New("name one API key by its id (key_…), behind the flags")
+	if c.NArg() != 1 || !payment.ValidID(payment.PrefixKey, c.Args().First()) {
+		return a, usagef("%s: name one API key by its id (key_…)", c.FullName())
 	}
-	a.id = flags.Arg(0)
+	a.id = c.Args().First()
 	return a, nil
 }

@@ -5,15 +5,24 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/urfave/cli/v3"
+
 	"payments/internal/config"
 	"payments/internal/postgres"
 )
 
+func (e environment) migrateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "migrate", Usage: "bring the schema up, and grant the service's role what it needs",
+		Description: about("Works as the role of PAYMENTS_MIGRATE_DATABASE_URL, and grants to that of PAYMENTS_DATABASE_URL. It can be repeated.", "payments migrate"),
+		Action: alone(func(ctx context.Context, _ *cli.Command) error {
+			return migrate(ctx, e)
+		}),
+	}
+}
+
 // migrate also brings a separate read database up, whose owner is its role.
 func migrate(ctx context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
-	}
 	c, err := config.LoadMigrate(e.lookup)
 	if err != nil {
 		return err
@@ -26,11 +35,11 @@ func migrate(ctx context.Context, e environment) error {
 		if e.value(variable) == "" {
 			variable = "PAYMENTS_DATABASE_URL"
 		}
-		return fmt.Errorf("%s: %w", variable, err)
+		return fit(fmt.Errorf("%s: %w", variable, err))
 	}
 	if read := e.value("PAYMENTS_READ_DATABASE_URL"); read != "" && read != c.AppURL {
 		if err := postgres.Migrate(ctx, read, read); err != nil {
-			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err)
+			return fit(fmt.Errorf("PAYMENTS_READ_DATABASE_URL: %w", err))
 		}
 	}
 	_, err = fmt.Fprintln(e.stdout, "The schema is up to date.")

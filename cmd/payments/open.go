@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -52,13 +53,24 @@ func openOwner(ctx context.Context, c config.Owner) (write, read *pgxpool.Pool, 
 func openMigrated(ctx context.Context, variable, url string) (*pgxpool.Pool, error) {
 	pool, err := postgres.OpenMigrated(ctx, url)
 	if err != nil {
-		return nil, fmt.Errorf("%s %w", variable, err)
+		return nil, usagef("%s %w", variable, err)
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("%s: %w", variable, err)
+		return nil, fit(fmt.Errorf("%s: %w", variable, err))
 	}
 	return pool, nil
+}
+
+// fit tells a database that is away from one that the variable should not name.
+func fit(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if postgres.Unavailable(err) {
+		return unreachableError{err}
+	}
+	return usageError{err}
 }
 
 func (e environment) pepper() (*secret.Pepper, error) {
@@ -68,7 +80,7 @@ func (e environment) pepper() (*secret.Pepper, error) {
 	}
 	pepper, err := secret.ParseMAC(keyset)
 	if err != nil {
-		return nil, fmt.Errorf("PAYMENTS_PEPPER_KEYSET %w", err)
+		return nil, usagef("PAYMENTS_PEPPER_KEYSET %w", err)
 	}
 	return pepper, nil
 }

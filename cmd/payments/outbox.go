@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"maps"
-	"slices"
+	"io"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/broker"
 	"payments/internal/config"
@@ -21,127 +18,174 @@ import (
 	"payments/internal/payment"
 )
 
-const outboxUsage = `payments outbox status
-payments outbox reset [-from TIME]
-payments outbox lost [-settle]
-`
-
-// outboxCommand is one verb with what its flags say.
-type outboxCommand struct {
-	environment
-	pool   *pgxpool.Pool // as the tables' owner
-	from   time.Time
-	settle bool
-}
-
-var outboxVerbs = map[string]func(outboxCommand, context.Context) error{
-	"status": outboxCommand.status, "reset": outboxCommand.reset, "lost": outboxCommand.lost,
-}
-
-// runOutbox shows where the relays stand, and repairs that after a restore.
-func runOutbox(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || outboxVerbs[e.args[0]] == nil {
-		fmt.Fprint(e.stderr, outboxUsage)
-		return errors.New("name one of " + strings.Join(slices.Sorted(maps.Keys(outboxVerbs)), ", "))
+func (e environment) outboxCommand() *cli.Command {
+	return &cli.Command{
+		Name: "outbox", Usage: "show where the relays stand; repair that after a restore",
+		Description: about("Works as the owner of the tables, by PAYMENTS_MIGRATE_DATABASE_URL.", "payments outbox status"),
+		Commands: []*cli.Command{
+			{
+				Name: "status", Usage: "show the checkpoints, and which server each is of", Description: about("", "payments outbox status", "payments outbox status -output json"),
+				Flags: shows(), Action: alone(e.withOutbox(e.outboxStatus)),
+			},
+			{
+				Name: "reset", Usage: "make checkpoints of this server, after a restore",
+				Description: about("What is not proven to be published is published again.", "payments outbox reset", "payments outbox reset -from 2026-11-30T12:00:00Z"),
+				Flags:       shows(&cli.StringFlag{Name: "from", Usage: "publish again what was made at this `TIME` or later"}), Action: alone(e.withOutbox(e.outboxReset)),
+			},
+			{
+				Name: "lost", Usage: "list published events that have no commit",
+				Description: about("A failover to a standby that lacked the last commits leaves such events.", "payments outbox lost", "payments outbox lost -settle"),
+				Flags:       shows(&cli.BoolFlag{Name: "settle", Usage: "say that what they told was dealt with"}), Action: alone(e.withOutbox(e.outboxLost)),
+			},
+		},
 	}
-	verb := e.args[0]
-	c := outboxCommand{environment: e}
-	flags := flag.NewFlagSet("outbox "+verb, flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	flags.Usage = func() { fmt.Fprint(e.stderr, outboxUsage) }
-	if verb == "reset" {
-		flags.Func("from", "publish again what was made at this time or later", func(s string) (err error) {
-			c.from, err = parseTime("-from", s)
+}
+
+// withOutbox opens the database as the tables' owner.
+func (e environment) withOutbox(do func(context.Context, *cli.Command, *pgxpool.Pool) error) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) error {
+		if _, err := parseTime(c, "from"); err != nil {
 			return err
-		})
+		}
+		m, err := config.LoadMigrate(e.lookup)
+		if err != nil {
+			return err
+		}
+		pool, err := openMigrated(ctx, "PAYMENTS_MIGRATE_DATABASE_URL", m.OwnerURL)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		return do(ctx, c, pool)
 	}
-	if verb == "lost" {
-		flags.BoolVar(&c.settle, "settle", false, "say that what they told was dealt with")
-	}
-	if err := flags.Parse(e.args[1:]); err != nil {
-		return err
-	}
-	if c.args = flags.Args(); c.noArguments() != nil {
-		return c.noArguments()
-	}
-	m, err := config.LoadMigrate(e.lookup)
-	if err != nil {
-		return err
-	}
-	if c.pool, err = openMigrated(ctx, "PAYMENTS_MIGRATE_DATABASE_URL", m.OwnerURL); err != nil {
-		return err
-	}
-	defer c.pool.Close()
-	return outboxVerbs[verb](c, ctx)
 }
 
-func (c outboxCommand) status(ctx context.Context) error {
-	here, shards, err := outbox.Standings(ctx, c.pool)
+type outboxShown struct {
+	Object            string        `json:"object"`
+	SystemIdentifier  string        `json:"system_identifier"`
+	Timeline          int32         `json:"timeline"`
+	OldestUnpublished float64       `json:"oldest_unpublished_seconds"`
+	Lost              int           `json:"lost"`
+	Shards            []shardsShown `json:"shards"`
+}
+
+type shardsShown struct {
+	Shard            int32   `json:"shard"`
+	SystemIdentifier *string `json:"system_identifier"` // null: the checkpoint does not say
+	Timeline         *int32  `json:"timeline"`
+	Proven           bool    `json:"proven"`
+}
+
+func (e environment) outboxStatus(ctx context.Context, c *cli.Command, pool *pgxpool.Pool) error {
+	here, shards, err := outbox.Standings(ctx, pool)
 	if err != nil {
 		return err
 	}
-	oldest, err := outbox.OldestUnpublished(ctx, c.pool)
+	oldest, err := outbox.OldestUnpublished(ctx, pool)
 	if err != nil {
 		return err
 	}
-	lost, err := outbox.ListLost(ctx, c.pool)
+	lost, err := outbox.ListLost(ctx, pool)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "server      %d, timeline %d\nunpublished the oldest event is %s old\nlost        %d published events have no commit\n\n",
-		here.SystemIdentifier, here.Timeline, oldest.Round(time.Millisecond), len(lost))
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SHARD\tCHECKPOINT OF\tTIMELINE\tPROVEN")
+	shown := outboxShown{"outbox", number(here.SystemIdentifier), here.Timeline, oldest.Seconds(), len(lost), []shardsShown{}}
 	for _, s := range shards {
-		identifier, timeline := "unknown", "unknown"
+		row := shardsShown{Shard: s.Shard, Proven: s.Proven}
 		if s.Server != nil {
-			identifier, timeline = strconv.FormatInt(s.Server.SystemIdentifier, 10), strconv.Itoa(int(s.Server.Timeline))
+			identifier := number(s.Server.SystemIdentifier)
+			row.SystemIdentifier, row.Timeline = &identifier, &s.Server.Timeline
 		}
-		proven := "yes"
-		if !s.Proven {
-			proven = "no: run `payments outbox reset`"
-		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", s.Shard, identifier, timeline, proven)
+		shown.Shards = append(shown.Shards, row)
 	}
-	return w.Flush()
+	return e.show(c, shown, func(w io.Writer) {
+		fmt.Fprintf(w, "server      %d, timeline %d\nunpublished the oldest event is %s old\nlost        %d published events have no commit\n\n",
+			here.SystemIdentifier, here.Timeline, oldest.Round(time.Millisecond), len(lost))
+		t := newTable(w, "SHARD", "CHECKPOINT OF", "TIMELINE", "PROVEN")
+		for _, s := range shown.Shards {
+			identifier, timeline, proven := "unknown", "unknown", "yes"
+			if s.SystemIdentifier != nil {
+				identifier, timeline = *s.SystemIdentifier, number(*s.Timeline)
+			}
+			if !s.Proven {
+				proven = "no: run `payments outbox reset`"
+			}
+			t.row(s.Shard, identifier, timeline, proven)
+		}
+		_ = t.Flush()
+	})
 }
 
-func (c outboxCommand) reset(ctx context.Context) error {
-	done, err := outbox.Reset(ctx, c.pool, c.from)
+type resetShown struct {
+	Object           string     `json:"object"`
+	SystemIdentifier string     `json:"system_identifier"`
+	Timeline         int32      `json:"timeline"`
+	From             *time.Time `json:"from"`
+	Again            int64      `json:"published_again"`
+	Kept             int64      `json:"proven"`
+}
+
+func (e environment) outboxReset(ctx context.Context, c *cli.Command, pool *pgxpool.Pool) error {
+	from, err := parseTime(c, "from")
+	if err != nil {
+		return err
+	}
+	done, err := outbox.Reset(ctx, pool, from)
 	if errors.Is(err, outbox.ErrNotOwner) {
-		return fmt.Errorf("PAYMENTS_MIGRATE_DATABASE_URL: %w", err)
+		return usagef("PAYMENTS_MIGRATE_DATABASE_URL: %w", err)
 	}
 	if err != nil {
 		return err
 	}
-	if done.Again+done.Kept > 0 || c.from.IsZero() {
-		_, err = fmt.Fprintf(c.stdout, "The checkpoints are of server %d, timeline %d, now. %d events are published again, %d were proven to be published.\n",
-			done.Server.SystemIdentifier, done.Server.Timeline, done.Again, done.Kept)
-		return err
+	shown := resetShown{"outbox_reset", number(done.Server.SystemIdentifier), done.Server.Timeline, nil, done.Again, done.Kept}
+	if !from.IsZero() {
+		shown.From = &from
 	}
-	_, err = fmt.Fprintf(c.stdout, "What was made since %s is published again.\n", c.from.UTC().Format(time.RFC3339))
-	return err
+	return e.show(c, shown, func(w io.Writer) {
+		if done.Again+done.Kept > 0 || from.IsZero() {
+			fmt.Fprintf(w, "The checkpoints are of server %d, timeline %d, now. %d events are published again, %d were proven to be published.\n",
+				done.Server.SystemIdentifier, done.Server.Timeline, done.Again, done.Kept)
+			return
+		}
+		fmt.Fprintf(w, "What was made since %s is published again.\n", text(from))
+	})
 }
 
-func (c outboxCommand) lost(ctx context.Context) error {
-	if c.settle {
-		n, err := outbox.SettleLost(ctx, c.pool)
-		if err == nil {
-			_, err = fmt.Fprintf(c.stdout, "%d lost events are settled.\n", n)
+type lostShown struct {
+	Object    string    `json:"object"`
+	EventID   string    `json:"event_id"`
+	Order     string    `json:"order"`
+	Sequence  int64     `json:"sequence"`
+	Type      string    `json:"type"`
+	Partition int       `json:"partition"`
+	Offset    int64     `json:"offset"`
+	Timeline  int32     `json:"timeline"`
+	FoundAt   time.Time `json:"found_at"`
+}
+
+func (e environment) outboxLost(ctx context.Context, c *cli.Command, pool *pgxpool.Pool) error {
+	if c.Bool("settle") {
+		n, err := outbox.SettleLost(ctx, pool)
+		if err != nil {
+			return err
 		}
-		return err
+		return e.show(c, map[string]any{"object": "outbox_lost_settled", "settled": n}, func(w io.Writer) { fmt.Fprintf(w, "%d lost events are settled.\n", n) })
 	}
-	lost, err := outbox.ListLost(ctx, c.pool)
+	lost, err := outbox.ListLost(ctx, pool)
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "EVENT\tORDER\tSEQUENCE\tTYPE\tPARTITION\tOFFSET\tTIMELINE\tFOUND")
+	all := listOf[lostShown](nil)
 	for _, l := range lost {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%s\n", brief(l.ID), brief(l.Key), l.Sequence, brief(l.Type), l.Partition, l.Offset, l.Timeline,
-			l.FoundAt.UTC().Format(time.RFC3339))
+		all.Data = append(all.Data, lostShown{"outbox_lost", l.ID, l.Key, l.Sequence, l.Type, l.Partition, l.Offset, l.Timeline, l.FoundAt.UTC()})
 	}
-	return w.Flush()
+	return e.show(c, all, func(w io.Writer) {
+		t := newTable(w, "EVENT", "ORDER", "SEQUENCE", "TYPE", "PARTITION", "OFFSET", "TIMELINE", "FOUND")
+		for _, l := range all.Data {
+			t.row(l.EventID, l.Order, l.Sequence, l.Type, l.Partition, l.Offset, l.Timeline, l.FoundAt)
+		}
+		_ = t.Flush()
+	})
 }
 
 // publishedTail reads back what was published, for a relay whose database was promoted or recovered.

@@ -2,236 +2,290 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
 	"log/slog"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
-	"text/tabwriter"
-	"time"
-	"unicode/utf8"
+	"math"
+	"net/url"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/access"
+	"payments/internal/api"
 	"payments/internal/config"
 	"payments/internal/inbox"
+	"payments/internal/payment"
 	"payments/internal/telemetry"
 )
-
-const parkedUsage = `payments parked list [-consumer NAME] [-fingerprint F] [-groups]
-payments parked show ID
-payments parked replay ID… | -all [-consumer NAME] [-fingerprint F]
-payments parked discard -reason WHY -offset N | -all ID
-`
 
 // errRefusedAgain: what was replayed is parked still; the output says why.
 var errRefusedAgain = errors.New("a parked key was refused again")
 
-// parkedCommand is one verb with what its flags say.
-type parkedCommand struct {
-	environment
-	parked      *inbox.Parked
-	ids         []string
-	filter      inbox.ParkedFilter
-	all, groups bool
-	offset      *int64 // nil with -all
-	reason      string
+// shownMessages of a parked key, at most.
+const shownMessages = 100
+
+func (e environment) parkedCommand() *cli.Command {
+	narrow := func(flags ...cli.Flag) []cli.Flag {
+		return append(flags,
+			&cli.StringFlag{Name: "consumer", Usage: "keys of this consumer only: " + projector + " or " + webhooks},
+			&cli.StringFlag{Name: "fingerprint", Usage: "keys with this fingerprint only"})
+	}
+	return &cli.Command{
+		Name: "parked", Usage: "list, show, replay or discard what could not be applied",
+		Description: about("The keys whose events a consumer could not apply, and the events that wait behind them.", "payments parked list -groups", "payments parked replay -all -fingerprint conflict"),
+		Commands: []*cli.Command{
+			{
+				Name: "list", Usage: "list the keys, oldest first", Description: about("", "payments parked list", "payments parked list -groups"),
+				Flags: reads(narrow(&cli.BoolFlag{Name: "groups", Usage: "one line an error"})...), Action: alone(e.withParked(e.listParked)),
+			},
+			{
+				Name: "show", Usage: "show one key with its first messages", ArgsUsage: "ID",
+				Description: about("With its reason, headers and values.", "payments parked show prk_01m8702cxwf0xvsswam8j18mgk"), Flags: reads(), Action: e.withParked(e.showParked),
+			},
+			{
+				Name: "replay", Usage: "apply the messages of keys again", ArgsUsage: "ID…",
+				Description: about("Exit code 1 if a key is refused again.", "payments parked replay prk_01m8702cxwf0xvsswam8j18mgk", "payments parked replay -all -consumer payment_view"),
+				Flags:       shows(narrow(&cli.BoolFlag{Name: "all", Usage: "all of them"})...), Action: e.withParked(e.replayParked),
+			},
+			{
+				Name: "discard", Usage: "drop a message for good", ArgsUsage: "ID",
+				Description: about(`Needs PAYMENTS_OPERATOR_KEY and the pepper: who decides is known. The message is named by its offset, so that
+a repeated command takes no other.`, "payments parked discard -reason 'sent by a test' -offset 17 prk_01m8702cxwf0xvsswam8j18mgk"),
+				Flags: shows(
+					&cli.StringFlag{Name: "reason", Usage: "`WHY` it is never to be applied"},
+					&cli.Int64Flag{Name: "offset", Usage: "of the key's first message, as `payments parked show` has it"},
+					&cli.BoolFlag{Name: "all", Usage: "the first message and all behind it"}),
+				Action: e.withParked(e.discardParked),
+			},
+		},
+	}
 }
 
-var parkedVerbs = map[string]func(parkedCommand, context.Context) error{
-	"list": parkedCommand.list, "show": parkedCommand.show, "replay": parkedCommand.replay, "discard": parkedCommand.discard,
-}
+type parkedAction func(ctx context.Context, c *cli.Command, parked *inbox.Parked) error
 
-// runParked shows and moves the keys whose events could not be applied.
-func runParked(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || parkedVerbs[e.args[0]] == nil {
-		fmt.Fprint(e.stderr, parkedUsage)
-		return errors.New("name one of " + strings.Join(slices.Sorted(maps.Keys(parkedVerbs)), ", "))
-	}
-	c := parkedCommand{environment: e}
-	flags := flag.NewFlagSet("parked "+e.args[0], flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	flags.Usage = func() { fmt.Fprint(e.stderr, parkedUsage) }
-	flags.StringVar(&c.filter.Consumer, "consumer", "", "keys of this consumer only")
-	flags.StringVar(&c.filter.Fingerprint, "fingerprint", "", "keys with this fingerprint only")
-	flags.BoolVar(&c.groups, "groups", false, "one line an error")
-	flags.BoolVar(&c.all, "all", false, "all of them")
-	flags.Func("offset", "of the key's first message", func(s string) error {
-		n, err := strconv.ParseInt(s, 10, 64)
-		c.offset = &n
-		return err
-	})
-	flags.StringVar(&c.reason, "reason", "", "why it is never to be applied")
-	if err := flags.Parse(e.args[1:]); err != nil {
-		return err
-	}
-	c.ids = flags.Args()
-	pool, err := e.openRead(ctx)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	log := telemetry.NewLogger(e.stderr, slog.LevelWarn, "text")
-	in, err := newInbox(pool, config.Config{}, log, prometheus.NewRegistry())
-	if err != nil {
-		return err
-	}
-	hooks, err := newWebhookInbox(pool, config.Config{}, log, prometheus.NewRegistry())
-	if err != nil {
-		return err
-	}
-	c.parked = inbox.NewParked(pool, in, hooks)
-	return parkedVerbs[e.args[0]](c, ctx)
-}
-
-func (c parkedCommand) list(ctx context.Context) error {
-	if len(c.ids) > 0 {
-		return fmt.Errorf("unexpected argument %q", c.ids[0])
-	}
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	if c.groups {
-		groups, err := c.parked.Groups(ctx)
+func (e environment) withParked(do parkedAction) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) error {
+		if err := checkParked(c); err != nil {
+			return err
+		}
+		if (c.Name == "list" || c.Name == "show") && e.overAPI(c) {
+			return e.remoteParked(ctx, c)
+		}
+		pool, err := e.openRead(ctx)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(w, "CONSUMER\tFINGERPRINT\tKEYS\tMESSAGES\tOLDEST\tREASON")
-		for _, g := range groups {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", g.Consumer, g.Fingerprint, g.Keys, g.Messages, age(g.Oldest), brief(g.Reason))
+		defer pool.Close()
+		log := telemetry.NewLogger(e.stderr, slog.LevelWarn, "text")
+		in, err := newInbox(pool, config.Config{}, log, prometheus.NewRegistry())
+		if err != nil {
+			return err
 		}
-		return w.Flush()
+		hooks, err := newWebhookInbox(pool, config.Config{}, log, prometheus.NewRegistry())
+		if err != nil {
+			return err
+		}
+		return do(ctx, c, inbox.NewParked(pool, in, hooks))
 	}
-	fmt.Fprintln(w, "ID\tCONSUMER\tKEY\tMESSAGES\tREPLAYS\tAGE\tFINGERPRINT\tREASON")
-	for {
-		page, err := c.parked.List(ctx, c.filter)
+}
+
+// checkParked refuses before anything is opened.
+func checkParked(c *cli.Command) error {
+	switch c.Name {
+	case "show", "discard":
+		if _, err := oneArgument(c, "one parked key"); err != nil {
+			return err
+		}
+	case "replay":
+		if c.Bool("all") == c.Args().Present() {
+			return usagef("name the parked keys to replay, or -all")
+		}
+	}
+	if c.Name != "discard" {
+		return nil
+	}
+	if c.IsSet("offset") == c.Bool("all") {
+		return usagef("say which message by -offset, as `payments parked show` has it of the first, or -all")
+	}
+	if err := payment.CheckReason(c.String("reason")); err != nil {
+		return usagef("-reason %w", err)
+	}
+	return nil
+}
+
+func parkedFilter(c *cli.Command) inbox.ParkedFilter {
+	return inbox.ParkedFilter{Consumer: c.String("consumer"), Fingerprint: c.String("fingerprint")}
+}
+
+func (e environment) listParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+	if c.Bool("groups") {
+		groups, err := parked.Groups(ctx)
+		if err != nil {
+			return err
+		}
+		all := listOf[api.ParkedGroup](nil)
+		for _, g := range groups {
+			all.Data = append(all.Data, api.ShowParkedGroup(g))
+		}
+		return e.showParkedGroups(c, all)
+	}
+	all := listOf[api.ParkedKey](nil)
+	for f := parkedFilter(c); ; {
+		page, err := parked.List(ctx, f)
 		if err != nil {
 			return err
 		}
 		for _, k := range page.Keys {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", k.ID, k.Consumer, brief(string(k.Key)), k.Messages, k.Replays, age(k.ParkedAt),
-				k.Fingerprint, brief(k.Reason))
+			all.Data = append(all.Data, api.ShowParked(k, nil))
 		}
-		if c.filter.After = page.Next; page.Next == "" {
-			return w.Flush()
+		if f.After = page.Next; page.Next == "" {
+			break
 		}
 	}
+	return e.showParkedKeys(c, all)
 }
 
-func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }
-
-// brief is one line, without what a terminal would obey.
-func brief(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, line)
-}
-
-func (c parkedCommand) oneID() (string, error) {
-	if len(c.ids) != 1 {
-		return "", fmt.Errorf("name one parked key, not %d", len(c.ids))
-	}
-	return c.ids[0], nil
-}
-
-// show prints a JSON document with the first 100 messages.
-func (c parkedCommand) show(ctx context.Context) error {
-	id, err := c.oneID()
+// remoteParked reads over HTTP.
+func (e environment) remoteParked(ctx context.Context, c *cli.Command) error {
+	r, err := e.remote()
 	if err != nil {
 		return err
 	}
-	key, messages, err := c.parked.Show(ctx, id, 100)
+	if c.Name == "show" {
+		var key api.ParkedKey
+		if err := r.get(ctx, "/v1/ops/parked/"+url.PathEscape(c.Args().First()), &key); err != nil {
+			return err
+		}
+		return e.showParkedKey(c, key)
+	}
+	if c.Bool("groups") {
+		var groups listed[api.ParkedGroup]
+		if err := r.get(ctx, "/v1/ops/parked/groups", &groups); err != nil {
+			return err
+		}
+		return e.showParkedGroups(c, groups)
+	}
+	query := url.Values{}
+	for _, name := range []string{"consumer", "fingerprint"} {
+		if value := c.String(name); value != "" {
+			query.Set(name, value)
+		}
+	}
+	all, err := getAll[api.ParkedKey](ctx, r, "/v1/ops/parked", query, math.MaxInt)
 	if err != nil {
 		return err
 	}
-	type message struct {
-		Partition int
-		Offset    int64
-		Reason    string
-		ParkedAt  time.Time
-		Headers   map[string]string
-		Value     any
-	}
-	shown := struct {
-		ID, Consumer, Topic, Fingerprint, Key string
-		Waiting                               int64
-		Replays                               int
-		ParkedAt                              time.Time
-		Messages                              []message
-	}{key.ID, key.Consumer, key.Topic, key.Fingerprint, string(key.Key), key.Messages, key.Replays, key.ParkedAt, nil}
-	for _, m := range messages {
-		value := any(m.Value) // in base64, unless it is JSON
-		if json.Valid(m.Value) {
-			value = json.RawMessage(m.Value)
-		}
-		shown.Messages = append(shown.Messages, message{m.Partition, m.Offset, m.Reason, m.ParkedAt, m.Headers, value})
-	}
-	out := json.NewEncoder(c.stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(shown)
+	return e.showParkedKeys(c, all)
 }
 
-func (c parkedCommand) replay(ctx context.Context) error {
-	if c.all == (len(c.ids) > 0) {
-		return errors.New("name the parked keys to replay, or -all")
+func (e environment) showParkedGroups(c *cli.Command, all listed[api.ParkedGroup]) error {
+	return e.show(c, all, func(w io.Writer) {
+		t := newTable(w, "CONSUMER", "FINGERPRINT", "KEYS", "MESSAGES", "OLDEST", "REASON")
+		for _, g := range all.Data {
+			t.row(g.Consumer, g.Fingerprint, g.Keys, g.Messages, age(g.Oldest), g.Reason)
+		}
+		_ = t.Flush()
+	})
+}
+
+func (e environment) showParkedKeys(c *cli.Command, all listed[api.ParkedKey]) error {
+	return e.show(c, all, func(w io.Writer) {
+		t := newTable(w, "ID", "CONSUMER", "KEY", "MESSAGES", "REPLAYS", "AGE", "FINGERPRINT", "REASON")
+		for _, k := range all.Data {
+			t.row(k.ID, k.Consumer, k.Key, k.Messages, k.Replays, age(k.ParkedAt), k.Fingerprint, k.Reason)
+		}
+		_ = t.Flush()
+	})
+}
+
+func (e environment) showParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+	key, messages, err := parked.Show(ctx, c.Args().First(), shownMessages)
+	if err != nil {
+		return err
 	}
+	return e.showParkedKey(c, api.ShowParked(key, messages))
+}
+
+func (e environment) showParkedKey(c *cli.Command, shown api.ParkedKey) error {
+	return e.show(c, shown, func(w io.Writer) {
+		t := newTable(w)
+		t.row(shown.ID, fmt.Sprintf("key %s of %s, consumer %s, parked %s ago: %d messages wait, %d replays", shown.Key, shown.Topic, shown.Consumer,
+			age(shown.ParkedAt), shown.Messages, shown.Replays))
+		t.row("", shown.Fingerprint+": "+shown.Reason)
+		_ = t.Flush()
+		for _, m := range shown.Data {
+			fmt.Fprintf(w, "\npartition %d, offset %d: %s\n", m.Partition, m.Offset, brief(m.Reason))
+			message := map[string]any{"headers": m.Headers, "value": m.Value}
+			if m.ValueBase64 != nil {
+				message = map[string]any{"headers": m.Headers, "value_base64": m.ValueBase64}
+			}
+			_ = json.MarshalWrite(w, message, jsontext.WithIndent("  "), json.Deterministic(true))
+			fmt.Fprintln(w)
+		}
+	})
+}
+
+func (e environment) replayParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
 	var all []inbox.Replay
 	var err error
-	if c.all {
-		all, err = c.parked.ReplayAll(ctx, c.filter)
+	if c.Bool("all") {
+		all, err = parked.ReplayAll(ctx, parkedFilter(c))
 	}
-	for _, id := range c.ids {
+	for _, id := range c.Args().Slice() {
 		var r inbox.Replay
-		if r, err = c.parked.Replay(ctx, id); err != nil {
+		if r, err = parked.Replay(ctx, id); err != nil {
 			break
 		}
 		all = append(all, r)
 	}
 	refused := false
+	shown := listOf[api.ParkedReplay](nil)
 	for _, r := range all {
-		if r.Released {
-			fmt.Fprintf(c.stdout, "%s: %d applied, released\n", r.ID, r.Applied)
-			continue
-		}
-		refused = true
-		fmt.Fprintf(c.stdout, "%s: %d applied, %d wait still: %s\n", r.ID, r.Applied, r.Remaining, brief(r.Reason))
+		refused = refused || !r.Released
+		shown.Data = append(shown.Data, api.ShowParkedReplay(r))
 	}
+	err = errors.Join(err, e.show(c, shown, func(w io.Writer) {
+		for _, r := range shown.Data {
+			if r.Released {
+				fmt.Fprintf(w, "%s: %d applied, released\n", r.ID, r.Applied)
+				continue
+			}
+			fmt.Fprintf(w, "%s: %d applied, %d wait still: %s\n", r.ID, r.Applied, r.Remaining, brief(text(r.Reason)))
+		}
+	}))
 	if err == nil && refused {
 		return errRefusedAgain
 	}
 	return err
 }
 
-// discard needs, beside the database with the keys' events, PAYMENTS_OPERATOR_KEY and the
+// discardParked needs, beside the database with the keys' events, PAYMENTS_OPERATOR_KEY and the
 // pepper: who decides is known as it is for an act on a saga.
-func (c parkedCommand) discard(ctx context.Context) error {
-	id, err := c.oneID()
-	if err != nil {
-		return err
-	}
-	if (c.offset == nil) != c.all {
-		return errors.New("say which message by -offset, as `payments parked show` has it of the first, or -all")
-	}
-	write, err := c.openWrite(ctx)
+func (e environment) discardParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+	id := c.Args().First()
+	write, err := e.openWrite(ctx)
 	if err != nil {
 		return err
 	}
 	defer write.Close()
-	who, err := c.operator(ctx, write, access.ParkedDiscard)
+	who, err := e.operator(ctx, write, access.ParkedDiscard)
 	if err != nil {
 		return err
 	}
-	remaining, err := c.parked.Discard(ctx, id, inbox.By{Operator: who.KeyID, Holder: who.Holder, Reason: c.reason}, c.offset)
+	var offset *int64
+	if c.IsSet("offset") {
+		at := c.Int64("offset")
+		offset = &at
+	}
+	remaining, err := parked.Discard(ctx, id, inbox.By{Operator: who.KeyID, Holder: who.Holder, Reason: c.String("reason")}, offset)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: discarded, %d wait still\n", id, remaining)
-	return err
+	return e.show(c, api.ShowParkedDiscard(id, remaining), func(w io.Writer) {
+		fmt.Fprintf(w, "%s: discarded, %d wait still\n", id, remaining)
+	})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"payments/internal/config"
@@ -15,13 +14,13 @@ func newProvider(b config.Bank, calls int) (provider.Provider, error) {
 	if b.Provider == config.ProviderStripe {
 		c, err := stripe.New(b.StripeKey, stripe.Config{URL: b.StripeURL, Timeout: b.ProviderTimeout, MaxConns: calls, Now: time.Now})
 		if err != nil {
-			return nil, fmt.Errorf("PAYMENTS_STRIPE_URL: %w", err)
+			return nil, usagef("PAYMENTS_STRIPE_URL: %w", err)
 		}
 		return c, nil
 	}
 	bank, err := provider.NewHTTP(b.ProviderURL, provider.HTTPConfig{Timeout: b.ProviderTimeout, MaxConns: calls})
 	if err != nil {
-		return nil, fmt.Errorf("PAYMENTS_PROVIDER_URL: %w", err)
+		return nil, usagef("PAYMENTS_PROVIDER_URL: %w", err)
 	}
 	return bank, nil
 }
@@ -36,7 +35,7 @@ func (s *service) providerWebhooks() (*webhook.Receiver, error) {
 		}
 		reader, err := read(s.WebhookSecrets, time.Now)
 		if err != nil {
-			return nil, fmt.Errorf("PAYMENTS_PROVIDER_WEBHOOK_SECRETS: %w", err)
+			return nil, usagef("PAYMENTS_PROVIDER_WEBHOOK_SECRETS: %w", err)
 		}
 		readers = append(readers, reader)
 	}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
 	"time"
+
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/config"
 	"payments/internal/order"
@@ -14,52 +16,66 @@ import (
 // errDiffers is a comparison's no: the output has told what differs.
 var errDiffers = errors.New("the books and the provider differ")
 
-// notComparedError is why a comparison could not be made, which says nothing about the books.
-type notComparedError struct{ error }
-
-func (notComparedError) exitCode() int { return 2 }
-
-func (n notComparedError) Unwrap() error { return n.error }
-
-// reconcile compares a range with the provider: exit 0 if nothing differs, 1 if something
-// does, 2 if the comparison could not be made.
-func reconcile(ctx context.Context, e environment) error {
-	err := runReconcile(ctx, e)
-	if err == nil || errors.Is(err, errDiffers) {
-		return err
+func (e environment) reconcileCommand() *cli.Command {
+	return &cli.Command{
+		Name: "reconcile", Usage: "compare all payments of a range with the provider",
+		Description: about("Exit code 1 if something differs.", "payments reconcile -from 2026-11-01 -to 2026-11-30", "payments reconcile -from 2026-11-30 -repair"),
+		Flags: shows(
+			&cli.StringFlag{Name: "from", Usage: "the range's beginning: a `TIME` by RFC 3339, or a day in UTC"},
+			&cli.StringFlag{Name: "to", Usage: "its end, a `TIME` which is not part of it; now by default"},
+			&cli.BoolFlag{Name: "repair", Usage: "let the books follow what is safe, such as a refund that failed; the rest waits for an operator"},
+			&cli.StringFlag{Name: "cursor", Usage: "go on where an earlier comparison of the same range stopped"},
+			&cli.IntFlag{Name: "rate", Value: 10, Usage: "requests to the provider in a second, at most"},
+		),
+		Action: alone(e.reconcile),
 	}
-	return notComparedError{err}
 }
 
-func runReconcile(ctx context.Context, e environment) error {
-	flags := flag.NewFlagSet("reconcile", flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	from := flags.String("from", "", "the range's beginning: a time by RFC 3339, or a day in UTC")
-	to := flags.String("to", "", "its end, which is not part of it; now by default")
-	repair := flags.Bool("repair", false, "let the books follow what is safe, such as a refund that failed; the rest waits for an operator")
-	cursor := flags.String("cursor", "", "go on where an earlier comparison of the same range stopped")
-	rate := flags.Int("rate", 10, "requests to the provider in a second, at most")
-	if err := flags.Parse(e.args); err != nil {
-		return err
+func parseComparison(cmd *cli.Command) (r order.RangeComparison, err error) {
+	r = order.RangeComparison{Cursor: cmd.String("cursor"), Follow: cmd.Bool("repair")}
+	if r.From, r.To, err = parseRange(cmd); err != nil {
+		return r, err
 	}
-	if e.args = flags.Args(); e.noArguments() != nil {
-		return e.noArguments()
+	if r.To.IsZero() {
+		r.To = time.Now()
 	}
-	r := order.RangeComparison{Cursor: *cursor, Follow: *repair, To: time.Now()}
-	var err error
-	if r.From, err = parseTime("-from", *from); err != nil {
-		return err
-	}
-	if *to != "" {
-		if r.To, err = parseTime("-to", *to); err != nil {
-			return err
-		}
-	}
+	rate := cmd.Int("rate")
 	switch {
+	case r.From.IsZero():
+		return r, usagef("-from is required and not set")
 	case !r.From.Before(r.To):
-		return errors.New("-from must be before -to")
-	case *rate < 1 || *rate > 1000:
-		return errors.New("-rate must be from 1 to 1000")
+		return r, usagef("-from must be before -to")
+	case rate < 1 || rate > 1000:
+		return r, usagef("-rate must be from 1 to 1000")
+	}
+	r.Pause = order.Pace(rate)
+	return r, nil
+}
+
+type differenceShown struct {
+	Object   string `json:"object"`
+	Merchant string `json:"merchant"`
+	Payment  string `json:"payment"`
+	Kind     string `json:"kind"`
+	Subject  string `json:"subject"`
+	Amount   int64  `json:"amount"`
+	Detail   string `json:"detail"`
+	Repaired bool   `json:"repaired"`
+}
+
+type reconciliationShown struct {
+	Object      string            `json:"object"`
+	From        time.Time         `json:"from"`
+	To          time.Time         `json:"to"`
+	Payments    int64             `json:"payments"`
+	Moving      int64             `json:"moving"` // changed during every look
+	Differences []differenceShown `json:"differences"`
+}
+
+func (e environment) reconcile(ctx context.Context, cmd *cli.Command) error {
+	r, err := parseComparison(cmd)
+	if err != nil {
+		return err
 	}
 	c, err := config.Load(e.lookup)
 	if err != nil {
@@ -78,13 +94,17 @@ func runReconcile(ctx context.Context, e environment) error {
 		Pool: pool, IDs: generator(), Cipher: c.Cipher, Methods: order.PaymentMethods(c.Pepper, c.Cipher), Provider: bank,
 		Deadline: c.OrderDeadline, CaptureWindow: c.CaptureWindow, Horizon: c.ProviderHorizon,
 	})
-	r.Pause = order.Pace(*rate)
-	reached := *cursor
+	reached := r.Cursor
 	r.Reached = func(cursor string) error {
 		reached = cursor
 		return nil
 	}
+	shown := reconciliationShown{Object: "reconciliation", From: r.From.UTC(), To: r.To.UTC(), Differences: []differenceShown{}}
 	r.Found = func(d order.Difference) error {
+		if asJSON(cmd) {
+			shown.Differences = append(shown.Differences, differenceShown{"difference", d.MerchantID, d.PaymentID, string(d.Kind), d.Subject, d.Amount, d.Detail, d.Followed})
+			return nil
+		}
 		state := "open"
 		if d.Followed {
 			state = "repaired"
@@ -97,29 +117,18 @@ func runReconcile(ctx context.Context, e environment) error {
 		if reached != "" {
 			_, _ = fmt.Fprintf(e.stderr, "payments: go on with -from %s -to %s -cursor %q\n", r.From.Format(time.RFC3339Nano), r.To.Format(time.RFC3339Nano), reached)
 		}
-		return fmt.Errorf("compare with the provider: %w", err)
+		return unreachableError{fmt.Errorf("compare with the provider: %w", err)}
 	}
-	if _, err := fmt.Fprintf(e.stdout, "%d payments compared, %d differences, %d payments moved meanwhile\n",
-		result.Payments, result.Differences, result.Moving); err != nil {
+	shown.Payments, shown.Moving = result.Payments, result.Moving
+	if err := e.show(cmd, shown, func(w io.Writer) {
+		fmt.Fprintf(w, "%d payments compared, %d differences, %d payments moved meanwhile\n", result.Payments, result.Differences, result.Moving)
+	}); err != nil {
 		return err
 	}
 	if result.Differences > 0 {
 		return errDiffers
 	}
 	return nil
-}
-
-// parseTime takes a time by RFC 3339, or a day in UTC.
-func parseTime(name, value string) (time.Time, error) {
-	if value == "" {
-		return time.Time{}, fmt.Errorf("%s is missing", name)
-	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if t, err := time.Parse(layout, value); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%s must be a time such as 2026-11-30T12:00:00Z, or a day such as 2026-11-30", name)
 }
 
 // reconcileProvider compares the last days with the provider, in one process at a time.

@@ -2,43 +2,39 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
+	"io"
 
+	"github.com/urfave/cli/v3"
+
+	"payments/internal/api"
 	"payments/internal/webhook"
 )
 
-const webhooksUsage = "payments webhooks redeliver [-from TIME] [-to TIME] ENDPOINT"
-
-// runWebhooks delivers what a merchant's endpoint missed. It needs the database alone; a
-// process with the role webhooks makes the attempts.
-func runWebhooks(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || e.args[0] != "redeliver" {
-		return errors.New("name the subcommand redeliver: " + webhooksUsage)
+func (e environment) webhooksCommand() *cli.Command {
+	return &cli.Command{
+		Name: "webhooks", Usage: "deliver again what a merchant's endpoint missed",
+		Description: about("", "payments webhooks redeliver whe_01m8702cxwf0xvsswam8j18mgk"),
+		Commands: []*cli.Command{{
+			Name: "redeliver", Usage: "make what an endpoint missed due now", ArgsUsage: "ENDPOINT",
+			Description: about("Needs the database alone; a process with the role webhooks makes the attempts.",
+				"payments webhooks redeliver -from 2026-11-30 -to 2026-12-01 whe_01m8702cxwf0xvsswam8j18mgk"),
+			Flags: shows(
+				&cli.StringFlag{Name: "from", Usage: "events from this `TIME` on: RFC 3339, or a day in UTC"},
+				&cli.StringFlag{Name: "to", Usage: "events before this `TIME`"}),
+			Action: e.redeliver,
+		}},
 	}
-	flags := flag.NewFlagSet("webhooks redeliver", flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	flags.Usage = func() { fmt.Fprintln(e.stderr, webhooksUsage) }
-	from := flags.String("from", "", "events from this time on: RFC 3339, or a day in UTC")
-	to := flags.String("to", "", "events before this time")
-	if err := flags.Parse(e.args[1:]); err != nil {
+}
+
+func (e environment) redeliver(ctx context.Context, c *cli.Command) error {
+	id, err := oneArgument(c, "one endpoint")
+	if err != nil {
 		return err
 	}
-	if flags.NArg() != 1 {
-		return errors.New("name one endpoint: " + webhooksUsage)
-	}
 	var in webhook.Range
-	var err error
-	if *from != "" {
-		if in.From, err = parseTime("-from", *from); err != nil {
-			return err
-		}
-	}
-	if *to != "" {
-		if in.To, err = parseTime("-to", *to); err != nil {
-			return err
-		}
+	if in.From, in.To, err = parseRange(c); err != nil {
+		return err
 	}
 	pool, err := e.openWrite(ctx)
 	if err != nil {
@@ -46,7 +42,6 @@ func runWebhooks(ctx context.Context, e environment) error {
 	}
 	defer pool.Close()
 	store := webhook.NewStore(pool, generator(), nil, webhook.Guard{})
-	id := flags.Arg(0)
 	merchantID, err := store.Merchant(ctx, id)
 	if err != nil {
 		return fmt.Errorf("endpoint %q: %w", id, err)
@@ -59,6 +54,7 @@ func runWebhooks(ctx context.Context, e environment) error {
 		}
 		all.Missed, all.Failed, more = all.Missed+done.Missed, all.Failed+done.Failed, done.More
 	}
-	_, err = fmt.Fprintf(e.stdout, "%d missed events and %d failed deliveries are due now.\n", all.Missed, all.Failed)
-	return err
+	return e.show(c, api.ShowRedelivery(id, all.Missed, all.Failed), func(w io.Writer) {
+		fmt.Fprintf(w, "%d missed events and %d failed deliveries are due now.\n", all.Missed, all.Failed)
+	})
 }

@@ -26,11 +26,11 @@ func TestMissedWebhooksAreRedeliveredFromTheCommandLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no verb":          {nil, "name the subcommand redeliver"},
-		"another verb":     {[]string{"list"}, "name the subcommand redeliver"},
+		"no verb":          {nil, "name a subcommand of `payments webhooks`: redeliver"},
+		"another verb":     {[]string{"list"}, "ame a subcommand of `payments webhooks`: redeliver"},
 		"no endpoint":      {[]string{"redeliver"}, "name one endpoint"},
 		"no time":          {[]string{"redeliver", "-from", "noon", endpoint}, "-from must be a time"},
-		"an empty range":   {[]string{"redeliver", "-from", "2026-11-02", "-to", "2026-11-01", endpoint}, "must be after from"},
+		"an empty range":   {[]string{"redeliver", "-from", "2026-11-02", "-to", "2026-11-01", endpoint}, "-to must be after -from"},
 		"another endpoint": {[]string{"redeliver", ids.New(payment.PrefixEndpoint)}, "There is no such webhook endpoint."},
 		"no id":            {[]string{"redeliver", "x"}, "There is no such webhook endpoint."},
 		"a disabled one":   {[]string{"redeliver", endpoint}, "Enable it first."},

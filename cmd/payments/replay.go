@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/config"
 	"payments/internal/payment"
@@ -15,24 +18,19 @@ import (
 	"payments/internal/telemetry"
 )
 
-const replayUsage = `payments replay payment_view [-accept-differences]
-`
+func (e environment) replayCommand() *cli.Command {
+	return &cli.Command{
+		Name: "replay", Usage: "rebuild the read model from the write model, while the service runs", ArgsUsage: projector,
+		Description: about("Exit code 1, and nothing is replaced, if the live read model differs.", "payments replay payment_view", "payments replay payment_view -accept-differences"),
+		Flags:       shows(&cli.BoolFlag{Name: "accept-differences", Usage: "replace the live tables although they differ"}),
+		Action:      e.replay,
+	}
+}
 
 // replay rebuilds the read model from the write model while the service runs.
-func replay(ctx context.Context, e environment) error {
-	if len(e.args) == 0 || e.args[0] != projector {
-		fmt.Fprint(e.stderr, replayUsage)
-		return errors.New("name what to rebuild: " + projector)
-	}
-	flags := flag.NewFlagSet("replay", flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	flags.Usage = func() { fmt.Fprint(e.stderr, replayUsage) }
-	accept := flags.Bool("accept-differences", false, "replace the live tables although they differ")
-	if err := flags.Parse(e.args[1:]); err != nil {
-		return err
-	}
-	if e.args = flags.Args(); e.noArguments() != nil {
-		return e.noArguments()
+func (e environment) replay(ctx context.Context, cmd *cli.Command) error {
+	if cmd.NArg() != 1 || cmd.Args().First() != projector {
+		return usagef("%s: name what to rebuild: %s", cmd.FullName(), projector)
 	}
 	c, err := config.LoadReplay(e.lookup)
 	if err != nil {
@@ -53,18 +51,64 @@ func replay(ctx context.Context, e environment) error {
 		return err
 	}
 	defer log.Close()
+	bar := e.progress("phases", int64(len(readmodel.Phases)))
 	done, err := readmodel.Rebuild(ctx, readmodel.RebuildConfig{
-		Write: write, Read: owner, Log: log, Topic: payment.Topic, Consumer: projector, Accept: *accept,
-		Enter:  func(p readmodel.Phase) { fmt.Fprintf(e.stdout, "%s\n", p) },
+		Write: write, Read: owner, Log: log, Topic: payment.Topic, Consumer: projector, Accept: cmd.Bool("accept-differences"),
+		Enter: func(p readmodel.Phase) {
+			switch {
+			case e.terminal:
+				bar.told = time.Time{} // each is drawn
+				bar.at(int64(slices.Index(readmodel.Phases, p)), string(p))
+			case !asJSON(cmd):
+				fmt.Fprintf(e.stdout, "%s\n", p)
+			}
+		},
 		Logger: telemetry.NewLogger(e.stderr, slog.LevelWarn, "text"),
 	})
+	bar.end()
 	if errors.Is(err, readmodel.ErrRebuilding) {
 		return err
 	}
-	return errors.Join(err, printRebuilt(e.stdout, done))
+	return errors.Join(err, e.show(cmd, showRebuilt(done), func(w io.Writer) { printRebuilt(w, done) }))
 }
 
-func printRebuilt(w io.Writer, r readmodel.Rebuilt) error {
+type rebuiltShown struct {
+	Object      string             `json:"object"`
+	Payments    int64              `json:"payments"`
+	Refunds     int64              `json:"refunds"`
+	Lines       int64              `json:"timeline_from_outbox"`
+	Kept        int64              `json:"timeline_from_live"`
+	Events      int64              `json:"events"`
+	Compared    int64              `json:"compared"`
+	Behind      int64              `json:"behind"`
+	Different   int64              `json:"different"`
+	Differences []rebuiltDiffers   `json:"differences"` // the first hundred
+	Seconds     map[string]float64 `json:"seconds"`     // by phase
+	Tries       int                `json:"tries"`
+	Replaced    bool               `json:"replaced"`
+}
+
+type rebuiltDiffers struct {
+	Merchant string `json:"merchant"`
+	Payment  string `json:"payment"`
+	What     string `json:"what"`
+}
+
+func showRebuilt(r readmodel.Rebuilt) rebuiltShown {
+	s := rebuiltShown{
+		Object: "rebuild", Payments: r.Payments, Refunds: r.Refunds, Lines: r.Lines, Kept: r.Kept, Events: r.Applied, Compared: r.Compared, Behind: r.Behind,
+		Different: r.Different, Differences: []rebuiltDiffers{}, Seconds: map[string]float64{}, Tries: r.Tries, Replaced: r.Swapped,
+	}
+	for _, d := range r.Differences {
+		s.Differences = append(s.Differences, rebuiltDiffers{d.MerchantID, d.PaymentID, d.What})
+	}
+	for p, seconds := range r.Seconds {
+		s.Seconds[fmt.Sprint(p)] = seconds
+	}
+	return s
+}
+
+func printRebuilt(w io.Writer, r readmodel.Rebuilt) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "snapshot    %d payments, %d refunds, %d lines of timeline from the outbox and %d from the live table\n",
 		r.Payments, r.Refunds, r.Lines, r.Kept)
@@ -88,6 +132,5 @@ func printRebuilt(w io.Writer, r readmodel.Rebuilt) error {
 		verdict = "The new tables are live."
 	}
 	fmt.Fprintf(&b, "%.2f s in all, %d tries of the swap. %s\n", total, r.Tries, verdict)
-	_, err := io.WriteString(w, b.String())
-	return err
+	_, _ = io.WriteString(w, b.String())
 }

@@ -30,7 +30,11 @@ type shell struct {
 // newShell is for commands on a database of its own.
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	url := devtest.Database(t).URL
+	return newShellOn(t, devtest.Database(t).URL)
+}
+
+func newShellOn(t *testing.T, url string) *shell {
+	t.Helper()
 	pool, err := postgres.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +69,7 @@ func (s *shell) key(role access.Role, merchantID, holder string) (text, id strin
 func (s *shell) run(key string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	err := run(s.t.Context(), args, func(name string) (string, bool) {
-		if name == "PAYMENTS_OPERATOR_KEY" {
+		if name == operatorKey {
 			return key, key != ""
 		}
 		v, ok := s.env[name]
@@ -123,7 +127,7 @@ func TestAVerdictOnTheCommandLineTakesTwoPersons(t *testing.T) {
 	propose := []string{"propose", "-reason", "their ledger", "-rejected", "never_given", saga}
 	approve := []string{"approve", "-reason", "seen", "-rejected", "never_given", saga}
 	for name, c := range map[string]struct{ key, want string }{
-		"no key": {"", "PAYMENTS_OPERATOR_KEY is missing"}, "a merchant": {shop, "PAYMENTS_OPERATOR_KEY"}, "an auditor": {auditor, "PAYMENTS_OPERATOR_KEY"},
+		"no key": {"", "PAYMENTS_OPERATOR_KEY is required and not set"}, "a merchant": {shop, "PAYMENTS_OPERATOR_KEY"}, "an auditor": {auditor, "PAYMENTS_OPERATOR_KEY"},
 		"a mistyped key": {ada[:len(ada)-1] + "!", "PAYMENTS_OPERATOR_KEY"},
 	} {
 		if _, err := act(c.key, propose...); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -4,23 +4,36 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"io"
 	"time"
+
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/access"
 	"payments/internal/payment"
 	"payments/internal/secret"
 )
 
-const rotationUsage = `usage:
-  payments secrets                    fresh secrets, as NAME=value
-  payments secrets add VARIABLE       the variable's keyset with a further key, which is accepted and not used yet
-  payments secrets promote VARIABLE   with its newest key as the one that is used
-  payments secrets drop VARIABLE      without all others
-  payments secrets reencrypt [-check] [-batch 500]
-  payments secrets keep [-database DIR] [-give DIR:NAME,NAME…]…   the secrets of docker compose's stack, as files
-  payments secrets show [NAME]        one that is kept there, or all of them as NAME=value`
+func (e environment) secretsCommand() *cli.Command {
+	step := func(name, usage string, do func(string) (string, error)) *cli.Command {
+		return &cli.Command{
+			Name: name, Usage: usage, ArgsUsage: "VARIABLE", Description: about("Prints the variable's keyset after the step, as NAME=value.", "payments secrets "+name+" PAYMENTS_PEPPER_KEYSET"),
+			Flags: shows(), Action: func(_ context.Context, c *cli.Command) error { return e.rotateKeyset(c, do) },
+		}
+	}
+	return &cli.Command{
+		Name: "secrets", Usage: "print fresh secrets, keep a stack's, rotate a keyset, or re-encrypt what is stored",
+		Description: about("Alone it prints fresh secrets, as NAME=value.", "payments secrets > secrets.env", "payments secrets reencrypt -check"),
+		Flags:       shows(), Action: alone(e.printFreshSecrets),
+		Commands: []*cli.Command{
+			step("add", "a keyset with a further key, which is accepted and not used yet", secret.AddKey),
+			step("promote", "a keyset with its newest key as the one that is used", secret.PromoteKey),
+			step("drop", "a keyset without all keys but the used one", secret.DropOldKeys),
+			e.reencryptCommand(), e.keepCommand(), e.showSecretsCommand(),
+		},
+	}
+}
 
 // namedSecret is a secret of a stack or a demo, by its variable.
 type namedSecret struct {
@@ -72,35 +85,32 @@ func checkAPIKey(value string) error {
 	return nil
 }
 
-// secrets prints fresh secrets or one step of a keyset's rotation, or keeps and shows the
-// secrets of docker compose's stack.
-func secrets(ctx context.Context, e environment) error {
-	if len(e.args) == 0 {
-		for _, s := range stackSecrets {
-			value, err := s.fresh()
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(e.stdout, "%s=%s\n", s.name, value); err != nil {
-				return err
-			}
+func (e environment) printFreshSecrets(_ context.Context, c *cli.Command) error {
+	var fresh variables
+	for _, s := range stackSecrets {
+		value, err := s.fresh()
+		if err != nil {
+			return err
 		}
-		return nil
+		fresh = append(fresh, [2]string{s.name, value})
 	}
-	verb := e.args[0]
-	switch verb {
-	case "reencrypt":
-		return e.reencrypt(ctx)
-	case "keep":
-		return e.keepSecrets()
-	case "show":
-		return e.showSecrets()
+	return e.showVariables(c, fresh)
+}
+
+// variables are names and values, in order.
+type variables [][2]string
+
+// showVariables prints NAME=value, or one JSON object.
+func (e environment) showVariables(c *cli.Command, all variables) error {
+	object := map[string]string{}
+	for _, v := range all {
+		object[v[0]] = v[1]
 	}
-	step, ok := map[string]func(string) (string, error){"add": secret.AddKey, "promote": secret.PromoteKey, "drop": secret.DropOldKeys}[verb]
-	if !ok || len(e.args) != 2 {
-		return errors.New(rotationUsage)
-	}
-	return e.rotateKeyset(step, e.args[1])
+	return e.show(c, object, func(w io.Writer) {
+		for _, v := range all {
+			fmt.Fprintf(w, "%s=%s\n", v[0], v[1])
+		}
+	})
 }
 
 // generator of identifiers, by the machine's clock and randomness.

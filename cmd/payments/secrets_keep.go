@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/secret"
 )
@@ -42,32 +44,36 @@ type holder struct {
 	names []string
 }
 
+func (e environment) keepCommand() *cli.Command {
+	return &cli.Command{
+		Name: "keep", Usage: "keep the secrets of docker compose's stack, as files",
+		Description: about("Those of the environment, else those of an earlier start, else fresh ones, in PAYMENTS_SECRETS_DIR.",
+			"payments secrets keep -database /var/lib/postgresql -give /run/service:PAYMENTS_API_KEY"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "database", Usage: "Postgres' data `DIR`: while it holds a database, the secrets that it was made with are not replaced by fresh ones"},
+			&cli.StringSliceFlag{Name: "give", Usage: "`DIR:NAME,NAME…` copies these secrets to the directory; may be repeated"},
+		},
+		DisableSliceFlagSeparator: true,
+		Action:                    alone(e.keepSecrets),
+	}
+}
+
 // keepSecrets gives a stack its secrets: those of the environment, else those of an
 // earlier start, else fresh ones. Everything is checked before anything is written.
-func (e environment) keepSecrets() error {
+func (e environment) keepSecrets(_ context.Context, c *cli.Command) error {
 	v, err := e.vault()
 	if err != nil {
 		return err
 	}
-	flags := flag.NewFlagSet("secrets keep", flag.ContinueOnError)
-	flags.SetOutput(e.stderr)
-	database := flags.String("database", "", "Postgres' data directory: while it holds a database, the secrets that it was made with are not replaced by fresh ones")
 	var holders []holder
-	flags.Func("give", "DIR:NAME,NAME… copies these secrets to the directory; may be repeated", func(s string) error {
+	for _, s := range c.StringSlice("give") {
 		dir, names, ok := strings.Cut(s, ":")
 		if !ok || dir == "" || names == "" {
-			return errors.New("it must be DIR:NAME,NAME…")
+			return usagef("-give %s: it must be DIR:NAME,NAME…", s)
 		}
 		holders = append(holders, holder{dir, strings.Split(names, ",")})
-		return nil
-	})
-	if err := flags.Parse(e.args[1:]); err != nil {
-		return err
 	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	kept, made, err := v.settle(*database)
+	kept, made, err := v.settle(c.String("database"))
 	if err != nil {
 		return err
 	}
@@ -101,7 +107,7 @@ func (v vault) settle(database string) (kept map[string]string, made int, err er
 		switch {
 		case given != "":
 			if err := v.accept(s, given, stored); err != nil {
-				return nil, 0, fmt.Errorf("%s %w", s.name, err)
+				return nil, 0, usagef("%s %w", s.name, err)
 			}
 			kept[s.name] = given
 		case stored != "":
@@ -117,7 +123,7 @@ func (v vault) settle(database string) (kept map[string]string, made int, err er
 		}
 	}
 	if len(lost) > 0 && database != "" && holdsDatabase(database) {
-		return nil, 0, fmt.Errorf("the database of this stack was made with secrets that are gone (%s): put back the .env file that it was started with, or %s",
+		return nil, 0, usagef("the database of this stack was made with secrets that are gone (%s): put back the .env file that it was started with, or %s",
 			strings.Join(lost, ", "), beginAnew)
 	}
 	return kept, made, nil
@@ -138,7 +144,7 @@ func (v vault) accept(s namedSecret, given, stored string) error {
 	if err != nil || shared {
 		return err
 	}
-	return fmt.Errorf("has no key of the keyset that this stack was started with, so that nothing it stored could be read: "+
+	return usagef("has no key of the keyset that this stack was started with, so that nothing it stored could be read: "+
 		"take it out of the .env file and the shell's environment, set it to what `%s` prints, or %s", v.showCommand(s.name), beginAnew)
 }
 
@@ -147,7 +153,7 @@ func (v vault) copies(kept map[string]string, holders []holder) (map[string]stri
 	files := map[string]string{}
 	for _, h := range holders {
 		if info, err := os.Stat(h.dir); err != nil || !info.IsDir() {
-			return nil, fmt.Errorf("-give %s: it must name a directory", h.dir)
+			return nil, usagef("-give %s: it must name a directory", h.dir)
 		}
 		for _, name := range h.names {
 			value, ok := kept[name]
@@ -157,7 +163,7 @@ func (v vault) copies(kept map[string]string, holders []holder) (map[string]stri
 					return nil, err
 				}
 			} else if !ok {
-				return nil, fmt.Errorf("-give %s: there is no secret %q", h.dir, name)
+				return nil, usagef("-give %s: there is no secret %q", h.dir, name)
 			}
 			files[filepath.Join(h.dir, name)] = value
 		}
@@ -173,45 +179,51 @@ func (v vault) withPassword(variable, password string) (string, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.User == nil {
-		return "", fmt.Errorf("%s must be a Postgres URL with a user", variable)
+		return "", usagef("%s must be a Postgres URL with a user", variable)
 	}
 	u.User = url.UserPassword(u.User.Username(), password)
 	return u.String(), nil
 }
 
+func (e environment) showSecretsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "show", Usage: "print one kept secret, or all of them as NAME=value", ArgsUsage: "[NAME]",
+		Description: about("", "payments secrets show PAYMENTS_OPERATOR_KEY"), Flags: shows(),
+		Action: e.showSecrets,
+	}
+}
+
 // showSecrets prints the value of one kept secret, or all of them as NAME=value.
-func (e environment) showSecrets() error {
+func (e environment) showSecrets(_ context.Context, c *cli.Command) error {
 	v, err := e.vault()
 	if err != nil {
 		return err
 	}
-	if len(e.args) > 2 {
-		return errors.New("secrets show takes the name of one secret, or none for all")
+	if c.NArg() > 1 {
+		return usagef("secrets show takes the name of one secret, or none for all")
 	}
-	known := false
+	var found variables
 	for _, s := range stackSecrets {
-		if len(e.args) == 2 && e.args[1] != s.name {
+		if c.NArg() == 1 && c.Args().First() != s.name {
 			continue
 		}
-		known = true
 		value, err := v.read(s.name)
 		if err != nil {
 			return err
 		}
 		if value == "" {
-			return fmt.Errorf("%s is not there yet: start the stack first", s.name)
+			return usagef("%s is not there yet: start the stack first", s.name)
 		}
-		if len(e.args) == 1 {
-			value = s.name + "=" + value
-		}
-		if _, err := fmt.Fprintln(e.stdout, value); err != nil {
-			return err
-		}
+		found = append(found, [2]string{s.name, value})
 	}
-	if !known {
-		return fmt.Errorf("there is no secret %q", e.args[1])
+	if len(found) == 0 {
+		return usagef("there is no secret %q", c.Args().First())
 	}
-	return nil
+	if c.NArg() == 1 && !asJSON(c) {
+		_, err = fmt.Fprintln(e.stdout, found[0][1])
+		return err
+	}
+	return e.showVariables(c, found)
 }
 
 // showCommand is typed where docker-compose.yml is. VERSION is the image's, if another

@@ -31,7 +31,7 @@ func (s *stack) secrets(args ...string) (stdout string, err error) {
 	s.t.Helper()
 	var out bytes.Buffer
 	lookup := func(name string) (string, bool) { v, ok := s.vars[name]; return v, ok }
-	err = secrets(s.t.Context(), environment{args, lookup, &out, s.t.Output()})
+	err = run(s.t.Context(), append([]string{"secrets"}, args...), lookup, &out, s.t.Output())
 	return out.String(), err
 }
 
@@ -219,9 +219,9 @@ func TestWrongSecretsAreRefused(t *testing.T) {
 	}{
 		{"PAYMENTS_PEPPER_KEYSET", s3cret, []string{"keep"}, "PAYMENTS_PEPPER_KEYSET is not "},
 		{"PAYMENTS_OPERATOR_KEY", s3cret, []string{"keep"}, "PAYMENTS_OPERATOR_KEY is no API key: "},
-		{"PAYMENTS_SECRETS_DIR", "", []string{"keep"}, "PAYMENTS_SECRETS_DIR is missing"},
-		{"PAYMENTS_SECRETS_DIR", "", []string{"show"}, "PAYMENTS_SECRETS_DIR is missing"},
-		{"PAYMENTS_DATABASE_URL", "", []string{"keep", "-give=DIR:PAYMENTS_DATABASE_URL"}, "PAYMENTS_DATABASE_URL is missing"},
+		{"PAYMENTS_SECRETS_DIR", "", []string{"keep"}, "PAYMENTS_SECRETS_DIR is required and not set"},
+		{"PAYMENTS_SECRETS_DIR", "", []string{"show"}, "PAYMENTS_SECRETS_DIR is required and not set"},
+		{"PAYMENTS_DATABASE_URL", "", []string{"keep", "-give=DIR:PAYMENTS_DATABASE_URL"}, "PAYMENTS_DATABASE_URL is required and not set"},
 		{"PAYMENTS_DATABASE_URL", "postgres://db/" + s3cret, []string{"keep", "-give=DIR:PAYMENTS_DATABASE_URL"}, "PAYMENTS_DATABASE_URL must be a Postgres URL with a user"},
 		{"", "", []string{"keep", "-give=DIR:PAYMENTS_NONE"}, `there is no secret "PAYMENTS_NONE"`},
 		{"", "", []string{"keep", "-give=/nowhere:PAYMENTS_API_KEY"}, "-give /nowhere: it must name a directory"},

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/urfave/cli/v3"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
@@ -70,10 +71,16 @@ const (
 	answerWithin = 4 * time.Second
 )
 
-func serve(ctx context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
+func (e environment) serveCommand() *cli.Command {
+	return &cli.Command{
+		Name: "serve", Usage: "run the service in the roles of PAYMENTS_ROLES",
+		Description: about("SIGTERM drains within 10 s. Nothing has to be up yet: the service waits for Postgres, Kafka and the provider.",
+			"payments serve", "PAYMENTS_ROLES=api,saga payments serve"),
+		Action: alone(e.serve),
 	}
+}
+
+func (e environment) serve(ctx context.Context, _ *cli.Command) error {
 	c, err := config.Load(e.lookup)
 	if err != nil {
 		return err
@@ -84,7 +91,7 @@ func serve(ctx context.Context, e environment) error {
 	if s.traces, err = telemetry.NewTraces(ctx, telemetry.TraceConfig{
 		Endpoint: c.Traces.Endpoint, Ratio: c.Traces.Ratio, Version: version, Log: s.log,
 	}); err != nil {
-		return fmt.Errorf("PAYMENTS_TRACES_ENDPOINT: %w", err)
+		return usagef("PAYMENTS_TRACES_ENDPOINT: %w", err)
 	}
 	defer func() {
 		if err := s.traces.Close(ctx); err != nil {
@@ -102,15 +109,15 @@ func serve(ctx context.Context, e environment) error {
 // does not fit this program stops the start (checkDatabases).
 func (s *service) connect(ctx context.Context) (err error) {
 	if s.write, err = postgres.OpenMigrated(ctx, s.DatabaseURL); err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+		return usagef("PAYMENTS_DATABASE_URL %w", err)
 	}
 	if s.engine, err = postgres.OpenEngine(ctx, s.DatabaseURL); err != nil {
-		return fmt.Errorf("PAYMENTS_DATABASE_URL %w", err)
+		return usagef("PAYMENTS_DATABASE_URL %w", err)
 	}
 	s.read = s.write
 	if s.ReadDatabaseURL != s.DatabaseURL {
 		if s.read, err = postgres.OpenMigrated(ctx, s.ReadDatabaseURL); err != nil {
-			return fmt.Errorf("PAYMENTS_READ_DATABASE_URL %w", err)
+			return usagef("PAYMENTS_READ_DATABASE_URL %w", err)
 		}
 	}
 	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
@@ -159,7 +166,7 @@ func newBroker(brokers []string, prefix string, k config.Kafka, tracer trace.Tra
 		TLS: k.TLS, SASL: broker.SASL{Mechanism: k.SASLMechanism, Username: k.Username, Password: k.Password},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("PAYMENTS_KAFKA_BROKERS: %w", err)
+		return nil, usagef("PAYMENTS_KAFKA_BROKERS: %w", err)
 	}
 	return c, nil
 }
@@ -358,7 +365,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	server := api.NewServer(handler, s.log)
 	if s.TLSCert != "" {
 		if server.TLSConfig, err = api.NewTLSConfig(s.TLSCert, s.TLSKey, s.log); err != nil {
-			return fmt.Errorf("PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY %w", err)
+			return usagef("PAYMENTS_TLS_CERT and PAYMENTS_TLS_KEY %w", err)
 		}
 	}
 	return s.listen(accepting, "PAYMENTS_ADDR", s.Addr, server, done)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v3"
 
 	"payments/internal/api"
 	"payments/internal/config"
@@ -17,10 +18,15 @@ import (
 	"payments/internal/telemetry"
 )
 
-func runSimulator(ctx context.Context, e environment) error {
-	if err := e.noArguments(); err != nil {
-		return err
+func (e environment) simulatorCommand() *cli.Command {
+	return &cli.Command{
+		Name: "simulator", Usage: "run the payment provider's simulator",
+		Description: about("A server of its own with a durable ledger, in the file that PAYMENTS_SIMULATOR_DATA names.", "PAYMENTS_SIMULATOR_DATA=ledger.db payments simulator"),
+		Action:      alone(e.simulator),
 	}
+}
+
+func (e environment) simulator(ctx context.Context, _ *cli.Command) error {
 	c, err := config.LoadSimulator(e.lookup)
 	if err != nil {
 		return err
@@ -35,7 +41,7 @@ func runSimulator(ctx context.Context, e environment) error {
 		Webhook: simulator.Webhook{URL: c.WebhookURL, Secret: c.WebhookSecret},
 	})
 	if err != nil {
-		return fmt.Errorf("PAYMENTS_SIMULATOR_DATA: %w", errors.Join(err, listener.Close()))
+		return usagef("PAYMENTS_SIMULATOR_DATA: %w", errors.Join(err, listener.Close()))
 	}
 	// The write timeout is longer than the longest delay that a fault can ask for, 10 minutes.
 	server := &http.Server{
