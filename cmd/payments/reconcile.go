@@ -64,12 +64,13 @@ type differenceShown struct {
 }
 
 type reconciliationShown struct {
-	Object      string            `json:"object"`
-	From        time.Time         `json:"from"`
-	To          time.Time         `json:"to"`
-	Payments    int64             `json:"payments"`
-	Moving      int64             `json:"moving"` // changed during every look
-	Differences []differenceShown `json:"differences"`
+	Object        string            `json:"object"`
+	From          time.Time         `json:"from"`
+	To            time.Time         `json:"to"`
+	Payments      int64             `json:"payments"`
+	Moving        int64             `json:"moving"`         // changed during every look
+	OtherAccounts int64             `json:"other_accounts"` // left out
+	Differences   []differenceShown `json:"differences"`
 }
 
 func (e environment) reconcile(ctx context.Context, cmd *cli.Command) error {
@@ -91,7 +92,7 @@ func (e environment) reconcile(ctx context.Context, cmd *cli.Command) error {
 	}
 	defer pool.Close()
 	orders := order.New(order.Config{
-		Pool: pool, IDs: generator(), Cipher: c.Cipher, Methods: order.PaymentMethods(c.Pepper, c.Cipher), Provider: bank,
+		Pool: pool, IDs: generator(), Cipher: c.Cipher, Methods: order.PaymentMethods(c.Pepper, c.Cipher), Provider: bank, Former: true, // a command does not change which account is in use
 		Deadline: c.OrderDeadline, CaptureWindow: c.CaptureWindow, Horizon: c.ProviderHorizon,
 	})
 	reached := r.Cursor
@@ -119,11 +120,15 @@ func (e environment) reconcile(ctx context.Context, cmd *cli.Command) error {
 		}
 		return unreachableError{fmt.Errorf("compare with the provider: %w", err)}
 	}
-	shown.Payments, shown.Moving = result.Payments, result.Moving
+	shown.Payments, shown.Moving, shown.OtherAccounts = result.Payments, result.Moving, result.OtherAccounts
 	if err := e.show(cmd, shown, func(w io.Writer) {
-		fmt.Fprintf(w, "%d payments compared, %d differences, %d payments moved meanwhile\n", result.Payments, result.Differences, result.Moving)
+		fmt.Fprintf(w, "%d payments compared, %d differences, %d payments moved meanwhile, %d of other accounts left out\n",
+			result.Payments, result.Differences, result.Moving, result.OtherAccounts)
 	}); err != nil {
 		return err
+	}
+	if result.Payments == 0 && result.OtherAccounts > 0 {
+		return errors.New("no payment of the range was made with the account of these credentials")
 	}
 	if result.Differences > 0 {
 		return errDiffers

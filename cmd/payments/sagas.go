@@ -142,7 +142,7 @@ func (e environment) actOnSaga(ctx context.Context, c *cli.Command, act string) 
 		return err
 	}
 	by.Operator, by.Holder = who.KeyID, who.Holder
-	desk := order.New(order.Config{Pool: pool, IDs: generator(), Provider: bank}).Operations()
+	desk := order.New(order.Config{Pool: pool, IDs: generator(), Provider: bank, Former: true}).Operations()
 	if err := desk.Act(ctx, by, id, act, verdict); err != nil {
 		return err
 	}

@@ -136,11 +136,11 @@ func (s *service) connect(ctx context.Context) (err error) {
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Due: func() { s.worker.Wake() },
+		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: func() { s.worker.Wake() },
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
-		Definitions: s.orders.Sagas(), Owner: owner(), Open: s.orders.Open, Prepare: s.orders.Prepare,
+		Definitions: s.orders.Sagas(), Owner: owner(), Open: s.orders.Open, Prepare: s.orders.Prepare, Only: s.orders.Only(),
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
 		Concurrency: s.SagaConcurrency, Calls: s.ProviderCalls, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{

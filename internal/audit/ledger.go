@@ -21,6 +21,7 @@ type claim struct {
 	// Searching says that a saga is looking for a hold that came after the order had
 	// turned back, to void it.
 	Searching bool
+	Account   string // that it was made with; "": none yet
 	CreatedAt time.Time
 	UpdatedAt time.Time // of the payment and its refunds
 }
@@ -30,6 +31,7 @@ const selectClaims = `
 		coalesce(p.authorization_reference, ''), coalesce(p.capture_reference, ''), p.status IN ('failed', 'canceled') AND EXISTS (
 			SELECT FROM sagas s WHERE s.merchant_id = p.merchant_id AND s.definition = 'orphan_void'
 				AND s.subject >= p.id AND s.subject < p.id || '0' AND s.state NOT IN ('completed', 'compensated')),
+		coalesce(p.provider_account, (SELECT account FROM provider_accounts WHERE inherits AND p.authorization_reference IS NOT NULL), ''),
 		p.created_at, greatest(p.updated_at, o.updated_at)
 	FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id WHERE `
 
@@ -49,6 +51,8 @@ type ledger struct {
 	Audit
 	once, agrees Finding
 	begun        time.Time // by the database's clock, before the provider's list was read
+	account      string    // the provider's, whose payments alone it knows
+	elsewhere    int64     // payments of other accounts
 }
 
 // compareLedger reads the provider's list of payments first and the payments then, so that
@@ -68,6 +72,12 @@ func (a Audit) compareLedger(ctx context.Context) ([]Finding, error) {
 	if err := a.Write.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&l.begun); err != nil {
 		return nil, fmt.Errorf("read the database's clock: %w", err)
 	}
+	if err := l.patiently(ctx, func() (err error) {
+		l.account, err = l.Provider.Account(ctx)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("ask for the provider's account: %w", err)
+	}
 	listed := newSpool(a.Dir)
 	defer listed.close()
 	if err := l.list(ctx, listed); err != nil {
@@ -79,6 +89,12 @@ func (a Audit) compareLedger(ctx context.Context) ([]Finding, error) {
 	}
 	if err := l.merge(ctx, states); err != nil {
 		return nil, err
+	}
+	switch {
+	case l.elsewhere > 0 && l.agrees.Counted == 0:
+		l.agrees.violate("none of %d payments was made with the account %s: the credentials may be the wrong ones", l.elsewhere, l.account)
+	case l.elsewhere > 0:
+		l.agrees.Note = fmt.Sprintf("%d payments were made with another account than %s: an audit with that account's credentials compares them", l.elsewhere, l.account)
 	}
 	return []Finding{l.once, l.agrees}, nil
 }
@@ -169,6 +185,12 @@ func (l *ledger) merge(ctx context.Context, states *merged) error {
 				if s, err = takeState(states); err != nil {
 					return err
 				}
+			}
+			if c.Account != "" && c.Account != l.account {
+				if l.elsewhere++; len(s.Authorizations)+len(s.Captures)+len(s.Refunds) > 0 {
+					l.agrees.violate("%s was made with the account %s, and the account %s has operations of it", c.ID, c.Account, l.account)
+				}
+				continue
 			}
 			l.agrees.Counted++
 			if once, agrees := c.judge(s, l.Settled || c.UpdatedAt.Before(l.begun)); len(once)+len(agrees) > 0 {

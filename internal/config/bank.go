@@ -9,6 +9,9 @@ type Bank struct {
 	StripeKey       string        // empty with simulator
 	StripeURL       string        // in the place of https://api.stripe.com; empty: that
 	ProviderTimeout time.Duration // of one call
+	// ProviderFormer says that the account makes no new payments any more: the process works
+	// for the payments that were made with it.
+	ProviderFormer bool
 }
 
 // LoadBank reads the variables of the provider alone.
@@ -33,6 +36,7 @@ func (r *reader) bank() Bank {
 		timeout = 5 * time.Second
 	}
 	b.ProviderTimeout = r.duration("PAYMENTS_PROVIDER_TIMEOUT", timeout, 100*time.Millisecond, 10*time.Second)
+	b.ProviderFormer = r.boolean("PAYMENTS_PROVIDER_FORMER")
 	b.ProviderURL = r.httpURL("PAYMENTS_PROVIDER_URL", need(b.Provider == ProviderSimulator))
 	b.StripeKey = r.stripeKey("PAYMENTS_STRIPE_KEY", need(b.Provider == ProviderStripe))
 	return b

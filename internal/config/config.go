@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"payments/internal/secret"
@@ -145,6 +146,9 @@ func load(lookup Lookup) (Config, error) {
 	}
 	if c.ProviderHorizon < c.ProviderTimeout && len(r.errs) == 0 {
 		r.wrong("PAYMENTS_PROVIDER_HORIZON", "must not be shorter than PAYMENTS_PROVIDER_TIMEOUT")
+	}
+	if c.ProviderFormer && !slices.Equal(c.Roles, Roles{RoleSaga}) && len(r.errs) == 0 {
+		r.wrong("PAYMENTS_PROVIDER_FORMER", "needs PAYMENTS_ROLES=saga: a process of a former account has no other role")
 	}
 	return c, r.err()
 }

@@ -155,6 +155,7 @@ func TestWrongValues(t *testing.T) {
 		{"PAYMENTS_ADMIN_HOSTS", "service,http://" + s3cret, "PAYMENTS_ADMIN_HOSTS must be a comma-separated list of host names without a port: number 2 is none"},
 		{"PAYMENTS_ADMIN_HOSTS", "service:8081", "number 1 is none"},
 		{"PAYMENTS_ADMIN_HOSTS", "service,,b", "number 2 is none"},
+		{"PAYMENTS_PROVIDER_FORMER", "true", "PAYMENTS_PROVIDER_FORMER needs PAYMENTS_ROLES=saga"},
 		{"PAYMENTS_WAITS", "0", "PAYMENTS_WAITS must be a whole number from 1"},
 		{"PAYMENTS_STREAMS_PER_MERCHANT", s3cret, "PAYMENTS_STREAMS_PER_MERCHANT must be a whole number from 1"},
 		{"PAYMENTS_EXPORTS", "100001", "PAYMENTS_EXPORTS must be a whole number from 1 to 100000"},

@@ -73,7 +73,7 @@ func (s *Service) Prepare(ctx context.Context) {
 }
 
 // LearnAccount asks the provider for the account of the credentials, unless it is known,
-// and lets the sagas that wait for that account go on.
+// and lets the sagas that wait for that account go on. A Former one has them claimed by Only.
 func (s *Service) LearnAccount(ctx context.Context) (AccountUse, error) {
 	s.accounts.mu.Lock()
 	defer s.accounts.mu.Unlock()
@@ -87,6 +87,13 @@ func (s *Service) learn(ctx context.Context) (use AccountUse, err error) {
 	defer func() { s.accounts.askedAt = s.IDs.Now() }()
 	if use.Account, err = s.Provider.Account(ctx); err != nil {
 		return AccountUse{}, err
+	}
+	if s.Former {
+		if err := s.Pool.QueryRow(ctx, `SELECT coalesce((SELECT account FROM provider_accounts WHERE inherits), '')`).Scan(&use.inherited); err != nil {
+			return AccountUse{}, fmt.Errorf("read the provider's account: %w", err)
+		}
+		s.accounts.current.Store(&use)
+		return use, nil
 	}
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		// The first account of all inherits; provider_accounts_one_heir lets one be that.
@@ -122,7 +129,9 @@ func (s *Service) ready(i *saga.Instance) (lacks string, err error) {
 		return accountUnknown, nil
 	}
 	if d.Account == "" {
-		d.Account = use.Account
+		if d.Account = use.Account; s.Former {
+			d.Account = ""
+		}
 		// From before accounts were recorded, and known to the provider already.
 		if i.Attempted || i.Intent || d.Authorization != "" || d.Capture != "" || d.AuthorizationKey != "" {
 			d.Account = use.inherited
@@ -131,8 +140,20 @@ func (s *Service) ready(i *saga.Instance) (lacks string, err error) {
 			return "", err
 		}
 	}
-	if d.Account != use.Account {
-		return d.Account, nil
+	switch d.Account {
+	case use.Account:
+		return "", nil
+	case "":
+		return accountUnknown, nil
 	}
-	return "", nil
+	return d.Account, nil
+}
+
+// Only is for saga.Config: a worker of a former account claims the sagas that wait for that
+// account, and begins none. Another worker claims any.
+func (s *Service) Only() func() string {
+	if s.Former {
+		return s.Account
+	}
+	return nil
 }

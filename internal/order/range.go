@@ -49,8 +49,9 @@ type Difference struct {
 	Followed bool
 }
 
-// RangeResult counts what was compared. Moving payments changed during every look.
-type RangeResult struct{ Payments, Differences, Moving int64 }
+// RangeResult counts what was compared. Moving payments changed during every look. Those of
+// OtherAccounts were made with another account than the provider's: it does not know them.
+type RangeResult struct{ Payments, Differences, Moving, OtherAccounts int64 }
 
 // rangeCursor is a part of the range, and in it a page of the provider's list, or, once
 // that is read, our payments behind an id.
@@ -96,13 +97,17 @@ func (s *Service) CompareRange(ctx context.Context, r RangeComparison) (result R
 	if err != nil {
 		return result, err
 	}
+	use, err := s.LearnAccount(ctx)
+	if err != nil {
+		return result, fmt.Errorf("ask for the provider's account: %w", err)
+	}
 	for seen := map[string]bool{}; c.part.Before(r.To); {
 		end := c.part.Add(rangePart)
 		if end.After(r.To) {
 			end = r.To
 		}
 		if c.ours {
-			c.after, err = s.compareOurs(ctx, r, c.part, end, c.after, seen, &result)
+			c.after, err = s.compareOurs(ctx, r, use.Account, c.part, end, c.after, seen, &result)
 			if err == nil && c.after == "" {
 				c, seen = rangeCursor{part: end}, map[string]bool{}
 			}
@@ -172,22 +177,26 @@ func (s *Service) compareState(ctx context.Context, r RangeComparison, merchantI
 
 // compareOurs looks at our payments of the part that the list did not have: those whose
 // authorization the provider must know.
-func (s *Service) compareOurs(ctx context.Context, r RangeComparison, from, to time.Time, after string, seen map[string]bool, result *RangeResult) (string, error) {
+func (s *Service) compareOurs(ctx context.Context, r RangeComparison, account string, from, to time.Time, after string, seen map[string]bool, result *RangeResult) (string, error) {
 	const most = 200
-	type ours struct{ merchantID, id string }
+	type ours struct{ merchantID, id, account string }
 	rows, err := s.Pool.Query(ctx, `
-		SELECT merchant_id, id FROM payments
+		SELECT merchant_id, id, coalesce(provider_account, (SELECT account FROM provider_accounts WHERE inherits), $5) FROM payments
 		WHERE id > greatest($1, $2) AND id < $3 AND authorization_reference IS NOT NULL ORDER BY id LIMIT $4`,
-		after, payment.FirstID(payment.PrefixPayment, from), payment.FirstID(payment.PrefixPayment, to), most)
+		after, payment.FirstID(payment.PrefixPayment, from), payment.FirstID(payment.PrefixPayment, to), most, account)
 	if err != nil {
 		return "", fmt.Errorf("read payments: %w", err)
 	}
-	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o ours, err error) { return o, row.Scan(&o.merchantID, &o.id) })
+	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o ours, err error) { return o, row.Scan(&o.merchantID, &o.id, &o.account) })
 	if err != nil {
 		return "", fmt.Errorf("read payments: %w", err)
 	}
 	for _, o := range page {
 		if seen[o.id] {
+			continue
+		}
+		if o.account != account {
+			result.OtherAccounts++
 			continue
 		}
 		result.Payments++

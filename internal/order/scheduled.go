@@ -28,6 +28,7 @@ type ReconcilerConfig struct {
 type Reconciler struct {
 	ReconcilerConfig
 	orders      *Service
+	name        string               // of the comparison; Turn's own
 	differences *prometheus.GaugeVec // this and finished have no labels, and no series before they are measured
 	finished    *prometheus.GaugeVec
 	open        *prometheus.GaugeVec
@@ -41,7 +42,8 @@ const (
 	// leaseFor outlasts a page of the provider's list, each of whose payments is looked at.
 	leaseFor = 10 * time.Minute
 
-	scheduledRange = "scheduled"
+	// scheduledRange is the comparison with one account: its cursor means nothing to another.
+	scheduledRange = "scheduled "
 )
 
 // NewReconciler registers its metrics.
@@ -77,8 +79,14 @@ type scheduled struct {
 // errTurnOver ends a comparison whose turn is over; its cursor is kept.
 var errTurnOver = errors.New("the turn is over")
 
-// Turn compares for a while, if a comparison is due and no other process has it.
+// Turn compares for a while, if a comparison with the provider's account is due and no other
+// process has it.
 func (r *Reconciler) Turn(ctx context.Context) (again bool, err error) {
+	use, err := r.orders.LearnAccount(ctx)
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("ask for the provider's account: %w", err), r.measure(ctx))
+	}
+	r.name = scheduledRange + use.Account
 	if err := r.measure(ctx); err != nil {
 		return false, err
 	}
@@ -129,7 +137,7 @@ func (r *Reconciler) claim(ctx context.Context) (s scheduled, ok bool, err error
 	to := now.Add(-settling)
 	if _, err := r.orders.Pool.Exec(ctx, `
 		INSERT INTO provider_comparisons (name, range_from, range_to) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		scheduledRange, to.AddDate(0, 0, -r.Days), to); err != nil {
+		r.name, to.AddDate(0, 0, -r.Days), to); err != nil {
 		return s, false, fmt.Errorf("begin the comparison: %w", err)
 	}
 	err = r.orders.Pool.QueryRow(ctx, `
@@ -141,7 +149,7 @@ func (r *Reconciler) claim(ctx context.Context) (s scheduled, ok bool, err error
 		WHERE name = $1 AND (leased_until < now() OR leased_until > now() + 2 * $4::interval) -- of before the clock was set back
 			AND (finished_at IS NULL OR finished_at <= $5 OR finished_at > $6)
 		RETURNING range_from, range_to, cursor, differences, leased_until`,
-		scheduledRange, to.AddDate(0, 0, -r.Days), to, leaseFor, now.Add(-r.Interval), now.Add(leaseFor)).
+		r.name, to.AddDate(0, 0, -r.Days), to, leaseFor, now.Add(-r.Interval), now.Add(leaseFor)).
 		Scan(&s.from, &s.to, &s.cursor, &s.differences, &s.lease)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, false, nil
@@ -163,7 +171,7 @@ func (r *Reconciler) keep(ctx context.Context, s *scheduled, differences int64, 
 		UPDATE provider_comparisons SET cursor = $3, differences = $4, finished_at = $5, updated_at = now(),
 			last_finished_at = coalesce($5, last_finished_at), last_found = CASE WHEN $5::timestamptz IS NULL THEN last_found ELSE $4 END,
 			leased_until = clock_timestamp() + $6::interval
-		WHERE name = $1 AND leased_until = $2 RETURNING leased_until`, scheduledRange, s.lease, s.cursor, differences, end, leaseFor).Scan(&s.lease)
+		WHERE name = $1 AND leased_until = $2 RETURNING leased_until`, r.name, s.lease, s.cursor, differences, end, leaseFor).Scan(&s.lease)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errors.New("another process has taken the comparison with the provider")
 	}
@@ -178,7 +186,7 @@ func (r *Reconciler) release(ctx context.Context, s scheduled) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if _, err := r.orders.Pool.Exec(ctx, `UPDATE provider_comparisons SET leased_until = '-infinity' WHERE name = $1 AND leased_until = $2`,
-		scheduledRange, s.lease); err != nil {
+		r.name, s.lease); err != nil {
 		return fmt.Errorf("give the comparison back: %w", err)
 	}
 	return nil
@@ -188,7 +196,7 @@ func (r *Reconciler) release(ctx context.Context, s scheduled) error {
 func (r *Reconciler) measure(ctx context.Context) error {
 	var found *int64
 	var finished *time.Time
-	err := r.orders.Pool.QueryRow(ctx, `SELECT last_found, last_finished_at FROM provider_comparisons WHERE name = $1`, scheduledRange).Scan(&found, &finished)
+	err := r.orders.Pool.QueryRow(ctx, `SELECT last_found, last_finished_at FROM provider_comparisons WHERE name = $1`, r.name).Scan(&found, &finished)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("read the comparison: %w", err)
 	}

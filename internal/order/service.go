@@ -23,6 +23,9 @@ type Config struct {
 	Cipher   *secret.Cipher
 	Methods  *secret.Tokens // of payment methods, each sealed for its payment's id
 	Provider provider.Provider
+	// Former says that the provider's account is not the one in use for new payments: this
+	// service works for the payments that were made with it, and does not record it as in use.
+	Former bool
 	// Due is called after each commit that made a saga due, as a hint.
 	Due func()
 	// Deadline of an order that has not come to its pivot; CaptureWindow is how long a

@@ -139,13 +139,19 @@ func (w *world) placed(method string, capture payment.CaptureMethod, presents ..
 
 func (w *world) worker(definitions ...saga.Definition) *saga.Worker {
 	w.t.Helper()
+	return w.workerOf(w.orders, definitions...)
+}
+
+// workerOf is a worker of a process that serves orders.
+func (w *world) workerOf(orders *order.Service, definitions ...saga.Definition) *saga.Worker {
+	w.t.Helper()
 	if definitions == nil {
-		definitions = w.orders.Sagas()
+		definitions = orders.Sagas()
 	}
 	w.registry = prometheus.NewRegistry()
 	worker, err := saga.NewWorker(w.pool, saga.Config{
 		Definitions: definitions, Owner: rand.Text(), CallTimeout: 250 * time.Millisecond,
-		Lease: 3 * time.Second, Concurrency: 32, Open: w.orders.Open, Prepare: w.orders.Prepare, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Lease: 3 * time.Second, Concurrency: 32, Open: orders.Open, Prepare: orders.Prepare, Only: orders.Only(), Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Registerer: w.registry, Policy: w.policy, Crash: w.crash,
 	})
 	if err != nil {

@@ -89,11 +89,6 @@ const (
 type Provider interface {
 	Name() string
 
-	// Account names the account that the credentials are for: the provider's name, a
-	// colon and the account's own id, such as stripe:acct_1. An operation is known in
-	// its own account alone: to all others it does not exist.
-	Account(ctx context.Context) (string, error)
-
 	// Execute sends op. It may be called again with the same op at any time
 	// within the key's lifetime at the provider; nothing is done twice.
 	Execute(ctx context.Context, op Operation) Result

@@ -108,6 +108,11 @@ type Page struct {
 
 // Inspector reads what a provider has. It never changes anything.
 type Inspector interface {
+	// Account names the account that the credentials are for: the provider's name, a
+	// colon and the account's own id, such as stripe:acct_1. An operation is known in
+	// its own account alone: to all others it does not exist.
+	Account(ctx context.Context) (string, error)
+
 	// Inspect reads all that the provider has of one payment. An error means that
 	// nothing is known; ErrUnknownID is one of its causes. A payment without a known
 	// authorization may have none in the answer though it was given one just now.

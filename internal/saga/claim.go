@@ -119,13 +119,44 @@ func (w *Worker) claiming(from [queues]key, limit, share int) (sql string, args 
 		begun AS MATERIALIZED (` + due(`true`, `$8::timestamptz, $9::text`, `$4::int - (SELECT count(*) FROM shared)`) + `),
 		rest AS MATERIALIZED (` + due(`false AND id NOT IN (SELECT id FROM shared)`, `$6::timestamptz, $7::text`,
 			`$4::int - (SELECT count(*) FROM shared) - (SELECT count(*) FROM begun)`) + `)
-		UPDATE sagas s SET epoch = s.epoch + 1, owner = $1, due_at = now() + $2::interval, updated_at = now()
-		FROM (TABLE shared UNION ALL TABLE begun UNION ALL TABLE rest) due
+		` + take(`(TABLE shared UNION ALL TABLE begun UNION ALL TABLE rest)`),
+		[]any{w.Owner, w.Lease, w.held, limit, share, from[fresh].at, from[fresh].id, from[begun].at, from[begun].id}
+}
+
+// take leases the sagas of a relation of ctid and id to this worker, and reads them.
+func take(due string) string {
+	return `UPDATE sagas s SET epoch = s.epoch + 1, owner = $1, due_at = now() + $2::interval, updated_at = now()
+		FROM ` + due + ` due
 		WHERE s.ctid = due.ctid AND s.id = due.id
 		RETURNING s.merchant_id, s.id, s.definition, s.version, s.subject, s.data, coalesce(s.traceparent, ''), s.state, s.step,
 		          s.step_since, s.tries, s.intent, s.attempted, s.resolving, coalesce(s.in_flight_until, 'epoch'), s.rejection,
-		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.pending, s.begun, s.claim_at, now()`,
-		[]any{w.Owner, w.Lease, w.held, limit, share, from[fresh].at, from[fresh].id, from[begun].at, from[begun].id}
+		          s.abort, s.signaled, s.verdict, s.deadline, s.attempts, s.epoch, s.pending, s.begun, s.claim_at, now()`
+}
+
+// claimOnly takes up to limit sagas that wait for what Only names, whenever they are due: the
+// workers that lack it have looked at each of them before, and hold none of them now.
+func (w *Worker) claimOnly(ctx context.Context, limit int) ([]*Instance, error) {
+	what := w.Only()
+	if what == "" {
+		return nil, nil
+	}
+	asked := w.Now()
+	var b pgx.Batch
+	b.Queue(`
+		WITH waiting AS MATERIALIZED (
+			SELECT ctid, id FROM sagas
+			WHERE state IN ('running', 'compensating') AND waits_for = $5 AND owner IS NULL AND definition || ' ' || version = ANY ($3::text[])
+			ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED)
+		`+take(`(TABLE waiting)`), w.Owner, w.Lease, w.held, limit, what)
+	results := w.pool.SendBatch(ctx, &b)
+	claimed, _, _, err := w.read(results, asked, false)
+	if cerr := results.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim sagas that wait for %s: %w", what, err)
+	}
+	return claimed, nil
 }
 
 // read takes the answers: the database's time, what was claimed, and the last key of

@@ -18,7 +18,7 @@ import (
 	"payments/internal/groupcommit"
 )
 
-// Config of a Worker. Every member but Open, Prepare and Crash is needed.
+// Config of a Worker. Every member but Calls, Open, Only, Prepare and Crash is needed.
 type Config struct {
 	Definitions []Definition
 	Policy      Policy
@@ -36,6 +36,9 @@ type Config struct {
 	// order for all, so that two commits cannot deadlock, and reads it then. nil: the unit
 	// is a Transaction.
 	Open func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) (Unit, error)
+	// Only, if set, names what a saga has to wait for (see Call.Ready) to be claimed by this
+	// worker; nothing else is. "": nothing is claimed for now.
+	Only func() string
 	// Prepare runs before each saga is driven, outside of any transaction, for at most
 	// CallTimeout: it may find out what the calls' Ready needs to know. nil: nothing.
 	Prepare func(context.Context)
@@ -156,7 +159,12 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 		w.more.Store(true)
 		return false, nil
 	}
-	claimed, err := w.claim(ctx, free, w.share(free))
+	var claimed []*Instance
+	if w.Only != nil {
+		claimed, err = w.claimOnly(ctx, free)
+	} else {
+		claimed, err = w.claim(ctx, free, w.share(free))
+	}
 	if err != nil {
 		return false, err
 	}

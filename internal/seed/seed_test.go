@@ -45,6 +45,8 @@ func (b bank) List(context.Context, time.Time, time.Time, string) (provider.Page
 	return provider.Page{States: b.states}, nil
 }
 
+func (b bank) Account(context.Context) (string, error) { return "simulator:led_seeded", nil }
+
 func (b bank) Inspect(context.Context, provider.Payment) (provider.State, error) {
 	return provider.State{}, errors.New("nothing differs, so that nothing has to be looked at again")
 }
