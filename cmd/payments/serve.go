@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -53,7 +54,8 @@ type service struct {
 	bank              provider.Provider
 	orders            *order.Service
 	worker            *saga.Worker
-	inbox             *inbox.Inbox // of the projector
+	relaying          atomic.Pointer[outbox.Relay] // nil without the role relay, and before it is made
+	inbox             *inbox.Inbox                 // of the projector
 	webhookInbox      *inbox.Inbox
 	dispatcher        *webhook.Dispatcher // nil without the role webhooks
 	oldestUnpublished func(context.Context) (time.Duration, error)
@@ -136,7 +138,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: func() { s.worker.Wake() },
+		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: s.due,
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
@@ -155,6 +157,14 @@ func (s *service) connect(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+// due is called after commits that made a saga due, most of which also wrote an event.
+func (s *service) due() {
+	s.worker.Wake()
+	if r := s.relaying.Load(); r != nil {
+		r.Wake()
+	}
 }
 
 func (s *service) methods() *secret.Tokens { return order.PaymentMethods(s.Pepper, s.Cipher) }
@@ -411,8 +421,9 @@ func (s *service) relay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.relaying.Store(r)
 	s.group.Go(func() error {
-		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: s.monitor, Log: s.log})
+		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: outbox.Longest, Turn: r.Turn, Rest: r.Rest, Wake: r.Woken(), Monitor: s.monitor, Log: s.log})
 		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 		defer cancel()
 		if rerr := r.Release(give); rerr != nil {

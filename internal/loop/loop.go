@@ -83,12 +83,14 @@ func (m *Monitor) Stale() map[string]time.Duration {
 	return stale
 }
 
-// Config of one loop. Turn returns again when there is more to do at once; Wake,
-// which may be nil, cuts the pause between turns short.
+// Config of one loop. Turn returns again when there is more to do at once. Rest, which may be
+// nil, gives the pause after a turn in the place of Interval, and is never longer. Wake, which
+// may be nil, cuts the pause short.
 type Config struct {
 	Name     string
 	Interval time.Duration
 	Turn     func(context.Context) (again bool, err error)
+	Rest     func() time.Duration
 	Wake     <-chan struct{}
 	Monitor  *Monitor
 	Log      *slog.Logger
@@ -120,8 +122,11 @@ func Run(ctx context.Context, c Config) error {
 				failing = false
 				c.Log.InfoContext(ctx, "loop recovered", "loop", c.Name)
 			}
-			if again {
+			switch {
+			case again:
 				next = 0
+			case c.Rest != nil:
+				next = c.Rest()
 			}
 		case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		default:

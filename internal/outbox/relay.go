@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -127,6 +128,9 @@ type Relay struct {
 	age          time.Duration // of the oldest unpublished message, at ageAt
 	ageAt        time.Time
 	told         time.Time
+	moved        time.Time // when last was another than before
+	resting      atomic.Bool
+	wake         chan struct{}
 	counted      time.Time // when the lost messages were counted
 }
 
@@ -146,8 +150,42 @@ func NewRelay(pool *pgxpool.Pool, publisher Publisher, c RelayConfig) (*Relay, e
 	return &Relay{
 		RelayConfig: c, pool: pool, publisher: publisher, metrics: m,
 		outcomes: &outcomes{wake: make(chan struct{}, 1)}, shards: map[int32]*shard{},
+		wake: make(chan struct{}, 1),
 	}, nil
 }
+
+const (
+	// between two looks while messages come: what came meanwhile shares a look.
+	between = 5 * time.Millisecond
+	// Longest is the longest pause between two turns: once no message has come for quietAfter.
+	Longest    = 100 * time.Millisecond
+	quietAfter = time.Second
+)
+
+// Rest is the pause before the next turn. An outbox that nobody writes to is looked at 10
+// times a second, and one that somebody writes to 200 times.
+func (r *Relay) Rest() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy(0) || r.Now().Sub(r.moved) < quietAfter {
+		return between
+	}
+	r.resting.Store(true)
+	return Longest
+}
+
+// Wake ends a long rest. It is a hint for messages that were committed in this process.
+func (r *Relay) Wake() {
+	if r.resting.CompareAndSwap(true, false) {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Woken fires after Wake.
+func (r *Relay) Woken() <-chan struct{} { return r.wake }
 
 // Turn takes part in sharing the shards out, and publishes what has become visible of
 // those that are this relay's; again means that there is more. One shard's trouble

@@ -24,7 +24,9 @@ func (r *Relay) look(ctx context.Context) (s sight, err error) {
 	if err != nil {
 		return s, fmt.Errorf("take a snapshot: %w", err)
 	}
-	r.last = s.last
+	if s.last != r.last {
+		r.last, r.moved = s.last, r.Now()
+	}
 	return s, nil
 }
 
