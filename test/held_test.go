@@ -24,7 +24,7 @@ func TestTermEndsHeldConnections(t *testing.T) {
 	w := newWorld(t, parts{})
 	w.http = w.httpClient(&http.Transport{}) // as many connections as there are waits
 	s := w.serve(map[string]string{
-		"PAYMENTS_STREAMS_PER_MERCHANT": "1000", "PAYMENTS_WAITS_PER_MERCHANT": "1000", "PAYMENTS_RATE_LIMIT": "0", "PAYMENTS_STRANGER_LIMIT": "0",
+		"PAYMENTS_STREAMS_PER_MERCHANT": "1000", "PAYMENTS_WAITS_PER_MERCHANT": "1000", "PAYMENTS_RATE_LIMIT": "0", "PAYMENTS_STRANGER_LIMIT": "0", "PAYMENTS_UNFINISHED_PAYMENTS": "0",
 		"PAYMENTS_PROVIDER_TIMEOUT": "4s", "PAYMENTS_PROVIDER_HORIZON": "30s", // no lost answer is resolved while clients wait
 	})
 	before := w.paid(s, "before", order("before", "pm_card_visa"))

@@ -37,6 +37,9 @@ func TestAHundredClientsPostOneKeyAtOnce(t *testing.T) {
 					}
 					continue
 				}
+				if a.status == http.StatusServiceUnavailable { // a busy machine: nothing was done
+					continue
+				}
 				answers[c] = a
 				return
 			}

@@ -138,7 +138,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: s.due,
+		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: s.due, Wrote: s.wrote, Worker: s.starter,
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
@@ -162,9 +162,22 @@ func (s *service) connect(ctx context.Context) (err error) {
 // due is called after commits that made a saga due, most of which also wrote an event.
 func (s *service) due() {
 	s.worker.Wake()
+	s.wrote()
+}
+
+// wrote is called after commits that wrote events.
+func (s *service) wrote() {
 	if r := s.relaying.Load(); r != nil {
 		r.Wake()
 	}
+}
+
+// starter is the worker in whose hand placed orders begin: this process's, if it drives sagas.
+func (s *service) starter() *saga.Worker {
+	if s.Roles.Has(config.RoleSaga) {
+		return s.worker
+	}
+	return nil
 }
 
 func (s *service) methods() *secret.Tokens { return order.PaymentMethods(s.Pepper, s.Cipher) }

@@ -27,6 +27,9 @@ const (
 	// How long a transaction waits for a reference that another transaction is taking, if it
 	// places several orders. An order that is placed alone waits longer: it alone is held up.
 	groupWait = 50 * time.Millisecond
+	// How long it waits for articles that another transaction has locked. Most such
+	// transactions are commits of sagas of the same merchant, which hold them until they are synced.
+	stockWait = 500 * time.Millisecond
 	aloneWait = 5 * time.Second
 	// Nobody waits for the outcome of a transaction that takes longer.
 	placingTime = 10 * time.Second
@@ -39,6 +42,7 @@ type placing struct {
 	placed  Placed
 	rows    placedRows
 	answer  idempotency.Response // kept if the order is placed
+	slot    *saga.Slot           // in which its saga begins; nil: it begins as due
 
 	resp     idempotency.Response
 	replayed bool
@@ -49,7 +53,9 @@ type placing struct {
 // Place writes the key, the order, the payment, the saga, the first event and the
 // response that render makes, in one transaction; or gives the stored response
 // of the request that did so before. Orders of a merchant that come together share a
-// transaction. Errors: idempotency.ErrInUse and ErrReused; *payment.Error order_in_progress
+// transaction. Where this process has a worker with a slot for the order's saga, the transaction
+// is also the saga's first commit: the stock is reserved, and the intent to authorize is written.
+// Errors: idempotency.ErrInUse and ErrReused; *payment.Error order_in_progress
 // or order_already_paid; ctx's, if it ended before a transaction took the order.
 func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Order,
 	render func(Placed) (idempotency.Response, error),
@@ -60,16 +66,27 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 	if p.rows, err = s.rowsOf(ctx, p.placed); err != nil {
 		return resp, false, err
 	}
+	worker := s.Worker()
+	if worker != nil {
+		p.slot = worker.Reserve()
+	}
+	begins := p.slot != nil
+	defer func() { p.slot.Free() }()
 	if err := s.placings.Submit(ctx, r.MerchantID, p); err != nil {
 		return resp, false, fmt.Errorf("place order: %w", err)
 	}
 	if p.alone {
+		p.slot.Free() // what it failed for may be the reservation, which the saga makes then
+		p.slot, begins = nil, false
 		if err := s.tryPlace(ctx, []*placing{p}, aloneWait); err != nil {
 			return idempotency.Response{}, false, err
 		}
 	}
 	if p.err == nil && !p.replayed {
-		s.Due()
+		s.Wrote()
+		if !begins {
+			s.Due()
+		}
 	}
 	return p.resp, p.replayed, p.err
 }
@@ -99,7 +116,10 @@ func (s *Service) tryPlace(ctx context.Context, all []*placing, patience time.Du
 		p.resp, p.replayed, p.err = idempotency.Response{}, false, nil
 		requests[n] = p.request
 	}
-	return postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+	var started *saga.Started
+	var slots []*saga.Slot
+	asked := s.IDs.Now()
+	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		var now time.Time // the order of an order's events is that of their times, so that all have the database's
 		if err := tx.QueryRow(ctx, `SELECT clock_timestamp() FROM set_config('lock_timeout', $1, true)`, fmt.Sprint(patience.Milliseconds())).
 			Scan(&now); err != nil {
@@ -125,8 +145,15 @@ func (s *Service) tryPlace(ctx context.Context, all []*placing, patience time.Du
 		if fresh, err = insertOrders(ctx, tx, merchantID, fresh); err != nil || len(fresh) == 0 {
 			return err
 		}
-		return insertRest(ctx, tx, merchantID, fresh)
+		if started, slots, err = s.insertRest(ctx, tx, merchantID, saga.Clock{Database: now, Process: asked}, fresh); err != nil || started == nil {
+			return err
+		}
+		return started.Crash()
 	})
+	if err == nil && started != nil {
+		started.Committed(slots)
+	}
+	return err
 }
 
 // recovered makes an error of a panic in a group's goroutine, where it would end the process.
@@ -157,6 +184,7 @@ type (
 		Email     []byte    `sql:"email bytea"`
 		Currency  string    `sql:"currency text"`
 		Amount    int64     `sql:"amount bigint"`
+		Sequence  int64     `sql:"sequence bigint"`
 		CreatedAt time.Time `sql:"created_at timestamptz"`
 	}
 	linePlaced struct {
@@ -245,13 +273,14 @@ func insertOrders(ctx context.Context, tx pgx.Tx, merchantID string, all []*plac
 	all = slices.SortedStableFunc(slices.Values(all), func(a, b *placing) int { return strings.Compare(a.rows.order.Reference, b.rows.order.Reference) })
 	rows, byID := make([]orderPlaced, len(all)), map[string]*placing{}
 	for n, p := range all {
+		p.rows.order.Sequence = placedSequence(p.slot != nil)
 		rows[n], byID[p.placed.OrderID] = p.rows.order, p
 	}
 	// orders_one_live_or_won_key is the semantic lock; a live rival's commit is waited for.
 	ids, err := tx.Query(ctx, `
 		INSERT INTO orders (merchant_id, id, reference, customer_reference, customer_email_ciphertext, currency, amount,
 			status, sequence, created_at)
-		SELECT $1, id, reference, customer_reference, email, currency, amount, 'placed', 1, created_at FROM `+postgres.Unnest[orderPlaced](2)+` v
+		SELECT $1, id, reference, customer_reference, email, currency, amount, 'placed', sequence, created_at FROM `+postgres.Unnest[orderPlaced](2)+` v
 		ON CONFLICT (merchant_id, reference_key(reference)) WHERE status IN ('placed', 'confirmed') AND NOT reference_repeated DO NOTHING
 		RETURNING id`, postgres.Columns(rows, merchantID)...)
 	if err != nil {
@@ -275,17 +304,34 @@ func insertOrders(ctx context.Context, tx pgx.Tx, merchantID string, all []*plac
 	return inserted, nil
 }
 
-// insertRest writes what belongs to inserted orders, a table a statement.
-func insertRest(ctx context.Context, tx pgx.Tx, merchantID string, all []*placing) error {
+// placedSequence is that of the newest event of an order that its transaction places. Of one
+// whose saga begins there it is the event of the reservation, unless that is refused.
+func placedSequence(begins bool) int64 {
+	if begins {
+		return 2
+	}
+	return 1
+}
+
+// insertRest writes what belongs to inserted orders, a table a statement. It gives the sagas
+// that begin with it, and the slots in which they do; nil if there are none.
+func (s *Service) insertRest(ctx context.Context, tx pgx.Tx, merchantID string, clock saga.Clock, all []*placing) (*saga.Started, []*saga.Slot, error) {
 	var lines []linePlaced
 	var payments []paymentPlaced
-	var sagas []saga.Beginning
+	var begin, due []saga.Beginning
+	var begins []*placing
+	var slots []*saga.Slot
 	var events []outbox.Message
 	var answers []idempotency.Answer
 	for _, p := range all {
 		lines = append(lines, p.rows.lines...)
-		payments, sagas, events = append(payments, p.rows.payment), append(sagas, p.rows.saga), append(events, p.rows.message)
+		payments, events = append(payments, p.rows.payment), append(events, p.rows.message)
 		answers = append(answers, idempotency.Answer{Request: p.request, Response: p.answer})
+		if p.slot == nil {
+			due = append(due, p.rows.saga)
+		} else {
+			begin, begins, slots = append(begin, p.rows.saga), append(begins, p), append(slots, p.slot)
+		}
 	}
 	var b pgx.Batch
 	queue(&b, merchantID, "order_lines", lines, `
@@ -295,24 +341,41 @@ func insertRest(ctx context.Context, tx pgx.Tx, merchantID string, all []*placin
 		INSERT INTO payments (merchant_id, id, order_id, status, currency, amount, payment_method, payment_method_ciphertext, capture_method, created_at)
 		SELECT $1, id, order_id, 'processing', currency, amount, payment_method, payment_method_ciphertext, capture_method, created_at
 		FROM `+postgres.Unnest[paymentPlaced](2)+` v`)
-	saga.QueueBegin(&b, merchantID, sagas...)
-	if err := outbox.Queue(&b, events...); err != nil {
-		return err
+	if len(due) > 0 {
+		saga.QueueBegin(&b, merchantID, due...)
+	}
+	var started *saga.Started
+	u := &unit{s: s, tx: tx, merchantID: merchantID, events: events}
+	if len(begin) > 0 {
+		if err := u.placed(ctx, clock.Database, begins); err != nil {
+			return nil, nil, err
+		}
+		var err error
+		if started, err = s.Worker().Start(ctx, u, merchantID, clock, begin); err != nil {
+			return nil, nil, fmt.Errorf("begin the orders' sagas: %w", err)
+		}
+		for _, o := range u.orders { // as they were inserted
+			o.changed = o.changed && (o.status != orderIsPlaced || o.sequence != placedSequence(true))
+		}
+		started.Queue(&b)
+	}
+	if err := u.Queue(&b); err != nil {
+		return nil, nil, err
 	}
 	if err := idempotency.QueueStore(&b, answers...); err != nil {
-		return err
+		return nil, nil, err
 	}
 	err := tx.SendBatch(ctx, &b).Close()
 	switch {
 	case errors.Is(err, saga.ErrBegun): // their subjects are new
-		return fmt.Errorf("place orders: %w", saga.ErrChanged)
+		return nil, nil, fmt.Errorf("place orders: %w", saga.ErrChanged)
 	case err != nil:
-		return fmt.Errorf("place orders: %w", err)
+		return nil, nil, fmt.Errorf("place orders: %w", err)
 	}
 	for _, p := range all {
 		p.resp = p.answer
 	}
-	return nil
+	return started, slots, nil
 }
 
 // referenceTaken tells a won order from a live one, by orders_one_live_or_won. An order

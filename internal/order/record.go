@@ -146,8 +146,9 @@ func (s *Service) turnedBack(ctx context.Context, u *unit, i *saga.Instance, d *
 	return u.emit(ctx, i, event, e)
 }
 
-// The states of an order that has ended.
+// The states of an order. All but the first are ends.
 const (
+	orderIsPlaced  = "placed"
 	orderConfirmed = "confirmed"
 	orderFailed    = "failed"
 	orderCanceled  = "canceled"

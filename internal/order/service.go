@@ -28,6 +28,11 @@ type Config struct {
 	Former bool
 	// Due is called after each commit that made a saga due, as a hint.
 	Due func()
+	// Wrote is called after each commit of orders that were placed, as a hint: it wrote events.
+	Wrote func()
+	// Worker gives the worker of this process, in whose hand placed orders begin. nil, or a nil
+	// worker: they begin as due, for whichever worker claims them.
+	Worker func() *saga.Worker
 	// Deadline of an order that has not come to its pivot; CaptureWindow is how long a
 	// manual capture may be waited for; Horizon is that of the saga's policy.
 	Deadline, CaptureWindow, Horizon time.Duration
@@ -45,6 +50,12 @@ type Service struct {
 func New(c Config) *Service {
 	if c.Due == nil {
 		c.Due = func() {}
+	}
+	if c.Wrote == nil {
+		c.Wrote = func() {}
+	}
+	if c.Worker == nil {
+		c.Worker = func() *saga.Worker { return nil }
 	}
 	s := &Service{Config: c, accounts: &accounts{}}
 	s.placings = groupcommit.New(maxPlacings, parallelPlacings, s.placeAll)

@@ -232,6 +232,7 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 				}
 				for life := time.Now().Add(time.Duration(500+roll(1500)) * time.Millisecond); time.Now().Before(life) && time.Now().Before(end); {
 					_, _ = worker.Turn(ctx)
+					w.hand.Store(worker)
 					pace(5 * time.Millisecond)
 				}
 				worker.Drain()

@@ -138,6 +138,43 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 	return u, nil
 }
 
+// placed makes the unit that of orders which its transaction has just inserted, with the event
+// of that in events. It locks their articles: the last locks that the transaction takes.
+func (u *unit) placed(ctx context.Context, now time.Time, all []*placing) error {
+	u.now = now
+	u.orders, u.payments, u.refunds = map[string]*orderRow{}, map[string]*paymentRow{}, map[string]*refundRow{}
+	u.baskets, u.stock = map[string][]*basketRow{}, map[string]*stockRow{}
+	var skus []string
+	for _, p := range all {
+		id, row := p.placed.OrderID, p.rows.payment
+		u.orders[id] = &orderRow{id: id, status: orderIsPlaced, sequence: 1, at: now}
+		u.payments[id] = &paymentRow{
+			id: row.ID, orderID: id, captureMethod: payment.CaptureMethod(row.Capture), amount: row.Amount, status: payment.StatusProcessing,
+		}
+		bySKU := map[string]*basketRow{}
+		for _, l := range p.rows.lines {
+			w := bySKU[l.SKU]
+			if w == nil {
+				w = &basketRow{orderID: id, sku: l.SKU}
+				bySKU[l.SKU] = w
+				u.baskets[id] = append(u.baskets[id], w)
+				skus = append(skus, l.SKU)
+			}
+			w.quantity += l.Quantity
+		}
+	}
+	slices.Sort(skus)
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, strconv.FormatInt(stockWait.Milliseconds(), 10))
+	read(&b, func(a stockRow) { u.stock[a.sku] = &a }, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} },
+		`SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku = ANY ($2) ORDER BY sku FOR NO KEY UPDATE`,
+		u.merchantID, slices.Compact(skus))
+	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("lock stock: %w", err)
+	}
+	return nil
+}
+
 // read queues a query, and keeps each of its rows, of which scan gives the columns.
 func read[R any](b *pgx.Batch, keep func(R), scan func(*R) []any, sql string, args ...any) {
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {

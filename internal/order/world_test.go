@@ -46,7 +46,8 @@ type world struct {
 	policy   saga.Policy
 	crash    func(point, step string) bool
 	crashed  atomic.Int64
-	registry *prometheus.Registry // of the newest worker
+	registry *prometheus.Registry        // of the newest worker
+	hand     atomic.Pointer[saga.Worker] // in which orders begin; nil: none
 }
 
 const startStock = 100
@@ -86,6 +87,7 @@ func newWorld(t *testing.T) *world {
 		policy: saga.Policy{Horizon: horizon, KeyLifetime: time.Hour, Backoff: pause, UndoBackoff: pause, Shut: func() time.Duration { return 20 * time.Millisecond }},
 	}
 	w.config = order.Config{Pool: pool, IDs: w.ids, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Provider: bank, Deadline: time.Hour, CaptureWindow: time.Hour, Horizon: horizon}
+	w.config.Worker = w.hand.Load
 	w.orders = order.New(w.config)
 	w.merchant = w.ids.New(payment.PrefixMerchant)
 	if _, err := pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ($1, 'Shop')`, w.merchant); err != nil {
@@ -110,6 +112,12 @@ type draft struct {
 
 func (w *world) place(d draft) (string, error) {
 	w.t.Helper()
+	return w.placeAs(rand.Text(), d)
+}
+
+// placeAs is place with an idempotency key.
+func (w *world) placeAs(key string, d draft) (string, error) {
+	w.t.Helper()
 	o, err := payment.NewOrder(payment.Draft{
 		Amount: d.quantity * 2499, Currency: "EUR", PaymentMethod: d.method, CustomerReference: "cust-1", CustomerEmail: "ada@example.com",
 		OrderReference: d.reference, CaptureMethod: string(d.capture),
@@ -118,7 +126,7 @@ func (w *world) place(d draft) (string, error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	resp, _, err := w.orders.Place(w.t.Context(), idempotency.Request{MerchantID: w.merchant, Key: rand.Text()}, o,
+	resp, _, err := w.orders.Place(w.t.Context(), idempotency.Request{MerchantID: w.merchant, Key: key}, o,
 		func(p order.Placed) (idempotency.Response, error) { return answer(p.PaymentID), nil })
 	return resp.ResourceID, err
 }

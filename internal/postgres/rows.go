@@ -3,6 +3,7 @@ package postgres
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -16,7 +17,7 @@ type unnestKey struct {
 }
 
 // Unnest is a FROM item of the rows that Columns makes arrays of, the first of which is
-// parameter $first; an alias has to follow. The fields of T, a struct, have the tag
+// parameter $first; an alias has to follow. The fields of T, a struct, and of structs that it embeds have the tag
 // `sql:"name type"`: the column's name, and the type of the array's elements. Arrays do not
 // change what bytea and text hold, as JSON would by its escapes.
 func Unnest[T any](first int) string {
@@ -26,9 +27,10 @@ func Unnest[T any](first int) string {
 			return sql
 		}
 	}
-	params, names := make([]string, key.rows.NumField()), make([]string, key.rows.NumField())
-	for i := range key.rows.NumField() {
-		name, element, _ := strings.Cut(key.rows.Field(i).Tag.Get("sql"), " ")
+	all := fields(key.rows)
+	params, names := make([]string, len(all)), make([]string, len(all))
+	for i, f := range all {
+		name, element, _ := strings.Cut(f.Tag.Get("sql"), " ")
 		params[i], names[i] = fmt.Sprintf("$%d::%s[]", first+i, element), name
 	}
 	made := "(SELECT * FROM unnest(" + strings.Join(params, ", ") + ") AS _ (" + strings.Join(names, ", ") + "))"
@@ -36,17 +38,22 @@ func Unnest[T any](first int) string {
 	return made
 }
 
+// fields are those of a struct and of the structs embedded in it.
+func fields(t reflect.Type) []reflect.StructField {
+	return slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous })
+}
+
 // Columns gives the rows as one slice per field of T, in the order of Unnest's parameters,
 // with the arguments that come before them.
 func Columns[T any](rows []T, before ...any) []any {
-	t := reflect.TypeFor[T]()
+	all := fields(reflect.TypeFor[T]())
 	v := reflect.ValueOf(rows)
-	args := make([]any, 0, len(before)+t.NumField())
+	args := make([]any, 0, len(before)+len(all))
 	args = append(args, before...)
-	for i := range t.NumField() {
-		column := reflect.MakeSlice(reflect.SliceOf(t.Field(i).Type), len(rows), len(rows))
+	for _, f := range all {
+		column := reflect.MakeSlice(reflect.SliceOf(f.Type), len(rows), len(rows))
 		for n := range rows {
-			column.Index(n).Set(v.Index(n).Field(i))
+			column.Index(n).Set(v.Index(n).FieldByIndex(f.Index))
 		}
 		args = append(args, column.Interface())
 	}

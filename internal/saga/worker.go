@@ -54,6 +54,10 @@ type Config struct {
 // saga's turn: after the claim, before and after a commit, before and after a call.
 func CrashPoints() []string { return []string{"claimed", "commit", "committed", "call", "called"} }
 
+// StartPoints are those of a saga that begins in a worker's hand: before the commit that makes
+// it, and behind it.
+func StartPoints() []string { return []string{"start", "started"} }
+
 const (
 	// maxBatch bounds the sagas of one commit, and so how long it holds the locks of
 	// articles that others wait for.
@@ -83,7 +87,10 @@ type Worker struct {
 	circuit circuit
 	limit   *limit
 	inHand  sync.WaitGroup
-	dead    atomic.Bool // Crash said so
+	mu      sync.Mutex
+	drains  bool                            // Drain waits, or has waited, since the last Turn
+	stop    atomic.Pointer[context.Context] // of the newest Turn, once the definitions are registered
+	dead    atomic.Bool                     // Crash said so
 	// registered: the database knows the definitions with the steps that this worker has.
 	registered atomic.Bool
 	metrics    metrics
@@ -154,6 +161,7 @@ func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
 			return false, err
 		}
 	}
+	w.opens(ctx)
 	free := min(cap(w.slots)-len(w.slots), w.limit.room(), maxClaim)
 	if free <= 0 {
 		w.more.Store(true)
@@ -209,8 +217,13 @@ func (w *Worker) share(free int) int {
 }
 
 // Drain waits for the sagas in hand. After the context of Turn has ended each
-// finishes its step and gives its lease back.
-func (w *Worker) Drain() { w.inHand.Wait() }
+// finishes its step and gives its lease back. Until the next Turn there are no slots.
+func (w *Worker) Drain() {
+	w.mu.Lock()
+	w.drains = true
+	w.mu.Unlock()
+	w.inHand.Wait()
+}
 
 // errDead is the end of a worker that Crash has ended.
 var errDead = errors.New("the worker is dead")
@@ -246,6 +259,13 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 		w.Prepare(preparing)
 		cancel()
 	}
+	w.goOn(stop, i)
+}
+
+// goOn drives a saga from where it stands: at the intent of a call, if it has one, that was not
+// made yet.
+func (w *Worker) goOn(stop context.Context, i *Instance) {
+	ctx := context.WithoutCancel(stop)
 	for i.live() && i.Wait == 0 {
 		if stop.Err() != nil {
 			w.leave(ctx, stop, i)
@@ -260,6 +280,10 @@ func (w *Worker) drive(stop context.Context, i *Instance) {
 		case errors.Is(err, ErrFenced):
 			w.metrics.fenced.Inc()
 			w.Log.WarnContext(ctx, "saga fenced", "saga", i.ID, "step", step, "epoch", epoch)
+			return
+		case errors.Is(err, errLate): // it waited for the machine or the database, and did nothing wrong
+			w.Log.WarnContext(ctx, "saga given back, since its lease ends too soon for a call", "saga", i.ID, "step", step)
+			w.leave(ctx, stop, i)
 			return
 		default:
 			w.metrics.errors.Inc()
@@ -319,8 +343,8 @@ func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 			w.giveBack(ctx, i, i.Wait, false)
 			return nil
 		}
-		if left := i.leased.Sub(w.Now()); left < w.CallTimeout+time.Second {
-			return fmt.Errorf("the lease ends in %v, too soon for a call", left)
+		if i.leased.Sub(w.Now()) < w.CallTimeout+time.Second {
+			return errLate
 		}
 		if err := w.dies("call", i.Step); err != nil {
 			return err
