@@ -105,8 +105,8 @@ func (w *Watcher) poll(ctx context.Context) error {
 		return nil
 	}
 	rows, err := w.conn.Query(ctx, `
-		SELECT v.payment_id, v.status FROM unnest($1::text[], $2::text[]) AS w (merchant_id, payment_id)
-		JOIN payment_view v ON v.merchant_id = w.merchant_id AND v.payment_id = w.payment_id
+		SELECT v.payment_id, v.status FROM unnest($1::text[], $2::text[]) AS w (merchant_id, payment_id), LATERAL (
+			SELECT payment_id, status FROM payment_view WHERE merchant_id = w.merchant_id AND payment_id = w.payment_id OFFSET 0) v
 		WHERE v.status IN ('succeeded', 'failed', 'canceled', 'requires_review')`, merchants, payments)
 	if err != nil {
 		return err

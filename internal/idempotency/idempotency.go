@@ -99,9 +99,9 @@ func BeginAll(ctx context.Context, tx pgx.Tx, all []Request) ([]Begun, error) {
 		})
 	// Looked for without the lock as well: replays hold it too, and need not wait for each other.
 	b.Queue(`
-		SELECT key, fingerprint, resource_id, status, header, body
-		FROM idempotency_keys
-		WHERE merchant_id = $1 AND key = ANY ($2)`, all[0].MerchantID, keys).
+		SELECT i.* FROM unnest($2::text[]) AS k (key), LATERAL (
+			SELECT key, fingerprint, resource_id, status, header, body FROM idempotency_keys
+			WHERE merchant_id = $1 AND key = k.key OFFSET 0) i`, all[0].MerchantID, keys).
 		Query(func(rows pgx.Rows) error {
 			kept, err := pgx.CollectRows(rows, pgx.RowToStructByPos[keptAnswer])
 			for _, k := range kept {

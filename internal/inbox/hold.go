@@ -43,6 +43,13 @@ const lockKeySQL = `hashtextextended(format('inbox_offsets %s %s/%s', $1::text, 
 // database may take back.
 const notDurable = `set_config('synchronous_commit', 'off', true)`
 
+// byIndex has the attempt's statements find rows by indexes, as postgres.OpenEngine does: with
+// the statistics of a young table the planner would read all of it.
+const (
+	byIndex      = `set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)`
+	resetByIndex = `RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin;`
+)
+
 // queueLock begins the record of an attempt. It takes the locks in one order, so that two processes cannot deadlock.
 func (h *hold) queueLock(b *pgx.Batch, consumer string, hand []*part) {
 	h.locked = true
@@ -52,14 +59,14 @@ func (h *hold) queueLock(b *pgx.Batch, consumer string, hand []*part) {
 		topics, partitions = append(topics, p.topic), append(partitions, int32(p.partition)) //nolint:gosec // Kafka's partitions are int32
 	}
 	b.Queue(`
-		SELECT pg_advisory_lock(l.key), set_config('idle_session_timeout', '`+idleTimeout+`', false), `+notDurable+` FROM (
+		SELECT pg_advisory_lock(l.key), set_config('idle_session_timeout', '`+idleTimeout+`', false), `+byIndex+`, `+notDurable+` FROM (
 			SELECT DISTINCT `+lockKeySQL+` AS key FROM unnest($2::text[], $3::int[]) AS p (topic, partition) ORDER BY key) AS l`,
 		consumer, topics, partitions)
 }
 
 // queueUnlock gives the locks back, at once and not only when the transaction commits.
 func queueUnlock(b *pgx.Batch) {
-	b.Queue(`DO $$ BEGIN PERFORM pg_advisory_unlock_all(); RESET idle_session_timeout; END $$`)
+	b.Queue(`DO $$ BEGIN PERFORM pg_advisory_unlock_all(); RESET idle_session_timeout; ` + resetByIndex + ` END $$`)
 }
 
 // queueWait waits for the end of the attempt that has the partition in hand, and lets none

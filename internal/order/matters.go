@@ -74,8 +74,8 @@ func (s *Service) tryNotices(ctx context.Context, all []*notice) (err error) {
 		SELECT n.ordinality - 1, p.authorization_reference IS NOT NULL, coalesce(s.id, ''), coalesce(s.state, 'completed'), coalesce(s.step, ''),
 			s.owner IS NULL AND s.due_at > now() AND (s.resolving OR s.attempts = 0)
 		FROM unnest($1::text[]) WITH ORDINALITY AS n (reference)
-			JOIN payments p ON p.id = n.reference
-			LEFT JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($2) AND s.subject = p.order_id`,
+			CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = n.reference OFFSET 0) p
+			`+sagaOfPayment,
 		references, []string{sagaAutomatic, sagaManual})
 	if err != nil {
 		return err
@@ -90,6 +90,11 @@ func (s *Service) tryNotices(ctx context.Context, all []*notice) (err error) {
 	})
 	return err
 }
+
+// sagaOfPayment joins payments p with the saga s of their order, of the definitions $2.
+const sagaOfPayment = `LEFT JOIN LATERAL (
+	SELECT s.* FROM unnest($2::text[]) AS d (name), LATERAL (
+		SELECT * FROM sagas WHERE merchant_id = p.merchant_id AND definition = d.name AND subject = p.order_id OFFSET 0) s) s ON true`
 
 // mattersTo decides by what is known of the payment. step is where the order's saga stands;
 // waits says that no worker holds it and that news could make it due now (saga.Hurry).

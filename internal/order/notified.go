@@ -105,7 +105,7 @@ func (s *Service) noticed(ctx context.Context, tx pgx.Tx, n provider.Notificatio
 				(SELECT r.status FROM sagas f JOIN refunds r ON r.merchant_id = f.merchant_id AND r.id = f.subject
 				 WHERE f.merchant_id = p.merchant_id AND f.id = $4 AND f.definition = $5), ''),
 			coalesce(p.provider_account, s.data->>'provider_account', (SELECT account FROM provider_accounts WHERE inherits), '')
-		FROM payments p LEFT JOIN sagas s ON s.merchant_id = p.merchant_id AND s.definition = ANY ($2) AND s.subject = p.order_id
+		FROM payments p `+sagaOfPayment+`
 		WHERE `+which+` LIMIT 1`,
 		value, []string{sagaAutomatic, sagaManual}, n.OperationID, refundSaga, sagaRefund).
 		Scan(&b.data.MerchantID, &b.data.OrderID, &b.data.PaymentID, &b.data.Amount, &b.data.Currency, &b.status, &b.authorized, &b.captured,

@@ -122,6 +122,8 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 		baskets: map[string][]*basketRow{}, stock: map[string]*stockRow{},
 	}
 	var b pgx.Batch // one round trip
+	slices.Sort(t.orders)
+	t.orders = slices.Compact(t.orders) // sagas of one order
 	u.readOrders(&b, t.orders)
 	if len(t.stocked) > 0 {
 		slices.Sort(t.stocked)
@@ -167,8 +169,7 @@ func (u *unit) placed(ctx context.Context, now time.Time, all []*placing) error 
 	var b pgx.Batch
 	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, strconv.FormatInt(stockWait.Milliseconds(), 10))
 	read(&b, func(a stockRow) { u.stock[a.sku] = &a }, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} },
-		`SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku = ANY ($2) ORDER BY sku FOR NO KEY UPDATE`,
-		u.merchantID, slices.Compact(skus))
+		lockStock+`unnest($2::text[]) AS k (sku)`+lockedStock, u.merchantID, slices.Compact(skus))
 	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("lock stock: %w", err)
 	}
@@ -187,9 +188,11 @@ func read[R any](b *pgx.Batch, keep func(R), scan func(*R) []any, sql string, ar
 	})
 }
 
+// readOrders locks the orders in the order of their ids, which the caller has sorted.
 func (u *unit) readOrders(b *pgx.Batch, ids []string) {
 	read(b, func(o orderRow) { u.orders[o.id] = &o }, func(o *orderRow) []any { return []any{&o.id, &o.status, &o.sequence} },
-		`SELECT id, status, sequence FROM orders WHERE merchant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE`, u.merchantID, ids)
+		`SELECT o.id, o.status, o.sequence FROM unnest($2::text[]) AS k (id), LATERAL (
+			SELECT id, status, sequence FROM orders WHERE merchant_id = $1 AND id = k.id FOR NO KEY UPDATE) o`, u.merchantID, ids)
 }
 
 func (u *unit) readPayments(b *pgx.Batch, orders []string) {
@@ -199,19 +202,27 @@ func (u *unit) readPayments(b *pgx.Batch, orders []string) {
 			&p.authorization, &p.capture, &p.account, &p.failureCode, &p.failureStep, &p.failureMessage,
 		}
 	}, `
-		SELECT order_id, id, capture_method, amount::bigint, status, amount_captured::bigint, amount_refunded::bigint, amount_refunding::bigint,
+		SELECT order_id, p.id, capture_method, amount::bigint, status, amount_captured::bigint, amount_refunded::bigint, amount_refunding::bigint,
 			coalesce(authorization_reference, ''), coalesce(capture_reference, ''), coalesce(provider_account, ''),
 			coalesce(failure_code, ''), coalesce(failure_step, ''), coalesce(failure_message, '')
-		FROM payments WHERE merchant_id = $1 AND order_id = ANY ($2)`, u.merchantID, orders)
+		FROM unnest($2::text[]) AS k (id), LATERAL (SELECT * FROM payments WHERE merchant_id = $1 AND order_id = k.id OFFSET 0) p`, u.merchantID, orders)
 }
 
 func (u *unit) readRefunds(b *pgx.Batch, ids []string) {
 	read(b, func(r refundRow) { u.refunds[r.id] = &r }, func(r *refundRow) []any {
 		return []any{&r.id, &r.paymentID, &r.amount, &r.reason, &r.failureCode, &r.reference, &r.status, &r.createdAt}
 	}, `
-		SELECT id, payment_id, amount::bigint, coalesce(reason, ''), coalesce(failure_code, ''), coalesce(provider_reference, ''), status, created_at
-		FROM refunds WHERE merchant_id = $1 AND id = ANY ($2)`, u.merchantID, ids)
+		SELECT r.id, payment_id, amount::bigint, coalesce(reason, ''), coalesce(failure_code, ''), coalesce(provider_reference, ''), status, created_at
+		FROM unnest($2::text[]) AS k (id), LATERAL (SELECT * FROM refunds WHERE merchant_id = $1 AND id = k.id OFFSET 0) r`, u.merchantID, ids)
 }
+
+// lockStock and lockedStock are around a FROM item k of SKUs, each once, in the order in which
+// they are locked.
+const (
+	lockStock   = `SELECT s.sku, s.on_hand, s.reserved, s.sold FROM `
+	lockedStock = `, LATERAL (
+		SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku = k.sku FOR NO KEY UPDATE) s`
+)
 
 // readStock locks the articles of the orders in the order of their SKU, so that two baskets
 // cannot deadlock. What is in the unit already stays as it is. It reads each order's lines and
@@ -222,10 +233,9 @@ func (u *unit) readStock(b *pgx.Batch, orders []string) {
 		if u.stock[a.sku] == nil {
 			u.stock[a.sku] = &a
 		}
-	}, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} }, `
-		SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku IN (
-			SELECT sku FROM order_lines WHERE merchant_id = $1 AND order_id = ANY ($2))
-		ORDER BY sku FOR NO KEY UPDATE`, u.merchantID, orders)
+	}, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} }, lockStock+`(
+			SELECT DISTINCT l.sku FROM unnest($2::text[]) AS o (id), LATERAL (
+				SELECT sku FROM order_lines WHERE merchant_id = $1 AND order_id = o.id OFFSET 0) l ORDER BY l.sku) AS k`+lockedStock, u.merchantID, orders)
 	read(b, func(w basketRow) {
 		w.was = w.state
 		u.baskets[w.orderID] = append(u.baskets[w.orderID], &w)

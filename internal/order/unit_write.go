@@ -81,9 +81,7 @@ func (u *unit) Queue(b *pgx.Batch) error {
 	return outbox.Queue(b, u.events...)
 }
 
-// queue adds a statement that writes exactly these rows; $2 is their first column. An update
-// compares its key with the array $2 besides the row's own: with the statistics of a young
-// table the planner takes all of a merchant's rows for few, and would read them all.
+// queue adds a statement that writes exactly these rows; $2 is their first column.
 func queue[R any](b *pgx.Batch, merchantID, table string, rows []R, sql string) {
 	if len(rows) == 0 {
 		return
@@ -103,7 +101,7 @@ func (u *unit) writeOrders(b *pgx.Batch) {
 	}
 	queue(b, u.merchantID, "orders", rows, `
 		UPDATE orders o SET status = v.status, sequence = v.sequence, updated_at = v.at
-		FROM `+postgres.Unnest[writtenOrder](2)+` v WHERE o.merchant_id = $1 AND o.id = ANY ($2) AND o.id = v.id`)
+		FROM `+postgres.Located[writtenOrder](2, "orders", "id")+` v WHERE o.ctid = v.ctid`)
 }
 
 func later(a, b time.Time) time.Time {
@@ -127,7 +125,7 @@ func (u *unit) writePayments(b *pgx.Batch) {
 			authorization_reference = nullif(v.authorization_reference, ''), capture_reference = nullif(v.capture_reference, ''),
 			provider_account = nullif(v.account, ''), failure_code = nullif(v.failure_code, ''), failure_step = nullif(v.failure_step, ''),
 			failure_message = nullif(v.failure_message, ''), updated_at = now()
-		FROM `+postgres.Unnest[writtenPayment](2)+` v WHERE p.merchant_id = $1 AND p.id = ANY ($2) AND p.id = v.id`)
+		FROM `+postgres.Located[writtenPayment](2, "payments", "id")+` v WHERE p.ctid = v.ctid`)
 }
 
 func (u *unit) writeRefunds(b *pgx.Batch) {
@@ -150,7 +148,7 @@ func (u *unit) writeRefunds(b *pgx.Batch) {
 	queue(b, u.merchantID, "refunds", updated, `
 		UPDATE refunds r SET status = v.status, failure_code = nullif(v.failure_code, ''), provider_reference = nullif(v.reference, ''),
 			updated_at = v.updated_at
-		FROM `+postgres.Unnest[writtenRefund](2)+` v WHERE r.merchant_id = $1 AND r.id = ANY ($2) AND r.id = v.id`)
+		FROM `+postgres.Located[writtenRefund](2, "refunds", "id")+` v WHERE r.ctid = v.ctid`)
 }
 
 func (u *unit) writeReservations(b *pgx.Batch) {
@@ -172,8 +170,7 @@ func (u *unit) writeReservations(b *pgx.Batch) {
 		FROM `+postgres.Unnest[writtenReservation](2)+` v`)
 	queue(b, u.merchantID, "stock_reservations", updated, `
 		UPDATE stock_reservations r SET state = v.state
-		FROM `+postgres.Unnest[writtenReservation](2)+` v WHERE r.merchant_id = $1 AND r.order_id = ANY ($2)
-			AND r.order_id = v.order_id AND r.sku = v.sku`)
+		FROM `+postgres.Located[writtenReservation](2, "stock_reservations", "order_id", "sku")+` v WHERE r.ctid = v.ctid`)
 }
 
 func (u *unit) writeStock(b *pgx.Batch) {
@@ -183,5 +180,5 @@ func (u *unit) writeStock(b *pgx.Batch) {
 	}
 	queue(b, u.merchantID, "stock", rows, `
 		UPDATE stock s SET on_hand = v.on_hand, reserved = v.reserved, sold = v.sold, updated_at = now()
-		FROM `+postgres.Unnest[writtenStock](2)+` v WHERE s.merchant_id = $1 AND s.sku = ANY ($2) AND s.sku = v.sku`)
+		FROM `+postgres.Located[writtenStock](2, "stock", "sku")+` v WHERE s.ctid = v.ctid`)
 }

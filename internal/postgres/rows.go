@@ -38,6 +38,22 @@ func Unnest[T any](first int) string {
 	return made
 }
 
+// Located is Unnest with the place, ctid, of the row of the table that has the same keys, and is
+// of the merchant $1. Rows that the transaction has locked stay where they are:
+//
+//	UPDATE t SET … FROM <Located> v WHERE t.ctid = v.ctid
+//
+// A subquery that is not flattened is looked up by the whole key of an index, whatever the
+// statistics say. With those of a young table the planner takes one merchant's rows for few,
+// and reads all of them where it may.
+func Located[T any](first int, table string, keys ...string) string {
+	var where strings.Builder
+	for _, key := range keys {
+		where.WriteString(" AND " + key + " = v." + key)
+	}
+	return "(SELECT v.*, t.ctid FROM " + Unnest[T](first) + " v, LATERAL (SELECT ctid FROM " + table + " WHERE merchant_id = $1" + where.String() + " OFFSET 0) t)"
+}
+
 // fields are those of a struct and of the structs embedded in it.
 func fields(t reflect.Type) []reflect.StructField {
 	return slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous })

@@ -162,9 +162,8 @@ func lockRows(ctx context.Context, tx pgx.Tx, events []event) (map[rowID]*viewRo
 	}
 	rows, err := tx.Query(ctx, `
 		SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.failure, v.amount_captured, v.amount_refunded, v.dispute, v.updated_at
-		FROM payment_view v
-		WHERE (v.merchant_id, v.payment_id) IN (SELECT m, p FROM unnest($1::text[], $2::text[]) AS e (m, p))
-		ORDER BY v.merchant_id, v.payment_id FOR UPDATE`, merchants, payments)
+		FROM (SELECT * FROM (SELECT DISTINCT m, p FROM unnest($1::text[], $2::text[]) AS u (m, p)) d ORDER BY m COLLATE "C", p COLLATE "C") e, LATERAL (
+			SELECT * FROM payment_view WHERE merchant_id = e.m AND payment_id = e.p FOR UPDATE) v`, merchants, payments)
 	if err != nil {
 		return nil, fmt.Errorf("read rows: %w", err)
 	}
@@ -197,8 +196,9 @@ const updateRows = `
 	UPDATE payment_view v SET sequence = r.sequence, status = r.status, failure = r.failure, failure_code = r.failure->>'code',
 		amount_captured = r.amount_captured, amount_refunded = r.amount_refunded, dispute = r.dispute, updated_at = r.updated_at
 	FROM json_to_recordset($1::json) AS r (merchant_id text, payment_id text, sequence bigint, status text,
-		amount_captured bigint, amount_refunded bigint, failure jsonb, dispute jsonb, updated_at timestamptz)
-	WHERE v.merchant_id = r.merchant_id AND v.payment_id = r.payment_id`
+		amount_captured bigint, amount_refunded bigint, failure jsonb, dispute jsonb, updated_at timestamptz), LATERAL (
+		SELECT ctid AS place FROM payment_view WHERE merchant_id = r.merchant_id AND payment_id = r.payment_id OFFSET 0) l -- which lockRows has locked
+	WHERE v.ctid = l.place`
 
 // lineData is an event's data as a line of the timeline keeps it: without the
 // customer's address and the payment method, of which no line has need.

@@ -212,7 +212,9 @@ func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id, step string) error {
 // HurryOf is Hurry, at any step, for who knows a subject and its possible definitions.
 func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definitions ...string) error {
 	var id string
-	err := tx.QueryRow(ctx, `SELECT id FROM sagas WHERE merchant_id = $1 AND definition = ANY ($2) AND subject = $3`,
+	err := tx.QueryRow(ctx, `
+		SELECT s.id FROM unnest($2::text[]) AS d (name), LATERAL (
+			SELECT id FROM sagas WHERE merchant_id = $1 AND definition = d.name AND subject = $3 OFFSET 0) s`,
 		merchantID, definitions, subject).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil

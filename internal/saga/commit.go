@@ -3,6 +3,8 @@ package saga
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -132,17 +134,19 @@ func (w *Worker) lock(ctx context.Context, tx pgx.Tx, merchantID string, entries
 	}
 	byLease := map[lease]*entry{}
 	ids, epochs, numbers := make([]string, len(entries)), make([]int64, len(entries)), make([]int32, len(entries))
-	for n, e := range entries {
+	inOrder := slices.SortedFunc(slices.Values(entries), func(a, b *entry) int { return strings.Compare(a.saga.ID, b.saga.ID) })
+	for n, e := range inOrder { // in which they are locked
 		byLease[lease{e.saga.ID, e.saga.epoch}] = e
 		ids[n], epochs[n], numbers[n] = e.saga.ID, e.saga.epoch, int32(e.saga.number) //nolint:gosec // counted by ones
 	}
 	var both pgx.Batch // one round trip
 	both.Queue(`SELECT set_config('lock_timeout', $1, true)`, fmt.Sprint(patience.Milliseconds()))
 	both.Queue(`
-		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused_at IS NOT NULL
-		FROM sagas s JOIN unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts)
-			ON s.id = held.id AND s.epoch = held.epoch AND s.attempts = held.attempts
-		WHERE s.merchant_id = $1 AND s.id = ANY ($2) AND s.due_at IS NOT NULL AND s.owner = $5 ORDER BY s.id FOR NO KEY UPDATE OF s`, merchantID, ids, epochs, numbers, w.Owner)
+		SELECT s.id, s.epoch, s.abort, s.signaled, s.paused
+		FROM unnest($2::text[], $3::bigint[], $4::int[]) AS held (id, epoch, attempts), LATERAL (
+			SELECT id, epoch, abort, signaled, paused_at IS NOT NULL AS paused FROM sagas
+			WHERE merchant_id = $1 AND id = held.id AND epoch = held.epoch AND attempts = held.attempts
+				AND due_at IS NOT NULL AND owner = $5 FOR NO KEY UPDATE) s`, merchantID, ids, epochs, numbers, w.Owner)
 	results := tx.SendBatch(ctx, &both)
 	defer func() {
 		if cerr := results.Close(); cerr != nil && err == nil {
@@ -239,7 +243,7 @@ func (w *Worker) save(b *pgx.Batch, merchantID string, held []*entry) {
 			abortable = v.abortable, awaiting = v.awaiting, deadline = v.deadline, data = v.data::jsonb,
 			pending = v.pending, waits_for = nullif(v.waits_for, ''),
 			owner = nullif(v.owner, ''), due_at = clock_timestamp() + make_interval(secs => v.due), updated_at = now()
-		FROM `+postgres.Unnest[savedSaga](2)+` v WHERE s.merchant_id = $1 AND s.id = ANY ($2) AND s.id = v.id AND s.epoch = v.epoch`,
+		FROM `+postgres.Located[savedSaga](2, "sagas", "id", "epoch")+` v WHERE s.ctid = v.ctid`,
 		postgres.Columns(rows, merchantID)...).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != int64(len(rows)) {
 			return ErrFenced // cannot be: lock holds the rows
