@@ -27,9 +27,6 @@ const (
 	// How long a transaction waits for a reference that another transaction is taking, if it
 	// places several orders. An order that is placed alone waits longer: it alone is held up.
 	groupWait = 50 * time.Millisecond
-	// How long it waits for articles that another transaction has locked. Most such
-	// transactions are commits of sagas of the same merchant, which hold them until they are synced.
-	stockWait = 500 * time.Millisecond
 	aloneWait = 5 * time.Second
 	// Nobody waits for the outcome of a transaction that takes longer.
 	placingTime = 10 * time.Second
@@ -99,7 +96,7 @@ func (s *Service) placeAll(ctx context.Context, all []*placing) {
 		return
 	}
 	// After a lost connection nobody knows whether it was committed.
-	alone := postgres.Locked(err) || len(all) > 1 && !postgres.Unavailable(err)
+	alone := postgres.Locked(err) || errors.Is(err, saga.ErrOvertaken) || len(all) > 1 && !postgres.Unavailable(err)
 	for _, p := range all {
 		p.resp, p.replayed, p.err, p.alone = idempotency.Response{}, false, err, alone
 	}
@@ -359,10 +356,10 @@ func (s *Service) insertRest(ctx context.Context, tx pgx.Tx, merchantID string, 
 		}
 		started.Queue(&b)
 	}
-	if err := u.Queue(&b); err != nil {
+	if err := idempotency.QueueStore(&b, answers...); err != nil {
 		return nil, nil, err
 	}
-	if err := idempotency.QueueStore(&b, answers...); err != nil {
+	if err := u.Queue(&b); err != nil { // last, since it locks articles
 		return nil, nil, err
 	}
 	err := tx.SendBatch(ctx, &b).Close()

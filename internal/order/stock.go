@@ -37,8 +37,7 @@ func reserve(ctx context.Context, u *unit, _ *saga.Instance, d *sagaData) (saga.
 		return saga.Outcome{Verdict: saga.Rejected, Code: codeNoStock, Detail: "There is not enough stock of the SKU " + listed(short) + "."}, nil
 	}
 	for _, w := range basket {
-		a := u.stock[w.sku]
-		a.onHand, a.reserved, a.changed = a.onHand-w.quantity, a.reserved+w.quantity, true
+		u.stock[w.sku].move(movement{onHand: -w.quantity, reserved: w.quantity})
 		w.state = stockReserved
 	}
 	return saga.Outcome{Verdict: saga.Succeeded}, nil
@@ -58,6 +57,11 @@ func listed(skus []string) string {
 		b.WriteString(" and " + strconv.Itoa(more) + " more")
 	}
 	return b.String()
+}
+
+func (a *stockRow) move(m movement) {
+	a.onHand += m.onHand
+	a.more = movement{a.more.onHand + m.onHand, a.more.reserved + m.reserved, a.more.sold + m.sold}
 }
 
 func reserved(ctx context.Context, u *unit, i *saga.Instance, d *sagaData, o saga.Outcome) error {
@@ -90,13 +94,13 @@ func (u *unit) settle(ctx context.Context, d *sagaData, state string) error {
 		if a == nil {
 			return fmt.Errorf("the stock of %q is missing", w.sku)
 		}
-		w.state, a.changed = state, true
-		a.reserved -= w.quantity
-		if state == stockReleased {
-			a.onHand += w.quantity
+		m := movement{reserved: -w.quantity}
+		if w.state = state; state == stockReleased {
+			m.onHand = w.quantity
 		} else {
-			a.sold += w.quantity
+			m.sold = w.quantity
 		}
+		a.move(m)
 	}
 	return nil
 }

@@ -1,7 +1,11 @@
 package order_test
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"payments/internal/payment"
 )
@@ -69,5 +73,67 @@ func TestWhatIsReservedKeepsItsRoom(t *testing.T) {
 		t.Errorf("the payment is %s", got)
 	}
 	w.stockIs(payment.MaxOnHand, 0, 0)
+	w.audited()
+}
+
+// An article of which there is plenty is read without its lock. All of it is gone by the time
+// that a commit writes it: the commit is made again, and the order is refused.
+func TestAnArticleThatIsGoneMeanwhileIsNotSold(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`UPDATE stock SET on_hand = 100000, received = 100000`)
+	id := w.placed("pm_card_visa", "")
+	tx, err := w.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), `UPDATE stock SET on_hand = 1, received = 1`); err != nil {
+		t.Fatal(err)
+	}
+	worker := w.worker()
+	if _, err := worker.Turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for w.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple') AND pid IN (
+		SELECT pid FROM pg_stat_activity WHERE datname = current_database())`) == 0 {
+		<-look.C
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	worker.Drain()
+	w.settle()
+	if s := w.status(id); s != "failed" {
+		t.Errorf("the payment is %s", s)
+	}
+	if got := one[string](w, `SELECT on_hand || ' ' || reserved || ' ' || sold FROM stock`); got != "1 0 0" {
+		t.Errorf("the stock is %s", got)
+	}
+	w.audited()
+}
+
+// Sixty orders that come at once want twice what there is.
+func TestOrdersThatBeginTogetherNeverSellTooMuch(t *testing.T) {
+	w := newWorld(t)
+	const units, each = 30_000, 1000
+	w.exec(`UPDATE stock SET on_hand = $1, received = $1`, units)
+	worker := w.begins()
+	var clients sync.WaitGroup
+	for n := range 2 * units / each {
+		clients.Go(func() {
+			if _, err := w.place(draft{"pm_card_visa", fmt.Sprint("A-", n), each, "", nil}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	clients.Wait()
+	worker.Drain()
+	w.hand.Store(nil)
+	w.settle()
+	if got := one[string](w, `SELECT on_hand || ' ' || reserved || ' ' || sold FROM stock`); got != "0 0 30000" {
+		t.Errorf("the stock is %s", got)
+	}
 	w.audited()
 }

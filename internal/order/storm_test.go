@@ -240,6 +240,7 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 		})
 	}
 	all.Wait()
+	w.pool.Reset() // the connections that were cut
 	w.heal()
 	w.exec(`UPDATE sagas SET paused_at = NULL`)
 	w.settle()

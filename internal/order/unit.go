@@ -73,11 +73,22 @@ type basketRow struct {
 	was          string // state, as it was read
 }
 
+// stockRow is what a merchant has of an article, as it was read, and by how much the unit
+// changes it.
 type stockRow struct {
-	sku                    string
-	onHand, reserved, sold int64
-	changed                bool
+	sku    string
+	onHand int64
+	locked bool
+	more   movement
 }
+
+// movement of an article, in units.
+type movement struct{ onHand, reserved, sold int64 }
+
+// plenty is how much more than an order wants there has to be of an article for it to be read
+// without its lock. What others take meanwhile is then less by far; if it is not, the commit is
+// made again.
+const plenty = 10_000
 
 // The states of a reservation.
 const (
@@ -114,7 +125,9 @@ func (s *Service) Open(ctx context.Context, tx pgx.Tx, merchantID string, turns 
 // open takes the locks of a transaction in the one order that all transactions of this
 // package keep, so that none can deadlock: sagas (the caller's), orders by id, which are the
 // locks of their payments and refunds too, stock by sku. A statement that locks gives the
-// rows as they are after the wait; the other rows are read by later statements.
+// rows as they are after the wait; the other rows are read by later statements. An article of
+// which there is plenty is locked when it is written, as the last thing before the commit, so
+// that the commits of a busy article hardly wait for each other.
 func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touched) (*unit, error) {
 	u := &unit{
 		s: s, tx: tx, merchantID: merchantID,
@@ -125,10 +138,6 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 	slices.Sort(t.orders)
 	t.orders = slices.Compact(t.orders) // sagas of one order
 	u.readOrders(&b, t.orders)
-	if len(t.stocked) > 0 {
-		slices.Sort(t.stocked)
-		u.readStock(&b, slices.Compact(t.stocked)) // a saga may come to two steps that need it
-	}
 	u.readPayments(&b, t.orders)
 	if len(t.refunds) > 0 {
 		u.readRefunds(&b, t.refunds)
@@ -137,11 +146,17 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, merchantID string, t touc
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return nil, fmt.Errorf("lock and read orders: %w", err)
 	}
+	if len(t.stocked) > 0 {
+		slices.Sort(t.stocked)
+		if err := u.readStock(ctx, slices.Compact(t.stocked)); err != nil { // a saga may come to two steps that need it
+			return nil, err
+		}
+	}
 	return u, nil
 }
 
 // placed makes the unit that of orders which its transaction has just inserted, with the event
-// of that in events. It locks their articles: the last locks that the transaction takes.
+// of that in events.
 func (u *unit) placed(ctx context.Context, now time.Time, all []*placing) error {
 	u.now = now
 	u.orders, u.payments, u.refunds = map[string]*orderRow{}, map[string]*paymentRow{}, map[string]*refundRow{}
@@ -166,12 +181,8 @@ func (u *unit) placed(ctx context.Context, now time.Time, all []*placing) error 
 		}
 	}
 	slices.Sort(skus)
-	var b pgx.Batch
-	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, strconv.FormatInt(stockWait.Milliseconds(), 10))
-	read(&b, func(a stockRow) { u.stock[a.sku] = &a }, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} },
-		lockStock+`unnest($2::text[]) AS k (sku)`+lockedStock, u.merchantID, slices.Compact(skus))
-	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("lock stock: %w", err)
+	if err := u.readArticles(ctx, slices.Compact(skus)); err != nil {
+		return err
 	}
 	return nil
 }
@@ -216,29 +227,15 @@ func (u *unit) readRefunds(b *pgx.Batch, ids []string) {
 		FROM unnest($2::text[]) AS k (id), LATERAL (SELECT * FROM refunds WHERE merchant_id = $1 AND id = k.id OFFSET 0) r`, u.merchantID, ids)
 }
 
-// lockStock and lockedStock are around a FROM item k of SKUs, each once, in the order in which
-// they are locked.
-const (
-	lockStock   = `SELECT s.sku, s.on_hand, s.reserved, s.sold FROM `
-	lockedStock = `, LATERAL (
-		SELECT sku, on_hand, reserved, sold FROM stock WHERE merchant_id = $1 AND sku = k.sku FOR NO KEY UPDATE) s`
-)
-
-// readStock locks the articles of the orders in the order of their SKU, so that two baskets
-// cannot deadlock. What is in the unit already stays as it is. It reads each order's lines and
-// reservations by their keys: a join of the two tables would be planned as one over all of the
-// merchant's rows.
-func (u *unit) readStock(b *pgx.Batch, orders []string) {
-	read(b, func(a stockRow) {
-		if u.stock[a.sku] == nil {
-			u.stock[a.sku] = &a
-		}
-	}, func(a *stockRow) []any { return []any{&a.sku, &a.onHand, &a.reserved, &a.sold} }, lockStock+`(
-			SELECT DISTINCT l.sku FROM unnest($2::text[]) AS o (id), LATERAL (
-				SELECT sku FROM order_lines WHERE merchant_id = $1 AND order_id = o.id OFFSET 0) l ORDER BY l.sku) AS k`+lockedStock, u.merchantID, orders)
-	read(b, func(w basketRow) {
+// readStock reads what the orders want, by each order's lines and reservations. What is in the
+// unit already stays as it is.
+func (u *unit) readStock(ctx context.Context, orders []string) error {
+	var b pgx.Batch
+	skus := map[string]bool{}
+	read(&b, func(w basketRow) {
 		w.was = w.state
 		u.baskets[w.orderID] = append(u.baskets[w.orderID], &w)
+		skus[w.sku] = true
 	}, func(w *basketRow) []any { return []any{&w.orderID, &w.sku, &w.quantity, &w.state} }, `
 		SELECT o.id, l.sku, l.quantity, coalesce((
 			SELECT state FROM stock_reservations WHERE merchant_id = $1 AND order_id = o.id AND sku = l.sku), '')
@@ -246,16 +243,62 @@ func (u *unit) readStock(b *pgx.Batch, orders []string) {
 			SELECT sku, sum(quantity)::bigint AS quantity FROM order_lines
 			WHERE merchant_id = $1 AND order_id = o.id GROUP BY sku) l
 		ORDER BY o.id, l.sku`, u.merchantID, orders)
+	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("read what orders want: %w", err)
+	}
+	return u.readArticles(ctx, slices.Sorted(maps.Keys(skus)))
+}
+
+// readArticles reads what there is of the articles, which are sorted, and locks in that order
+// those of which there is not plenty, so that two baskets cannot deadlock.
+func (u *unit) readArticles(ctx context.Context, skus []string) error {
+	wanted := map[string]int64{}
+	for _, basket := range u.baskets {
+		for _, w := range basket {
+			if w.state == "" {
+				wanted[w.sku] += w.quantity
+			}
+		}
+	}
+	amounts := func(b *pgx.Batch, skus []string, locked bool, lock string) {
+		read(b, func(a stockRow) {
+			if a.locked = locked; u.stock[a.sku] == nil {
+				u.stock[a.sku] = &a
+			}
+		}, func(a *stockRow) []any { return []any{&a.sku, &a.onHand} }, `
+			SELECT s.sku, s.on_hand FROM unnest($2::text[]) AS k (sku), LATERAL (
+				SELECT sku, on_hand FROM stock WHERE merchant_id = $1 AND sku = k.sku `+lock+`) s`, u.merchantID, skus)
+	}
+	skus = slices.DeleteFunc(skus, func(sku string) bool { return u.stock[sku] != nil })
+	var b pgx.Batch
+	amounts(&b, skus, false, "OFFSET 0")
+	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("read stock: %w", err)
+	}
+	var scarce []string
+	for _, sku := range skus {
+		if a := u.stock[sku]; a != nil && wanted[sku] > 0 && a.onHand-wanted[sku] < plenty {
+			scarce = append(scarce, sku)
+			delete(u.stock, sku)
+		}
+	}
+	if len(scarce) == 0 {
+		return nil
+	}
+	b = pgx.Batch{}
+	amounts(&b, scarce, true, "FOR NO KEY UPDATE")
+	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("lock stock: %w", err)
+	}
+	return nil
 }
 
 // basket of an order. A step that was not foreseen reads it now; its locks are then out of
 // order, and a deadlock would roll the commit back.
 func (u *unit) basket(ctx context.Context, orderID string) ([]*basketRow, error) {
 	if _, ok := u.baskets[orderID]; !ok {
-		var b pgx.Batch
-		u.readStock(&b, []string{orderID})
-		if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
-			return nil, fmt.Errorf("lock stock: %w", err)
+		if err := u.readStock(ctx, []string{orderID}); err != nil {
+			return nil, err
 		}
 	}
 	return u.baskets[orderID], nil

@@ -10,6 +10,7 @@ import (
 
 	"payments/internal/outbox"
 	"payments/internal/postgres"
+	"payments/internal/saga"
 )
 
 // The rows as they are written.
@@ -55,7 +56,7 @@ type (
 		OnHand   int64  `sql:"on_hand bigint"`
 		Reserved int64  `sql:"reserved bigint"`
 		Sold     int64  `sql:"sold bigint"`
-	}
+	} // by how much
 )
 
 // write is Queue for who has no other statements.
@@ -74,11 +75,14 @@ func (u *unit) write(ctx context.Context) error {
 // itself or by its order, so that each statement writes exactly the rows it was given.
 func (u *unit) Queue(b *pgx.Batch) error {
 	u.writeReservations(b)
-	u.writeStock(b)
 	u.writeOrders(b)
 	u.writePayments(b)
 	u.writeRefunds(b)
-	return outbox.Queue(b, u.events...)
+	if err := outbox.Queue(b, u.events...); err != nil {
+		return err
+	}
+	u.writeStock(b)
+	return nil
 }
 
 // queue adds a statement that writes exactly these rows; $2 is their first column.
@@ -173,12 +177,33 @@ func (u *unit) writeReservations(b *pgx.Batch) {
 		FROM `+postgres.Located[writtenReservation](2, "stock_reservations", "order_id", "sku")+` v WHERE r.ctid = v.ctid`)
 }
 
+// writeStock is the last to be written: whoever else changes these articles waits from here to
+// the commit. Of an article that was read without its lock there may be less by now: the commit
+// is then made again.
 func (u *unit) writeStock(b *pgx.Batch) {
 	var rows []writtenStock
-	for _, a := range changed(u.stock, func(a *stockRow) bool { return a.changed }) {
-		rows = append(rows, writtenStock{SKU: a.sku, OnHand: a.onHand, Reserved: a.reserved, Sold: a.sold})
+	var unlocked []string
+	for _, a := range changed(u.stock, func(a *stockRow) bool { return a.more != movement{} }) {
+		rows = append(rows, writtenStock{SKU: a.sku, OnHand: a.more.onHand, Reserved: a.more.reserved, Sold: a.more.sold})
+		if !a.locked {
+			unlocked = append(unlocked, a.sku)
+		}
 	}
-	queue(b, u.merchantID, "stock", rows, `
-		UPDATE stock s SET on_hand = v.on_hand, reserved = v.reserved, sold = v.sold, updated_at = now()
-		FROM `+postgres.Located[writtenStock](2, "stock", "sku")+` v WHERE s.ctid = v.ctid`)
+	if len(rows) == 0 {
+		return
+	}
+	if len(unlocked) > 0 { // in the order of their SKU; the statement below sees them as they are then
+		b.Queue(`
+			SELECT FROM unnest($2::text[]) AS k (sku), LATERAL (SELECT FROM stock WHERE merchant_id = $1 AND sku = k.sku FOR NO KEY UPDATE) s`,
+			u.merchantID, unlocked)
+	}
+	b.Queue(`
+		UPDATE stock s SET on_hand = s.on_hand + v.on_hand, reserved = s.reserved + v.reserved, sold = s.sold + v.sold, updated_at = now()
+		FROM `+postgres.Located[writtenStock](2, "stock", "sku")+` v WHERE s.ctid = v.ctid AND s.on_hand + v.on_hand >= 0`,
+		postgres.Columns(rows, u.merchantID)...).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != int64(len(rows)) {
+			return fmt.Errorf("%d articles are left in the amounts that %d had: %w", tag.RowsAffected(), len(rows), saga.ErrOvertaken)
+		}
+		return nil
+	})
 }

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,11 +32,21 @@ const (
 	lockWaitAlone = 50 * time.Millisecond
 )
 
+// ErrOvertaken is of a Unit that read something without its lock, which has changed by the time
+// of its writing. Nothing was written, and the commit is made again.
+var ErrOvertaken = errors.New("what the commit is about has changed meanwhile")
+
+// maxOvertaken is how often a commit is tried that is overtaken each time.
+const maxOvertaken = 3
+
 // commitAll commits the entries, all of one merchant, in one transaction. Where one
 // of them is at fault, or would write what another transaction keeps locked, each is
 // committed alone, so that no saga fails for another.
 func (w *Worker) commitAll(ctx context.Context, entries []*entry) {
 	err := w.tryCommit(ctx, entries, lockWait)
+	for try := 1; errors.Is(err, ErrOvertaken) && try < maxOvertaken; try++ {
+		err = w.tryCommit(ctx, entries, lockWait)
+	}
 	if err != nil && len(entries) > 1 && (postgres.Locked(err) || !postgres.Unavailable(err)) && !w.dead.Load() {
 		for _, e := range entries {
 			if err := w.tryCommit(ctx, []*entry{e}, lockWaitAlone); err != nil {
@@ -90,11 +101,11 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 			}
 		}
 		var b pgx.Batch // one round trip
+		j.queue(&b, merchantID)
+		w.save(&b, merchantID, held)
 		if err := u.Queue(&b); err != nil {
 			return err
 		}
-		j.queue(&b, merchantID)
-		w.save(&b, merchantID, held)
 		if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 			return fmt.Errorf("write what the steps changed: %w", err)
 		}

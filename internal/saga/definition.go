@@ -54,7 +54,8 @@ func (r Request) digest() []byte {
 // Architecture, 2002): the rows that the sagas of the commit may change, read after their
 // locks. Steps, records and hooks change the rows in memory, so that a step sees what the
 // steps before it did, of its own saga and of the others. Queue then adds the statements that
-// write them, one a table however many sagas there are; each checks how many rows it wrote.
+// write them, one a table however many sagas there are; each checks how many rows it wrote. They
+// are the last of the commit. Error of a statement: ErrOvertaken.
 type Unit interface {
 	Queue(b *pgx.Batch) error
 }
