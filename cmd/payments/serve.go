@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -73,6 +74,10 @@ const (
 	answerWithin = 4 * time.Second
 )
 
+// gcPercent is GOGC unless that is set. At full load the live heap is some 20 MiB; with Go's own
+// 100 its collection took a seventh of the service's time.
+const gcPercent = 400
+
 func (e environment) serveCommand() *cli.Command {
 	return &cli.Command{
 		Name: "serve", Usage: "run the service in the roles of PAYMENTS_ROLES",
@@ -86,6 +91,9 @@ func (e environment) serve(ctx context.Context, _ *cli.Command) error {
 	c, err := config.Load(e.lookup)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -138,7 +146,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 	s.oldestUnpublished = func(ctx context.Context) (time.Duration, error) { return outbox.OldestUnpublished(ctx, s.write) }
 	s.bank = provider.Instrument(bank, s.traces.Tracer(), s.registry)
 	s.orders = order.New(order.Config{
-		Pool: s.write, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: s.due, Wrote: s.wrote, Worker: s.starter,
+		Pool: s.write, Engine: s.engine, IDs: generator(), Cipher: s.Cipher, Methods: s.methods(), Provider: s.bank, Former: s.ProviderFormer, Due: s.due, Wrote: s.wrote, Worker: s.starter,
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{

@@ -46,8 +46,9 @@ const notDurable = `set_config('synchronous_commit', 'off', true)`
 // byIndex has the attempt's statements find rows by indexes, as postgres.OpenEngine does: with
 // the statistics of a young table the planner would read all of it.
 const (
-	byIndex      = `set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)`
-	resetByIndex = `RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin;`
+	byIndex = `set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
+		set_config('plan_cache_mode', 'force_generic_plan', false)`
+	resetByIndex = `RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin; RESET plan_cache_mode;`
 )
 
 // queueLock begins the record of an attempt. It takes the locks in one order, so that two processes cannot deadlock.

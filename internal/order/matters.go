@@ -70,7 +70,7 @@ func (s *Service) tryNotices(ctx context.Context, all []*notice) (err error) {
 		references[i] = n.Reference
 	}
 	// payments_id serves the search by our id alone.
-	rows, err := s.Pool.Query(ctx, `
+	rows, err := s.Engine.Query(ctx, `
 		SELECT n.ordinality - 1, p.authorization_reference IS NOT NULL, coalesce(s.id, ''), coalesce(s.state, 'completed'), coalesce(s.step, ''),
 			s.owner IS NULL AND s.due_at > now() AND (s.resolving OR s.attempts = 0)
 		FROM unnest($1::text[]) WITH ORDINALITY AS n (reference)

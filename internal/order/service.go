@@ -19,6 +19,7 @@ import (
 // Config of a Service; every member but Placed is needed.
 type Config struct {
 	Pool     *pgxpool.Pool
+	Engine   *pgxpool.Pool // of postgres.OpenEngine, on the same database, for reads of notified payments; nil: Pool
 	IDs      payment.Generator
 	Cipher   *secret.Cipher
 	Methods  *secret.Tokens // of payment methods, each sealed for its payment's id
@@ -48,6 +49,9 @@ type Service struct {
 
 // New makes a service.
 func New(c Config) *Service {
+	if c.Engine == nil {
+		c.Engine = c.Pool
+	}
 	if c.Due == nil {
 		c.Due = func() {}
 	}

@@ -127,10 +127,12 @@ func OpenMigrated(ctx context.Context, url string) (*pgxpool.Pool, error) {
 
 // OpenEngine is OpenMigrated for a saga worker. Each of its statements finds its rows by an
 // index. Its sessions say so to the planner, which would read the whole table as long as it
-// knows only the statistics of an empty one.
+// knows only the statistics of an empty one. And they plan each statement once: no value of a
+// parameter makes another plan better, and planning took an eighth of Postgres' time.
 func OpenEngine(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	return openMigrated(ctx, url, engineConnections, map[string]string{
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"plan_cache_mode": "force_generic_plan",
 	})
 }
 
