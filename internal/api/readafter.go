@@ -23,7 +23,7 @@ const headerReadAfter = "Read-After"
 
 // readAfter waits as the request's Read-After asks for.
 func (s *server) readAfter(ctx context.Context, c *call) error {
-	values := sent(c.r, headerReadAfter)
+	values := c.r.Header.Values(headerReadAfter)
 	if len(values) == 0 {
 		return nil
 	}

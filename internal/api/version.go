@@ -61,7 +61,7 @@ func NewestVersion() string { return versions[0].date }
 
 // chooseVersion takes the version that the request names, else the one its API key is pinned to, else the newest.
 func (s *server) chooseVersion(c *call) error {
-	switch named := sent(c.r, headerVersion); {
+	switch named := c.r.Header.Values(headerVersion); {
 	case len(named) > 0:
 		if c.w.version = numberOf(named[0]); c.w.version < 0 || len(named) > 1 {
 			c.w.version = 0
