@@ -16,7 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/urfave/cli/v3"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
@@ -96,7 +95,7 @@ func (e environment) serve(ctx context.Context, _ *cli.Command) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry()}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	describeProcess(s.registry)
 	s.monitor = loop.NewMonitor(time.Now, s.registry)
 	if s.traces, err = telemetry.NewTraces(ctx, telemetry.TraceConfig{
 		Endpoint: c.Traces.Endpoint, Ratio: c.Traces.Ratio, Version: version, Log: s.log,
@@ -130,6 +129,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return usagef("PAYMENTS_READ_DATABASE_URL %w", err)
 		}
 	}
+	s.registry.MustRegister(s.pools())
 	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
 		return err
 	}
