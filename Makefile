@@ -52,6 +52,10 @@ test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/s
 docs-test: ## Run each example of README.md and docs in bash and zsh beside a fresh demo, and compare what it prints: PAGE=saga for some pages
 	cd tools && go test -count=1 -v -timeout 20m -run 'TestExamples|TestBlocks|TestWhatAPage' . -docs-page='$(PAGE)'
 
+.PHONY: docs-walk
+docs-walk: ## Let a headless Chromium walk /docs of a demo as an integrator, with layout checks and axe, and take docs/screenshots anew
+	scripts/docs-walk.sh
+
 .PHONY: test-kafka
 # -p 1: some tests stop and start the broker that all of them share.
 test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`

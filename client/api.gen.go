@@ -244,6 +244,13 @@ const (
 	EventDataCaptureMethodManual    EventDataCaptureMethod = "manual"
 )
 
+// Defines values for EventDataDisputeStatus.
+const (
+	EventDataDisputeStatusLost EventDataDisputeStatus = "lost"
+	EventDataDisputeStatusOpen EventDataDisputeStatus = "open"
+	EventDataDisputeStatusWon  EventDataDisputeStatus = "won"
+)
+
 // Defines values for EventDataRefundStatus.
 const (
 	EventDataRefundStatusFailed    EventDataRefundStatus = "failed"
@@ -798,6 +805,25 @@ type Event struct {
 // EventDataCaptureMethod defines model for Event.Data.CaptureMethod.
 type EventDataCaptureMethod string
 
+// EventDataDisputeStatus defines model for Event.Data.Dispute.Status.
+type EventDataDisputeStatus string
+
+// Event_Data_Dispute defines model for Event.Data.Dispute.
+type Event_Data_Dispute struct {
+	// Amount In minor units of the currency.
+	//
+	// Examples: 4998
+	Amount AmountToPay `json:"amount"`
+
+	// Currency An active ISO 4217 code that a customer can pay in.
+	Currency  Currency               `json:"currency"`
+	ID        string                 `json:"id"`
+	OpenedAt  time.Time              `json:"opened_at"`
+	Reason    string                 `json:"reason"`
+	RespondBy time.Time              `json:"respond_by,omitempty,omitzero"`
+	Status    EventDataDisputeStatus `json:"status"`
+}
+
 // EventDataRefundStatus defines model for Event.Data.Refund.Status.
 type EventDataRefundStatus string
 
@@ -812,9 +838,12 @@ type EventRefund struct {
 	// ID A refund.
 	//
 	// Examples: ref_01m8702d2wf7gas9ey3ecx0b6m
-	ID     RefundID              `json:"id"`
-	Reason string                `json:"reason,omitempty,omitzero"`
-	Status EventDataRefundStatus `json:"status"`
+	ID     RefundID `json:"id"`
+	Reason string   `json:"reason,omitempty,omitzero"`
+
+	// Reversed Of one that failed after it had succeeded.
+	Reversed bool                  `json:"reversed,omitempty,omitzero"`
+	Status   EventDataRefundStatus `json:"status"`
 }
 
 // EventData defines model for Event.data.
@@ -841,7 +870,8 @@ type EventData struct {
 	// CustomerReference The merchant's own name for it, one line of text. It is kept in Unicode's form NFC, without spaces of any kind at its ends, and found by every spelling of that form. Case, fullwidth letters and spaces inside are significant. Blank names are refused, and those with invisible characters (zero-width, bidirectional, soft hyphens, joiners and variation selectors of emoji) or unassigned ones.
 	//
 	// Examples: A-1001
-	CustomerReference BusinessKey `json:"customer_reference,omitempty,omitzero"`
+	CustomerReference BusinessKey         `json:"customer_reference,omitempty,omitzero"`
+	Dispute           *Event_Data_Dispute `json:"dispute,omitempty"`
 
 	// EventID An event.
 	//
@@ -2606,7 +2636,7 @@ func requestStreamEvents(params *StreamEventsParams) request {
 	return r
 }
 
-// StreamEvents: Follow all payments of a merchant.
+// StreamEvents: Follow a merchant's events.
 //
 // Server-Sent Events of the merchant's payments, as they happen: from now on, or, with `Last-Event-ID`, all that came since, without a gap
 // and each payment's in order. A feed can be resumed for as long as it is kept; after that, and when the event of `Last-Event-ID` is gone, it is 410 `events_expired`.
@@ -2633,7 +2663,7 @@ func requestExplainAuthorization(body ExplainRequest) request {
 	return r
 }
 
-// ExplainAuthorization: Ask what the policies would decide.
+// ExplainAuthorization: Explain an authorization.
 func (c *Client) ExplainAuthorization(ctx context.Context, body ExplainRequest) (*Answer[Authorization], error) {
 	return call[Authorization](ctx, c, requestExplainAuthorization(body))
 }
@@ -2649,7 +2679,7 @@ func requestListKeyActs(params *ListKeyActsParams) request {
 	return r
 }
 
-// ListKeyActs: List what was done with API keys.
+// ListKeyActs: List acts on API keys.
 //
 // Each making, rotation, approval, pinning and revocation, newest first. Nobody can change this record.
 func (c *Client) ListKeyActs(ctx context.Context, params *ListKeyActsParams) (*Answer[KeyActList], error) {
@@ -2718,7 +2748,7 @@ func requestCreateKey(body APIKeyRequest, params *CreateKeyParams) request {
 	return r
 }
 
-// CreateKey: Make an API key.
+// CreateKey: Create an API key.
 //
 // It takes two operators. The key works once another person has approved it (`POST /v1/ops/keys/{id}/approve`), within 24 hours.
 // This answer alone, not a replay, has `secret_part`, the first part of the key; the approval has the second. The key is the first part with
@@ -2744,7 +2774,7 @@ func requestApproveKey(id APIKeyID) request {
 	return r
 }
 
-// ApproveKey: Approve an API key that another operator has made or rotated.
+// ApproveKey: Approve an API key.
 //
 // The key works from now on. The approver is another person than the one who proposed the key: holders are compared, whatever their case. This answer alone has
 // `secret_part`, the second part of the key. If it gets lost, revoke the key and make another.
@@ -2775,7 +2805,7 @@ func requestRotateKey(id APIKeyID, body RotateKeyJSONRequestBody, params *Rotate
 	return r
 }
 
-// RotateKey: Put a new API key in the place of one.
+// RotateKey: Rotate an API key.
 //
 // Both work until the overlap is over. The holder of an operator's, support's or auditor's key rotates it alone, with any of the holder's keys, and
 // gets the `secret`. An operator who rotates the key of somebody else, or a merchant's, gets the first part of it (`secret_part`); the new key works, and
@@ -2796,7 +2826,7 @@ func requestListParked(params *ListParkedParams) request {
 	return r
 }
 
-// ListParked: List keys whose messages wait for a person.
+// ListParked: List parked keys.
 func (c *Client) ListParked(ctx context.Context, params *ListParkedParams) (*Answer[ParkedKeyList], error) {
 	return call[ParkedKeyList](ctx, c, requestListParked(params))
 }
@@ -2827,7 +2857,7 @@ func requestListParkedGroups(params *ListParkedGroupsParams) request {
 	return r
 }
 
-// ListParkedGroups: List the errors that hold keys, with how many each holds.
+// ListParkedGroups: List parked keys by error.
 func (c *Client) ListParkedGroups(ctx context.Context, params *ListParkedGroupsParams) (*Answer[ParkedGroupList], error) {
 	return call[ParkedGroupList](ctx, c, requestListParkedGroups(params))
 }
@@ -2838,7 +2868,7 @@ func requestReplayAllParked(body ReplayAllParkedJSONRequestBody) request {
 	return r
 }
 
-// ReplayAllParked: Apply the messages of all parked keys, or of some, again.
+// ReplayAllParked: Replay parked keys.
 //
 // It answers what it came to within a request's time; the next request goes on from there.
 func (c *Client) ReplayAllParked(ctx context.Context, body ReplayAllParkedJSONRequestBody) (*Answer[ParkedReplayList], error) {
@@ -2853,7 +2883,7 @@ func requestGetParked(id ParkedID, params *GetParkedParams) request {
 	return r
 }
 
-// GetParked: Read a parked key with its first messages.
+// GetParked: Read a parked key.
 func (c *Client) GetParked(ctx context.Context, id ParkedID, params *GetParkedParams) (*Answer[ParkedKey], error) {
 	return call[ParkedKey](ctx, c, requestGetParked(id, params))
 }
@@ -2864,7 +2894,7 @@ func requestDiscardParked(id ParkedID, body ParkedDiscardRequest) request {
 	return r
 }
 
-// DiscardParked: Throw the first message of a parked key away, or all.
+// DiscardParked: Discard parked messages.
 //
 // What is thrown away has no effect on this consumer any more; who did it and why is kept.
 func (c *Client) DiscardParked(ctx context.Context, id ParkedID, body ParkedDiscardRequest) (*Answer[ParkedDiscard], error) {
@@ -2876,7 +2906,7 @@ func requestReplayParked(id ParkedID) request {
 	return r
 }
 
-// ReplayParked: Apply the messages of a parked key again.
+// ReplayParked: Replay a parked key.
 func (c *Client) ReplayParked(ctx context.Context, id ParkedID) (*Answer[ParkedReplay], error) {
 	return call[ParkedReplay](ctx, c, requestReplayParked(id))
 }
@@ -2892,7 +2922,7 @@ func requestListProviderChanges(params *ListProviderChangesParams) request {
 	return r
 }
 
-// ListProviderChanges: List what changed at the provider and was not asked for here.
+// ListProviderChanges: List provider changes.
 func (c *Client) ListProviderChanges(ctx context.Context, params *ListProviderChangesParams) (*Answer[ProviderChangeList], error) {
 	return call[ProviderChangeList](ctx, c, requestListProviderChanges(params))
 }
@@ -2921,7 +2951,7 @@ func requestAcceptProviderChange(id ProviderChangeID, body ProviderChangeAccepta
 	return r
 }
 
-// AcceptProviderChange: Take note of a change at the provider.
+// AcceptProviderChange: Accept a provider change.
 //
 // Nobody is alerted of it any more, unless there is news of it. Asked again, it does nothing.
 func (c *Client) AcceptProviderChange(ctx context.Context, id ProviderChangeID, body ProviderChangeAcceptance) (*Answer[ProviderChange], error) {
@@ -2936,7 +2966,7 @@ func requestGetReportRefresh(params *GetReportRefreshParams) request {
 	return r
 }
 
-// GetReportRefresh: Read how the reports are kept up to date.
+// GetReportRefresh: Read the state of the reports.
 func (c *Client) GetReportRefresh(ctx context.Context, params *GetReportRefreshParams) (*Answer[ReportRefresh], error) {
 	return call[ReportRefresh](ctx, c, requestGetReportRefresh(params))
 }
@@ -2946,7 +2976,7 @@ func requestRefreshReports() request {
 	return r
 }
 
-// RefreshReports: Have the reports refreshed now.
+// RefreshReports: Refresh the reports.
 //
 // Asked for as often as one likes, it is done once. It is there when `as_of` is not before `requested_at`.
 func (c *Client) RefreshReports(ctx context.Context) (*Answer[ReportRefresh], error) {
@@ -2964,7 +2994,7 @@ func requestReportSagaDurations(params *ReportSagaDurationsParams) request {
 	return r
 }
 
-// ReportSagaDurations: How long sagas take.
+// ReportSagaDurations: Report saga durations.
 func (c *Client) ReportSagaDurations(ctx context.Context, params *ReportSagaDurationsParams) (*Answer[DurationReport], error) {
 	return call[DurationReport](ctx, c, requestReportSagaDurations(params))
 }
@@ -2986,7 +3016,7 @@ func requestListSagas(params *ListSagasParams) request {
 	return r
 }
 
-// ListSagas: List sagas, oldest first.
+// ListSagas: List sagas.
 func (c *Client) ListSagas(ctx context.Context, params *ListSagasParams) (*Answer[SagaList], error) {
 	return call[SagaList](ctx, c, requestListSagas(params))
 }
@@ -3017,7 +3047,7 @@ func requestGetSaga(id SagaID, params *GetSagaParams) request {
 	return r
 }
 
-// GetSaga: Read a saga with its attempts and what operators did.
+// GetSaga: Read a saga.
 func (c *Client) GetSaga(ctx context.Context, id SagaID, params *GetSagaParams) (*Answer[Saga], error) {
 	return call[Saga](ctx, c, requestGetSaga(id, params))
 }
@@ -3028,7 +3058,7 @@ func requestActOnSaga(id SagaID, act string, body SagaActRequest) request {
 	return r
 }
 
-// ActOnSaga: Move a saga by hand.
+// ActOnSaga: Act on a saga.
 //
 // `propose` carries a `verdict` on a call whose outcome nobody knows; another person's `approve` makes it count: by a key
 // of another `holder`, whatever its case, and with the same `verdict`, since what was proposed may have changed. Where the saga does not stand where
@@ -3067,9 +3097,9 @@ func requestListPayments(params *ListPaymentsParams) request {
 	return r
 }
 
-// ListPayments: List payments, newest first.
+// ListPayments: List payments.
 //
-// An operator sees every merchant's. A cursor holds for the filters it was given with. **Export:** `Accept: text/csv` gives all that the filters let
+// Newest first, unless `sort` says otherwise. An operator sees every merchant's. A cursor holds for the filters it was given with. **Export:** `Accept: text/csv` gives all that the filters let
 // through as one CSV, without `limit` and `cursor`. Where this page sends it: untick the given `accept` and `limit`, and add a header
 // `Accept` with `text/csv`.
 func (c *Client) ListPayments(ctx context.Context, params *ListPaymentsParams) (*Answer[PaymentList], error) {
@@ -3111,7 +3141,7 @@ func requestCreatePayment(body PaymentRequest, params *CreatePaymentParams) requ
 	return r
 }
 
-// CreatePayment: Start a payment.
+// CreatePayment: Create a payment.
 //
 // The order's reference is paid once: while a payment of it is under way this is 409 `order_in_progress`, and after one has
 // succeeded 409 `order_already_paid`. `amount` has to equal the sum of the lines.
@@ -3161,7 +3191,7 @@ func requestCapturePayment(id PaymentID, params *CapturePaymentParams) request {
 	return r
 }
 
-// CapturePayment: Capture a payment that was held.
+// CapturePayment: Capture a payment.
 //
 // For a payment with `capture_method` manual, once it is `requires_capture`. Doing it twice is doing it once, so it takes no
 // Idempotency-Key.
@@ -3178,7 +3208,7 @@ func requestStreamPaymentEvents(id PaymentID, params *StreamPaymentEventsParams)
 	return r
 }
 
-// StreamPaymentEvents: Follow a payment.
+// StreamPaymentEvents: Follow a payment's events.
 //
 // Server-Sent Events of the payment: all from its first one on, or those behind `Last-Event-ID`, and then each as it happens, in order.
 // It stays open when the payment has ended, since a refund or a review may follow. `curl -N` shows it. When the event of `Last-Event-ID` is gone,
@@ -3211,7 +3241,7 @@ func requestListRefunds(id PaymentID, params *ListRefundsParams) request {
 	return r
 }
 
-// ListRefunds: List the refunds of a payment.
+// ListRefunds: List refunds.
 //
 // **Export:** `Accept: text/csv` gives all of them as one CSV, without `limit` and `cursor`, as it does of the payments.
 func (c *Client) ListRefunds(ctx context.Context, id PaymentID, params *ListRefundsParams) (*Answer[RefundList], error) {
@@ -3270,7 +3300,7 @@ func requestGetPaymentTimeline(id PaymentID, params *GetPaymentTimelineParams) r
 	return r
 }
 
-// GetPaymentTimeline: Read what happened to a payment.
+// GetPaymentTimeline: Read the timeline of a payment.
 //
 // Every event, in order, each with the attempts of the saga that led to it. Without `limit` a page has up to 1,000, which is all that
 // nearly every payment has.
@@ -3309,7 +3339,7 @@ func requestReportApprovalRate(params *ReportApprovalRateParams) request {
 	return r
 }
 
-// ReportApprovalRate: How often banks approve.
+// ReportApprovalRate: Report the approval rate.
 func (c *Client) ReportApprovalRate(ctx context.Context, params *ReportApprovalRateParams) (*Answer[ApprovalReport], error) {
 	return call[ApprovalReport](ctx, c, requestReportApprovalRate(params))
 }
@@ -3327,7 +3357,7 @@ func requestReportFailures(params *ReportFailuresParams) request {
 	return r
 }
 
-// ReportFailures: Why payments failed.
+// ReportFailures: Report failures.
 func (c *Client) ReportFailures(ctx context.Context, params *ReportFailuresParams) (*Answer[FailureReport], error) {
 	return call[FailureReport](ctx, c, requestReportFailures(params))
 }
@@ -3345,7 +3375,7 @@ func requestReportRefunds(params *ReportRefundsParams) request {
 	return r
 }
 
-// ReportRefunds: What was given back.
+// ReportRefunds: Report refunds.
 func (c *Client) ReportRefunds(ctx context.Context, params *ReportRefundsParams) (*Answer[RefundReport], error) {
 	return call[RefundReport](ctx, c, requestReportRefunds(params))
 }
@@ -3363,7 +3393,7 @@ func requestReportRevenue(params *ReportRevenueParams) request {
 	return r
 }
 
-// ReportRevenue: What was captured and given back.
+// ReportRevenue: Report revenue.
 func (c *Client) ReportRevenue(ctx context.Context, params *ReportRevenueParams) (*Answer[RevenueReport], error) {
 	return call[RevenueReport](ctx, c, requestReportRevenue(params))
 }
@@ -3382,7 +3412,7 @@ func requestReportTopProducts(params *ReportTopProductsParams) request {
 	return r
 }
 
-// ReportTopProducts: What was sold most.
+// ReportTopProducts: Report top products.
 func (c *Client) ReportTopProducts(ctx context.Context, params *ReportTopProductsParams) (*Answer[ProductReport], error) {
 	return call[ProductReport](ctx, c, requestReportTopProducts(params))
 }
@@ -3398,7 +3428,7 @@ func requestListStock(params *ListStockParams) request {
 	return r
 }
 
-// ListStock: Read the stock.
+// ListStock: List stock.
 //
 // A merchant reads its own; an operator reads all, or one merchant's. **Export:** `Accept: text/csv` gives all of it as one CSV, without
 // `limit` and `cursor`, as it does of the payments.
@@ -3436,7 +3466,7 @@ func requestSetStock(body StockRequest) request {
 	return r
 }
 
-// SetStock: Set what is on hand.
+// SetStock: Set stock.
 //
 // For operators. One item, a list of them, or an object with the list in `data`; all of it or nothing.
 func (c *Client) SetStock(ctx context.Context, body StockRequest) (*Answer[StockList], error) {
@@ -3486,7 +3516,7 @@ func requestCreateWebhookEndpoint(body WebhookEndpointRequest, params *CreateWeb
 	return r
 }
 
-// CreateWebhookEndpoint: Name an endpoint to be told of events.
+// CreateWebhookEndpoint: Create a webhook endpoint.
 //
 // Its `secret`, which signs what is sent to it, is shown by this answer and its replays alone. A merchant has at most ten endpoints.
 func (c *Client) CreateWebhookEndpoint(ctx context.Context, body WebhookEndpointRequest, params *CreateWebhookEndpointParams) (*Answer[WebhookEndpoint], error) {
@@ -3498,7 +3528,7 @@ func requestDeleteWebhookEndpoint(id WebhookEndpointID) request {
 	return r
 }
 
-// DeleteWebhookEndpoint: Remove a webhook endpoint.
+// DeleteWebhookEndpoint: Delete a webhook endpoint.
 //
 // What was not delivered to it yet is dropped with it.
 func (c *Client) DeleteWebhookEndpoint(ctx context.Context, id WebhookEndpointID) (*Answer[struct{}], error) {
@@ -3529,7 +3559,7 @@ func requestListWebhookDeliveries(id WebhookEndpointID, params *ListWebhookDeliv
 	return r
 }
 
-// ListWebhookDeliveries: List what was delivered to an endpoint, newest first.
+// ListWebhookDeliveries: List deliveries.
 func (c *Client) ListWebhookDeliveries(ctx context.Context, id WebhookEndpointID, params *ListWebhookDeliveriesParams) (*Answer[WebhookDeliveryList], error) {
 	return call[WebhookDeliveryList](ctx, c, requestListWebhookDeliveries(id, params))
 }
@@ -3557,7 +3587,7 @@ func requestRedeliverWebhook(id WebhookEndpointID, delivery WebhookDeliveryID) r
 	return r
 }
 
-// RedeliverWebhook: Deliver an event again.
+// RedeliverWebhook: Redeliver an event.
 //
 // The receiver sees the same id, so it takes no Idempotency-Key.
 func (c *Client) RedeliverWebhook(ctx context.Context, id WebhookEndpointID, delivery WebhookDeliveryID) (*Answer[WebhookDelivery], error) {
@@ -3569,7 +3599,7 @@ func requestEnableWebhookEndpoint(id WebhookEndpointID) request {
 	return r
 }
 
-// EnableWebhookEndpoint: Enable an endpoint that was disabled.
+// EnableWebhookEndpoint: Enable a webhook endpoint.
 //
 // What waits for it is delivered then, and so is what happens from now on. What happened while it was disabled is delivered when it is asked for
 // (`redeliver`). Doing it twice is doing it once, so it takes no Idempotency-Key.
@@ -3583,7 +3613,7 @@ func requestRedeliverWebhooks(id WebhookEndpointID, body WebhookRedeliveryReques
 	return r
 }
 
-// RedeliverWebhooks: Deliver what an endpoint missed.
+// RedeliverWebhooks: Redeliver missed events.
 //
 // Of the events in the range: those that came while the endpoint was disabled, and those whose delivery has failed, the oldest first. Events are kept for
 // 30 days. What is pending or was delivered stays as it is, so that a repetition does no harm and takes no Idempotency-Key. One request takes up to
@@ -3602,7 +3632,7 @@ func requestRotateWebhookSecret(id WebhookEndpointID, body RotateWebhookSecretJS
 	return r
 }
 
-// RotateWebhookSecret: Give an endpoint a new secret.
+// RotateWebhookSecret: Rotate a webhook endpoint's secret.
 //
 // Both secrets sign until the overlap is over.
 func (c *Client) RotateWebhookSecret(ctx context.Context, id WebhookEndpointID, body RotateWebhookSecretJSONRequestBody, params *RotateWebhookSecretParams) (*Answer[WebhookEndpoint], error) {

@@ -70,8 +70,17 @@ func (s *server) getReader(_ context.Context, c *call) error {
 	c.w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'nonce-"+nonce+
 		"'; style-src 'unsafe-inline'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	c.w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = strings.NewReplacer("NONCE", nonce).WriteString(c.w, readerPage)
+	_, _ = strings.NewReplacer("NONCE", nonce, "GUIDES", guideItems()).WriteString(c.w, readerPage)
 	return nil
+}
+
+// guideItems are links to the guides, above the reader.
+func guideItems() string {
+	var b strings.Builder
+	for _, g := range guides {
+		b.WriteString(`<li><a href="/docs/guides/` + g.Name + `">` + g.Title + `</a></li>`)
+	}
+	return b.String()
 }
 
 func (s *server) getReaderAsset(_ context.Context, c *call) error {

@@ -69,7 +69,7 @@ func (w *world) aimAt(o contracttest.Operation, x theirs, parked string) aim {
 	case strings.Contains(o.Path, "/parked/"):
 		id = parked
 	}
-	a := aim{params: map[string]string{"id": id, "delivery": x.delivery, "act": "propose", "provider": "simulator", "asset": "LICENSE", "code": "not_found"}}
+	a := aim{params: map[string]string{"id": id, "delivery": x.delivery, "act": "propose", "provider": "simulator", "asset": "LICENSE", "guide": "webhooks", "code": "not_found"}}
 	a.path = a.with("", "")(o.Path)
 	for _, rt := range (&server{Config: w.api}).routes() {
 		if rt.method != o.Method || rt.pattern != o.Path || rt.action == "" {

@@ -83,6 +83,8 @@ func (s *server) routes() []route {
 		{method: http.MethodPost, pattern: "/v1/ops/parked/{id}/discard", action: access.ParkedDiscard, hides: true, handle: s.discardParked},
 		{method: http.MethodGet, pattern: "/openapi.yaml", public: true, parameters: []string{"version"}, handle: s.getContract},
 		{method: http.MethodGet, pattern: "/docs", public: true, handle: s.getReader},
+		{method: http.MethodGet, pattern: "/", public: true, handle: s.getRoot},
+		{method: http.MethodGet, pattern: "/docs/guides/{guide}", public: true, handle: s.getGuide},
 		{method: http.MethodGet, pattern: "/docs/{asset}", public: true, handle: s.getReaderAsset},
 		{method: http.MethodGet, pattern: "/problems", public: true, handle: s.listProblems},
 		{method: http.MethodGet, pattern: "/problems/{code}", public: true, handle: s.getProblem},

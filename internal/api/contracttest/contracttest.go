@@ -376,3 +376,13 @@ func (c *Contract) Enum(pointer string) (words []string) {
 	}
 	return words
 }
+
+// Example is the value of the example at the pointer.
+func (c *Contract) Example(pointer string) (value any, ok bool) {
+	example, _, ok := c.at(pointer)
+	if !ok {
+		return nil, false
+	}
+	value, ok = example["value"]
+	return value, ok
+}
