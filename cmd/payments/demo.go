@@ -94,8 +94,8 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 		return err
 	}
 	// For people with psql: without a tenant, row-level security shows them no row.
-	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments") + "?sslmode=disable&options=-c%20payments.merchant%3D*"
-	// sslmode: PGSSLMODE in the shell of who uses these URLs is about other servers.
+	d.vars["PAYMENTS_DATABASE_URL"] = db.URL("payments_app", "payments") + "?options=-c%20payments.merchant%3D*"
+	// The other URL has room for one parameter: a shell that reads the file would take & for its own.
 	d.vars["PAYMENTS_MIGRATE_DATABASE_URL"] = db.URL("payments_owner", "payments") + "?sslmode=disable"
 	kafka, err := devstack.StartBroker(ctx, devstack.BrokerConfig{Dir: filepath.Join(d.dir, "broker"), Partitions: 6, Sync: true, Log: d.log})
 	if err != nil {

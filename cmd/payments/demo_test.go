@@ -53,6 +53,7 @@ func TestTheDemosPostgresIsStartedAgainAndKnowsNoLibpq(t *testing.T) {
 	if err := db.Provision(t.Context(), "payments"); err != nil {
 		t.Fatal(err)
 	}
+	url := db.URL("payments_app", "payments") // its port stays
 	d := &demonstration{dir: dir, log: slog.New(slog.NewTextHandler(log, nil)), vars: map[string]string{}}
 	for _, variable := range d.processEnvironment([]string{"PGSSLMODE=require", "PGSERVICE=nobodys", "PATH=/bin"}) {
 		if strings.HasPrefix(variable, "PG") {
@@ -69,7 +70,7 @@ func TestTheDemosPostgresIsStartedAgainAndKnowsNoLibpq(t *testing.T) {
 		}
 		deadline, cancel := context.WithTimeout(t.Context(), time.Minute)
 		for tick := time.NewTicker(20 * time.Millisecond); ; {
-			conn, err := pgx.Connect(deadline, db.URL("payments_app", "payments"))
+			conn, err := pgx.Connect(deadline, url)
 			if err == nil {
 				_ = conn.Close(deadline)
 				if now := postmaster(t, dir); now != was {
