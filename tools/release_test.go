@@ -83,7 +83,7 @@ func TestAReleaseBehindTheGatewayRefusesNoRequest(t *testing.T) {
 	if err != nil {
 		t.Skip("haproxy is not installed")
 	}
-	t.Parallel()
+	// Not beside the pages' examples: its clients take all of the machine.
 	runtime.LockOSThread() // see endWithUs; never unlocked
 	binary := buildPayments(t)
 	term := startDemo(t, binary)
