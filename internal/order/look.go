@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"payments/internal/postgres"
 	"payments/internal/provider"
 	"payments/internal/saga"
 )
@@ -48,7 +47,7 @@ func (s *Service) look(ctx context.Context, merchantID, paymentID string, with f
 			return nil, err
 		}
 		var after books
-		err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
+		err = s.again(ctx, func(tx pgx.Tx) (err error) {
 			var u *unit
 			if with != nil {
 				if u, err = s.lockPayment(ctx, tx, before); err != nil {

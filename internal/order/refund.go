@@ -33,7 +33,7 @@ type Refunding struct {
 func (s *Service) Refund(ctx context.Context, r idempotency.Request, paymentID string, wanted payment.Refund,
 	render func(Refunding) (idempotency.Response, error),
 ) (resp idempotency.Response, replayed bool, err error) {
-	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
+	err = s.again(ctx, func(tx pgx.Tx) (err error) {
 		resp, replayed, err = idempotency.Once(ctx, tx, r, func() (Refunding, error) {
 			return s.insertRefund(ctx, tx, r.MerchantID, paymentID, wanted)
 		}, render)

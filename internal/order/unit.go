@@ -249,8 +249,9 @@ func (u *unit) readStock(ctx context.Context, orders []string) error {
 	return u.readArticles(ctx, slices.Sorted(maps.Keys(skus)))
 }
 
-// readArticles reads what there is of the articles, which are sorted, and locks in that order
-// those of which there is not plenty, so that two baskets cannot deadlock.
+// readArticles reads what there is of the articles, which are sorted. If there is not plenty of
+// one, all are locked, in that order. So a transaction takes all its locks of articles here or
+// all of them in writeStock, and two cannot deadlock.
 func (u *unit) readArticles(ctx context.Context, skus []string) error {
 	wanted := map[string]int64{}
 	for _, basket := range u.baskets {
@@ -275,18 +276,17 @@ func (u *unit) readArticles(ctx context.Context, skus []string) error {
 	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("read stock: %w", err)
 	}
-	var scarce []string
-	for _, sku := range skus {
-		if a := u.stock[sku]; a != nil && wanted[sku] > 0 && a.onHand-wanted[sku] < plenty {
-			scarce = append(scarce, sku)
-			delete(u.stock, sku)
-		}
-	}
-	if len(scarce) == 0 {
+	if !slices.ContainsFunc(skus, func(sku string) bool {
+		a := u.stock[sku]
+		return a != nil && wanted[sku] > 0 && a.onHand-wanted[sku] < plenty
+	}) {
 		return nil
 	}
+	for _, sku := range skus {
+		delete(u.stock, sku)
+	}
 	b = pgx.Batch{}
-	amounts(&b, scarce, true, "FOR NO KEY UPDATE")
+	amounts(&b, skus, true, "FOR NO KEY UPDATE")
 	if err := u.tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("lock stock: %w", err)
 	}

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,6 +72,17 @@ func (u *unit) write(ctx context.Context) error {
 	return nil
 }
 
+// again runs a transaction, and runs it anew as long as what it is about is overtaken, up to
+// three times in all.
+func (s *Service) again(ctx context.Context, do func(tx pgx.Tx) error) (err error) {
+	for range 3 {
+		if err = postgres.InTx(ctx, s.Pool, do); !errors.Is(err, saga.ErrOvertaken) {
+			break
+		}
+	}
+	return err
+}
+
 // Queue adds a statement for each table of which rows have changed. Every row is locked, by
 // itself or by its order, so that each statement writes exactly the rows it was given.
 func (u *unit) Queue(b *pgx.Batch) error {
@@ -85,14 +97,16 @@ func (u *unit) Queue(b *pgx.Batch) error {
 	return nil
 }
 
-// queue adds a statement that writes exactly these rows; $2 is their first column.
+// queue adds a statement that writes exactly these rows; $2 is their first column. Maintenance
+// that locks no order (of keys, of accounts) may move a payment's row meanwhile: the transaction
+// is then made again.
 func queue[R any](b *pgx.Batch, merchantID, table string, rows []R, sql string) {
 	if len(rows) == 0 {
 		return
 	}
 	b.Queue(sql, postgres.Columns(rows, merchantID)...).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != int64(len(rows)) {
-			return fmt.Errorf("%d rows of %s were written, not %d", tag.RowsAffected(), table, len(rows))
+			return fmt.Errorf("%d rows of %s were written, not %d: %w", tag.RowsAffected(), table, len(rows), saga.ErrOvertaken)
 		}
 		return nil
 	})

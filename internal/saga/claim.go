@@ -136,16 +136,15 @@ func take(due string) string {
 // claimOnly takes up to limit sagas that wait for what Only names, whenever they are due: the
 // workers that lack it have looked at each of them before, and hold none of them now.
 func (w *Worker) claimOnly(ctx context.Context, limit int) ([]*Instance, error) {
-	what := w.Only()
-	if what == "" {
+	what, asked := w.Only(), w.Now()
+	if what == "" || asked.Before(w.lookAt) {
 		return nil, nil
 	}
-	asked := w.Now()
 	var b pgx.Batch
 	b.Queue(`
 		WITH waiting AS MATERIALIZED (
 			SELECT ctid, id FROM sagas
-			WHERE state IN ('running', 'compensating') AND waits_for = $5 AND owner IS NULL AND definition || ' ' || version = ANY ($3::text[])
+			WHERE state IN ('running', 'compensating') AND waits_for = $5 AND owner IS NULL AND paused_at IS NULL AND definition || ' ' || version = ANY ($3::text[])
 			ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED)
 		`+take(`(TABLE waiting)`), w.Owner, w.Lease, w.held, limit, what)
 	results := w.pool.SendBatch(ctx, &b)
@@ -155,6 +154,9 @@ func (w *Worker) claimOnly(ctx context.Context, limit int) ([]*Instance, error) 
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim sagas that wait for %s: %w", what, err)
+	}
+	if len(claimed) < limit { // it has read all that have not ended
+		w.lookAt = asked.Add(sweepEvery)
 	}
 	return claimed, nil
 }

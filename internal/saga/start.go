@@ -26,13 +26,13 @@ type Slot struct {
 // that a saga that comes again is not kept waiting by new ones.
 func (w *Worker) Reserve() *Slot {
 	stop := w.stop.Load()
-	if stop == nil || (*stop).Err() != nil || w.dead.Load() || w.Only != nil || w.circuit.open() || w.limit.room() <= 0 ||
-		len(w.slots) >= cap(w.slots)-cap(w.slots)/freshShare {
+	if stop == nil || (*stop).Err() != nil || w.dead.Load() || w.Only != nil || w.circuit.open() ||
+		len(w.slots) >= cap(w.slots)-max(cap(w.slots)/freshShare, 1) {
 		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.drains {
+	if w.drains || int64(w.limit.room()) <= w.reserved.Load() { // each of those reserved is about to make a call
 		return nil
 	}
 	select {
@@ -41,6 +41,7 @@ func (w *Worker) Reserve() *Slot {
 		return nil
 	}
 	w.inHand.Add(1)
+	w.reserved.Add(1)
 	return &Slot{worker: w, stop: *stop}
 }
 
@@ -57,6 +58,7 @@ func (s *Slot) Free() {
 	if s == nil || s.ended.Swap(true) {
 		return
 	}
+	s.worker.reserved.Add(-1)
 	<-s.worker.slots
 	s.worker.freed()
 	s.worker.inHand.Done()
@@ -67,6 +69,7 @@ func (s *Slot) Drive(i *Instance) {
 	if s.ended.Swap(true) {
 		return
 	}
+	s.worker.reserved.Add(-1)
 	go func() {
 		defer func() {
 			<-s.worker.slots

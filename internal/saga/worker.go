@@ -74,23 +74,25 @@ const (
 // Worker claims due sagas and drives each until it waits or ends.
 type Worker struct {
 	Config
-	pool    *pgxpool.Pool
-	byName  map[string]map[int]Definition
-	held    []string // "name version" of each definition
-	claims  claims   // Turn's own
-	slots   chan struct{}
-	fresh   atomic.Int64 // of those in hand, how many had not begun when they were claimed
-	turns   int          // Turn's own
-	more    atomic.Bool  // the last poll left due sagas, or had no slot for them
-	wake    chan struct{}
-	commits *groupcommit.Group[*entry]
-	circuit circuit
-	limit   *limit
-	inHand  sync.WaitGroup
-	mu      sync.Mutex
-	drains  bool                            // Drain waits, or has waited, since the last Turn
-	stop    atomic.Pointer[context.Context] // of the newest Turn, once the definitions are registered
-	dead    atomic.Bool                     // Crash said so
+	pool     *pgxpool.Pool
+	byName   map[string]map[int]Definition
+	held     []string  // "name version" of each definition
+	claims   claims    // Turn's own
+	lookAt   time.Time // Turn's own: before it claimOnly does not look again
+	slots    chan struct{}
+	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
+	turns    int          // Turn's own
+	more     atomic.Bool  // the last poll left due sagas, or had no slot for them
+	wake     chan struct{}
+	commits  *groupcommit.Group[*entry]
+	circuit  circuit
+	limit    *limit
+	inHand   sync.WaitGroup
+	reserved atomic.Int64 // slots whose saga is not committed yet
+	mu       sync.Mutex
+	drains   bool                            // Drain waits, or has waited, since the last Turn
+	stop     atomic.Pointer[context.Context] // of the newest Turn, once the definitions are registered
+	dead     atomic.Bool                     // Crash said so
 	// registered: the database knows the definitions with the steps that this worker has.
 	registered atomic.Bool
 	metrics    metrics

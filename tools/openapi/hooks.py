@@ -87,6 +87,9 @@ def before_call(context, case, kwargs):
         for name in TOKENS:
             case.query.pop(name, None)
         query(case.query)
+        if label == "GET /v1/ops/sagas":  # one of them at most
+            for name in [n for n in ("payment", "order", "reference") if n in case.query][1:]:
+                case.query.pop(name)
         if "created_from" in case.query and "created_to" in case.query:
             case.query.pop("created_to")
     if case.headers:
