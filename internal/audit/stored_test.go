@@ -54,7 +54,7 @@ var corrupted = []struct{ what, drop, table, set, told string }{
 	{"payment", `ALTER DOMAIN minor_units DROP CONSTRAINT minor_units_range`, "payments", `amount_refunded = -1`, "an amount must be from 0"},
 	{"payment", `ALTER TABLE payments DROP CONSTRAINT payments_failure`, "payments", `status = 'failed'`, "it failed without a reason"},
 	{"payment", `ALTER TABLE payments DROP CONSTRAINT payments_failure`, "payments", `failure_code = 'x'`, "the failure is told in part"},
-	{"payment", `ALTER TABLE payments DROP CONSTRAINT payments_payment_method_check`, "payments", `payment_method = '4111111111111111'`, "must be a token that begins with pm_"},
+	{"payment", `ALTER TABLE payments DROP CONSTRAINT payments_payment_method_check`, "payments", `payment_method = '4111111111111111'`, "must be a token of the payment provider that begins with pm_"},
 	{"refund", `ALTER TABLE refunds DROP CONSTRAINT refunds_amount_check`, "refunds", `amount = 0`, "ref_01m8702cvkfn8aqyvxe63m804e: validation_failed: The refund is not valid.; /amount:"},
 	{"refund", `ALTER DOMAIN reference DROP CONSTRAINT reference_no_control`, "refunds", `reason = E'a\tb'`, "/reason: must not contain"},
 	{"refund", `ALTER TABLE refunds DROP CONSTRAINT refunds_status_check`, "refunds", `status = 'x'`, "the status is none"},
@@ -64,7 +64,7 @@ var corrupted = []struct{ what, drop, table, set, told string }{
 	{"stock", `ALTER TABLE stock DROP CONSTRAINT stock_room`, "stock", `on_hand = 1000000000, reserved = 1, received = 1000000001`, "more is on hand and reserved"},
 	{"idempotency key", `ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_key`, "idempotency_keys", `key = E'a\tb'`, "of mer_01m8702cvkfn8aqyvxe63m804e: the Idempotency-Key header is not one key"},
 	{"webhook endpoint", `ALTER TABLE webhook_endpoints DROP CONSTRAINT webhook_endpoints_url`, "webhook_endpoints", `url = 'ftp://x'`, "whe_01m8702cvkfn8aqyvxe63m804e: validation_failed: The webhook endpoint is not valid.; /url:"},
-	{"webhook endpoint", `ALTER TABLE webhook_endpoints DROP CONSTRAINT webhook_endpoints_events`, "webhook_endpoints", `events = '{nothing}'`, "/events:"},
+	{"webhook endpoint", `ALTER TABLE webhook_endpoints DROP CONSTRAINT webhook_endpoints_events`, "webhook_endpoints", `events = '{nothing}'`, "/events/0:"},
 }
 
 func TestEveryStoredRowPassesItsConstructorAgain(t *testing.T) {

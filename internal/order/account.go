@@ -89,7 +89,7 @@ func (s *Service) learn(ctx context.Context) (use AccountUse, err error) {
 		return AccountUse{}, err
 	}
 	if s.Former {
-		if err := s.Pool.QueryRow(ctx, `SELECT coalesce((SELECT account FROM provider_accounts WHERE inherits), '')`).Scan(&use.inherited); err != nil {
+		if err := s.Pool.QueryRow(ctx, `SELECT coalesce((SELECT account FROM provider_accounts WHERE inherits), $1)`, use.Account).Scan(&use.inherited); err != nil {
 			return AccountUse{}, fmt.Errorf("read the provider's account: %w", err)
 		}
 		s.accounts.current.Store(&use)
