@@ -150,7 +150,10 @@ func (w *world) config(check bool) Config {
 	w.t.Helper()
 	pepper, cipher := w.keys()
 	// Two rows at once, so that a run has several pages.
-	return Config{Write: w.owner, Read: w.owner, Pepper: pepper, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Batch: 2, Check: check}
+	return Config{
+		Write: w.owner, Read: w.owner, Pepper: pepper, Cipher: cipher, Methods: order.PaymentMethods(pepper, cipher), Batch: 2, Check: check,
+		Done: func(string, int64) {},
+	}
 }
 
 // run gives what it counted, by column, without those that were as they should be.
