@@ -78,6 +78,7 @@ func TestTheLagIsKnownAfterARestartWhileTheBrokerIsAway(t *testing.T) {
 var zeroAtTheStart = map[string]bool{
 	"payments_relay_shards_owned": true, "payments_relay_shards_failing": true, "payments_saga_circuit_open": true,
 	"payments_provider_account_known": true, "payments_provider_references_shared": true, "payments_http_held_requests": true,
+	"payments_saga_circuit_state": true, "payments_postgres_pool_connections": true,
 }
 
 // Nothing can be asked from the start on, and so nothing was measured. 0 would say that all is well.

@@ -83,7 +83,13 @@ func TestWhatIsRefusedLeavesNoRow(t *testing.T) {
 	w := newWorld(t, parts{})
 	s := w.serve(nil)
 	w.paid(s, "before", order("before", "pm_card_visa"))
-	w.settled() // and every table that fills by itself has its rows
+	w.settled()                            // and every table that fills by itself has its rows
+	await(t, settleWithin, func() string { // two consumers keep the ids of the events
+		if n, events := w.count(`SELECT count(*) FROM inbox_messages`), w.count(`SELECT count(*) FROM outbox`); n != 2*events {
+			return fmt.Sprintf("%d of %d ids are kept", n, 2*events)
+		}
+		return ""
+	})
 	before := w.rows()
 	for n, r := range refusals {
 		body := valid

@@ -76,7 +76,7 @@ func (a Audit) compareLedger(ctx context.Context) ([]Finding, error) {
 		l.account, err = l.Provider.Account(ctx)
 		return err
 	}); err != nil {
-		return nil, fmt.Errorf("ask for the provider's account: %w", err)
+		return nil, fmt.Errorf("read the provider's ledger: %w", err)
 	}
 	listed := newSpool(a.Dir)
 	defer listed.close()

@@ -128,7 +128,8 @@ type Relay struct {
 	age          time.Duration // of the oldest unpublished message, at ageAt
 	ageAt        time.Time
 	told         time.Time
-	moved        time.Time // when last was another than before
+	came         bool      // last was another than before, and Rest has not asked since
+	cameAt       time.Time // when Rest learned that
 	resting      atomic.Bool
 	wake         chan struct{}
 	counted      time.Time // when the lost messages were counted
@@ -167,7 +168,11 @@ const (
 func (r *Relay) Rest() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy(0) || r.Now().Sub(r.moved) < quietAfter {
+	now := r.Now()
+	if r.came {
+		r.came, r.cameAt = false, now
+	}
+	if r.busy(0) || now.Sub(r.cameAt) < quietAfter {
 		return between
 	}
 	r.resting.Store(true)

@@ -25,7 +25,7 @@ func (r *Relay) look(ctx context.Context) (s sight, err error) {
 		return s, fmt.Errorf("take a snapshot: %w", err)
 	}
 	if s.last != r.last {
-		r.last, r.moved = s.last, r.Now()
+		r.last, r.came = s.last, true
 	}
 	return s, nil
 }
