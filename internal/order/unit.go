@@ -181,10 +181,7 @@ func (u *unit) placed(ctx context.Context, now time.Time, all []*placing) error 
 		}
 	}
 	slices.Sort(skus)
-	if err := u.readArticles(ctx, slices.Compact(skus)); err != nil {
-		return err
-	}
-	return nil
+	return u.readArticles(ctx, slices.Compact(skus))
 }
 
 // read queues a query, and keeps each of its rows, of which scan gives the columns.

@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -59,6 +58,10 @@ func (s *Slot) Free() {
 		return
 	}
 	s.worker.reserved.Add(-1)
+	s.release()
+}
+
+func (s *Slot) release() {
 	<-s.worker.slots
 	s.worker.freed()
 	s.worker.inHand.Done()
@@ -71,11 +74,7 @@ func (s *Slot) Drive(i *Instance) {
 	}
 	s.worker.reserved.Add(-1)
 	go func() {
-		defer func() {
-			<-s.worker.slots
-			s.worker.freed()
-			s.worker.inHand.Done()
-		}()
+		defer s.release()
 		if s.worker.dies("started", i.Step) == nil {
 			s.worker.goOn(s.stop, i)
 		}
@@ -184,6 +183,3 @@ func (s *Started) Committed(slots []*Slot) {
 		}
 	}
 }
-
-// errLate is of a lease that ends too soon for a call.
-var errLate = errors.New("the lease ends too soon for a call")

@@ -322,6 +322,9 @@ func (w *Worker) giveBack(ctx context.Context, i *Instance, wait time.Duration, 
 	}
 }
 
+// errLate is of a lease that ends too soon for a call.
+var errLate = errors.New("the lease ends too soon for a call")
+
 // turn makes the call that is next, if one is, and commits what follows from it.
 func (w *Worker) turn(ctx, stop context.Context, i *Instance) (err error) {
 	_, action, ok := w.definition(i).find(i.Step)
