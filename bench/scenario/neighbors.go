@@ -183,11 +183,11 @@ func (n *neighbors) hostile(ctx context.Context, r *Runner) (err error) {
 		return fmt.Errorf("find the seeded merchant: %w", err)
 	}
 	for range hostileKeys {
-		key, err := n.Run(ctx, "keys", "create", "-role", "merchant", "-merchant", n.merchant)
+		key, err := n.MakeKey(ctx, n.merchant)
 		if err != nil {
 			return err
 		}
-		n.keys = append(n.keys, strings.TrimSpace(key))
+		n.keys = append(n.keys, key)
 	}
 	return nil
 }

@@ -13,7 +13,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
 	"payments/internal/devstack"
+	"payments/internal/payment"
 )
 
 // Articles are SKU-0 to SKU-999, and each merchant has Stock of each.
@@ -21,6 +23,8 @@ const (
 	SKU   = "BENCH"
 	SKUs  = 1000
 	Stock = 1_000_000_000
+	// ulidLength is what an API key's id has behind its prefix, and the key's text behind its own.
+	ulidLength = 26
 )
 
 // Merchant has a key and stock.
@@ -133,9 +137,23 @@ func (i *Install) makeMerchant(ctx context.Context, conn *pgx.Conn, n int) (m Me
 	if _, err := conn.Exec(ctx, `INSERT INTO merchants (id, name) VALUES ($1, $2)`, m.ID, "Shop "+strconv.Itoa(n)); err != nil {
 		return m, fmt.Errorf("make merchant: %w", err)
 	}
-	key, err := i.Run(ctx, "keys", "create", "-role", "merchant", "-merchant", m.ID)
-	m.Key = strings.TrimSpace(key)
+	m.Key, err = i.MakeKey(ctx, m.ID)
 	return m, err
+}
+
+// MakeKey makes a merchant's API key. It takes two persons, of whom each gets a part.
+func (i *Install) MakeKey(ctx context.Context, merchantID string) (string, error) {
+	out, err := i.Run(ctx, "keys", "create", "-role", "merchant", "-merchant", merchantID)
+	if err != nil {
+		return "", err
+	}
+	first := strings.TrimSpace(out)
+	id := strings.TrimPrefix(first, "sk_test_")
+	if len(id) < ulidLength {
+		return "", fmt.Errorf("payments keys create printed no first part of a key, but %d characters", len(first))
+	}
+	second, err := i.run(ctx, map[string]string{"PAYMENTS_OPERATOR_KEY": i.vars["PAYMENTS_OPERATOR_KEY_2"]}, "keys", "approve", payment.PrefixKey+"_"+id[:ulidLength])
+	return first + strings.TrimSpace(second), err
 }
 
 // Serve starts a service and waits until it is ready. The first one has the address that the
@@ -214,9 +232,16 @@ func (i *Install) serveSelf(ctx context.Context, addr string, args []string) err
 
 // Run waits for a subcommand and gives its standard output.
 func (i *Install) Run(ctx context.Context, args ...string) (string, error) {
+	return i.run(ctx, nil, args...)
+}
+
+// run with these variables in the place of the installation's own.
+func (i *Install) run(ctx context.Context, vars map[string]string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, i.stack.Program, args...) //nolint:gosec // the program under test
 	var out, errs bytes.Buffer
-	c.Env, c.Stdout, c.Stderr = environ(i.vars), &out, &errs
+	all := maps.Clone(i.vars)
+	maps.Copy(all, vars)
+	c.Env, c.Stdout, c.Stderr = environ(all), &out, &errs
 	if err := c.Run(); err != nil {
 		return out.String(), fmt.Errorf("payments %s: %w: %s%s", strings.Join(args, " "), err, out.Bytes(), errs.Bytes())
 	}
