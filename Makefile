@@ -124,7 +124,8 @@ release-api: ## Take the OpenAPI document of each version for released: from her
 		cp "$$document" "docs/api/released/$$(sed -n "s/^  version: '\(.*\)'$$/\1/p" "$$document").yaml"; done
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint ## Check the code, the import direction, every go.mod file, and that the API breaks no client
+lint: $(BIN)/golangci-lint ## Check the words, the code, the import direction, every go.mod file, and that the API breaks no client
+	cd tools && go run ./words
 	$(BIN)/golangci-lint run ./...
 	cd tools && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...
