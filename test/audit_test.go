@@ -72,13 +72,21 @@ func auditsUnderLoad(t *testing.T, w *world) {
 	s := w.serve(nil)
 	ctx, stop := context.WithCancel(t.Context())
 	var done turnover
+	// Each audit begins beside so many turns of the clients. Without a bound they would make more and
+	// more payments for the next one to read.
+	turns := make(chan struct{}, completed+completed/2+auditClients)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stop()
 	for range auditClients {
 		merchant := w.merchant(s)
 		clients.Go(func() {
-			for ctx.Err() == nil {
+			for {
+				select {
+				case <-turns:
+				case <-ctx.Done():
+					return
+				}
 				if err := done.turn(t.Context(), merchant); err != nil {
 					t.Error(err)
 					return
@@ -89,6 +97,9 @@ func auditsUnderLoad(t *testing.T, w *world) {
 	var took []time.Duration
 	during := int64(1 << 62)
 	for n := range rounds {
+		for len(turns) < cap(turns) {
+			turns <- struct{}{}
+		}
 		before, began := done.least(), time.Now()
 		stdout, stderr, code := run(t.Context(), w.vars, "audit", "-kafka")
 		took = append(took, time.Since(began))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -33,7 +34,7 @@ func (s *service) maintainInboxes(ctx context.Context) (again bool, err error) {
 }
 
 func (s *service) project(ctx context.Context) {
-	s.consume(ctx, "projector", projector, s.inbox)
+	s.consume(ctx, "projector", projector, waking{s.inbox, s.queries.Changed})
 	s.loop(ctx, "projector_gaps", 5*time.Second, func(ctx context.Context) (bool, error) {
 		_, err := s.inbox.CloseGaps(ctx)
 		return false, err
@@ -56,4 +57,18 @@ func (s *service) consume(ctx context.Context, loop, consumer string, sink broke
 		}
 		return err
 	})
+}
+
+// waking calls wake when a batch is committed.
+type waking struct {
+	*inbox.Inbox
+	wake func()
+}
+
+func (w waking) ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) []inbox.Taken {
+	taken := w.Inbox.ApplyAll(ctx, generation, batches)
+	if slices.ContainsFunc(taken, func(t inbox.Taken) bool { return t.N > 0 }) {
+		w.wake()
+	}
+	return taken
 }

@@ -49,6 +49,7 @@ type service struct {
 	write             *pgxpool.Pool
 	engine            *pgxpool.Pool // the saga worker's, on the same database as write
 	read              *pgxpool.Pool
+	queries           *readmodel.Queries // on read
 	broker            *broker.Client
 	traces            *telemetry.Traces
 	bank              provider.Provider
@@ -129,6 +130,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 			return usagef("PAYMENTS_READ_DATABASE_URL %w", err)
 		}
 	}
+	s.queries = readmodel.NewQueries(s.read)
 	s.registry.MustRegister(s.pools())
 	if s.broker, err = newBroker(s.KafkaBrokers, s.KafkaPrefix, s.Kafka, s.traces.Recorder()); err != nil {
 		return err
@@ -150,7 +152,7 @@ func (s *service) connect(ctx context.Context) (err error) {
 		Deadline: s.OrderDeadline, CaptureWindow: s.CaptureWindow, Horizon: s.ProviderHorizon,
 	})
 	s.worker, err = saga.NewWorker(s.engine, saga.Config{
-		Definitions: s.orders.Sagas(), Owner: owner(), Open: s.orders.Open, Prepare: s.orders.Prepare, Only: s.orders.Only(),
+		Definitions: s.orders.Sagas(), Owner: owner(), Open: s.orders.Open, Prepare: s.orders.Prepare, Only: s.orders.Only(), Committed: s.committed,
 		CallTimeout: s.ProviderTimeout + 100*time.Millisecond, Lease: s.ProviderTimeout + 5*time.Second,
 		Concurrency: s.SagaConcurrency, Calls: s.ProviderCalls, Now: time.Now, Log: s.log, Registerer: s.registry,
 		Policy: saga.Policy{
@@ -170,6 +172,12 @@ func (s *service) connect(ctx context.Context) (err error) {
 // due is called after commits that made a saga due, most of which also wrote an event.
 func (s *service) due() {
 	s.worker.Wake()
+	s.wrote()
+}
+
+// committed is called after commits of the worker, most of which wrote an event.
+func (s *service) committed() {
+	s.orders.Changed()
 	s.wrote()
 }
 
@@ -373,7 +381,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	context.AfterFunc(accepting, func() { time.AfterFunc(answerWithin, answerNow) })
 	handler, err := api.New(api.Config{
 		Admission: admission,
-		Orders:    s.orders, Payments: readmodel.NewQueries(s.read), Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
+		Orders:    s.orders, Payments: s.queries, Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator(), s.log),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -48,23 +47,9 @@ func (s *service) dispatchWebhooks(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.consume(ctx, "webhooks_fanout", webhooks, waking{s.webhookInbox, s.dispatcher})
+	s.consume(ctx, "webhooks_fanout", webhooks, waking{s.webhookInbox, s.dispatcher.Wake})
 	s.loop(ctx, "webhooks", 200*time.Millisecond, s.dispatcher.Turn, s.dispatcher.Woken())
 	s.loop(ctx, "webhooks_metrics", 5*time.Second, s.dispatcher.Measure, nil)
 	s.loop(ctx, "webhooks_reaper", time.Minute, func(ctx context.Context) (bool, error) { return webhook.Reap(ctx, s.write) }, nil)
 	return nil
-}
-
-// waking lets the dispatcher look when a batch is committed.
-type waking struct {
-	*inbox.Inbox
-	dispatcher *webhook.Dispatcher
-}
-
-func (w waking) ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) []inbox.Taken {
-	taken := w.Inbox.ApplyAll(ctx, generation, batches)
-	if slices.ContainsFunc(taken, func(t inbox.Taken) bool { return t.N > 0 }) {
-		w.dispatcher.Wake()
-	}
-	return taken
 }

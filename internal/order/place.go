@@ -81,6 +81,7 @@ func (s *Service) Place(ctx context.Context, r idempotency.Request, o payment.Or
 	}
 	if p.err == nil && !p.replayed {
 		s.Wrote()
+		s.Changed() // what could not be reserved has failed by now
 		if !begins {
 			s.Due()
 		}

@@ -47,12 +47,16 @@ func (s *Service) Payment(ctx context.Context, merchantID, id string) (Payment, 
 	if !payment.ValidID(payment.PrefixPayment, id) {
 		return Payment{}, errNoPayment
 	}
-	rows, err := postgres.Query(ctx, s.Pool, selectPayment, merchantID, id)
+	if merchantID == "" {
+		rows, err := postgres.Query(ctx, s.Pool, selectPayment+`p.id = $1`, id)
+		return onePayment(rows, err)
+	}
+	rows, err := postgres.Query(ctx, s.Pool, selectMerchants, merchantID, id)
 	return onePayment(rows, err)
 }
 
 func readPayment(ctx context.Context, tx pgx.Tx, merchantID, id string) (Payment, error) {
-	rows, err := tx.Query(ctx, selectPayment, merchantID, id)
+	rows, err := tx.Query(ctx, selectMerchants, merchantID, id)
 	return onePayment(rows, err)
 }
 
@@ -70,7 +74,10 @@ const selectPayment = `
 			FROM disputes d WHERE d.merchant_id = p.merchant_id AND d.payment_id = p.id ORDER BY d.updated_at DESC, d.id DESC LIMIT 1),
 		p.created_at, CASE o.sequence WHEN 1 THEN p.created_at ELSE o.updated_at END
 	FROM payments p JOIN orders o ON o.merchant_id = p.merchant_id AND o.id = p.order_id
-	WHERE p.id = $2 AND ($1 = '' OR p.merchant_id = $1)`
+	WHERE `
+
+// selectMerchants names the whole key, so that one plan is good for every merchant.
+const selectMerchants = selectPayment + `p.merchant_id = $1 AND p.id = $2`
 
 func onePayment(rows pgx.Rows, err error) (Payment, error) {
 	if err != nil {
@@ -92,40 +99,56 @@ func onePayment(rows pgx.Rows, err error) (Payment, error) {
 	return p, nil
 }
 
-const (
-	// The pauses between two looks at a payment that is waited for.
-	firstLook, lastLook = 10 * time.Millisecond, 250 * time.Millisecond
-)
+// lookEvery is the pause between two looks at what is waited for and was not changed by this
+// process, which wakes whoever waits (Changed).
+const lookEvery = 25 * time.Millisecond
 
-// WaitFor reads the payment until done says so of its status, or the wait is over; without
-// any wait it looks once. It answers the last that it read, and whether that is done. Of a
-// context that ends it answers what it has read by then. Error: CodeNotFound.
+type paymentKey struct{ merchantID, id string }
+
+// statuses reads those of the payments, "" of those that there are not.
+func (s *Service) statuses(ctx context.Context, of []paymentKey) (map[paymentKey]payment.Status, error) {
+	merchants, ids := make([]string, len(of)), make([]string, len(of))
+	read := make(map[paymentKey]payment.Status, len(of))
+	for i, k := range of {
+		merchants[i], ids[i], read[k] = k.merchantID, k.id, ""
+	}
+	rows, err := s.Engine.Query(ctx, `
+		SELECT p.merchant_id, p.id, p.status FROM unnest($1::text[], $2::text[]) AS k (merchant_id, id), LATERAL (
+			SELECT merchant_id, id, status FROM payments WHERE merchant_id = k.merchant_id AND id = k.id OFFSET 0) p`, merchants, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read the payments that are waited for: %w", err)
+	}
+	var k paymentKey
+	var status payment.Status
+	if _, err := pgx.ForEachRow(rows, []any{&k.merchantID, &k.id, &status}, func() error {
+		read[k] = status
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read the payments that are waited for: %w", err)
+	}
+	return read, nil
+}
+
+// Changed hints that a commit of this process has changed payments. Whoever waits for one looks.
+func (s *Service) Changed() { s.outcomes.Wake() }
+
+// WaitFor waits until done says so of the payment's status, or the wait is over, and reads the
+// payment; without any wait it reads at once. ok is whether the payment that it answers is done. It
+// answers none after a context that ended. Error: CodeNotFound.
 func (s *Service) WaitFor(ctx context.Context, merchantID, id string, wait time.Duration, done func(payment.Status) bool) (p Payment, ok bool, err error) {
-	over, pause := time.NewTimer(wait), time.NewTimer(0)
-	defer over.Stop()
-	defer pause.Stop()
-	<-pause.C
-	for length := firstLook; ; length = min(length*3/2, lastLook) {
-		read, err := s.Payment(ctx, merchantID, id)
-		if err != nil {
-			if ctx.Err() != nil && p.ID != "" {
-				return p, false, nil
-			}
+	if wait > 0 {
+		waiting, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		_, err := s.outcomes.Wait(waiting, paymentKey{merchantID, id}, func(read payment.Status) bool { return read == "" || done(read) })
+		switch {
+		case ctx.Err() != nil:
+			return p, false, nil
+		case err != nil && waiting.Err() == nil:
 			return p, false, err
 		}
-		if p = read; done(p.Status) {
-			return p, true, nil
-		}
-		if wait <= 0 {
-			return p, false, nil
-		}
-		pause.Reset(length)
-		select {
-		case <-ctx.Done():
-			return p, false, nil
-		case <-over.C:
-			return p, false, nil
-		case <-pause.C:
-		}
 	}
+	if p, err = s.Payment(ctx, merchantID, id); err != nil {
+		return p, false, err
+	}
+	return p, done(p.Status), nil
 }

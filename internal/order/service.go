@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"payments/internal/await"
 	"payments/internal/groupcommit"
 	"payments/internal/idempotency"
 	"payments/internal/payment"
@@ -19,7 +20,7 @@ import (
 // Config of a Service; every member but Placed is needed.
 type Config struct {
 	Pool     *pgxpool.Pool
-	Engine   *pgxpool.Pool // of postgres.OpenEngine, on the same database, for reads of notified payments; nil: Pool
+	Engine   *pgxpool.Pool // of postgres.OpenEngine, on the same database, for reads of many payments by their keys; nil: Pool
 	IDs      payment.Generator
 	Cipher   *secret.Cipher
 	Methods  *secret.Tokens // of payment methods, each sealed for its payment's id
@@ -45,6 +46,7 @@ type Service struct {
 	accounts *accounts
 	placings *groupcommit.Group[*placing]
 	notices  *groupcommit.Group[*notice]
+	outcomes *await.Group[paymentKey, payment.Status]
 }
 
 // New makes a service.
@@ -64,6 +66,7 @@ func New(c Config) *Service {
 	s := &Service{Config: c, accounts: &accounts{}}
 	s.placings = groupcommit.New(maxPlacings, parallelPlacings, s.placeAll)
 	s.notices = newNotices(s)
+	s.outcomes = await.New(lookEvery, s.statuses)
 	return s
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"payments/internal/access"
+	"payments/internal/await"
 	"payments/internal/payment"
 	"payments/internal/postgres"
 )
@@ -40,9 +41,17 @@ type Payment struct {
 }
 
 // Queries reads within a scope: what belongs to another merchant is not there.
-type Queries struct{ pool *pgxpool.Pool }
+type Queries struct {
+	pool      *pgxpool.Pool
+	positions *await.Group[rowID, int64]
+}
 
-func NewQueries(pool *pgxpool.Pool) *Queries { return &Queries{pool} }
+// NewQueries reads from this pool.
+func NewQueries(pool *pgxpool.Pool) *Queries {
+	q := &Queries{pool: pool}
+	q.positions = await.New(lookEvery, q.sequences)
+	return q
+}
 
 const selectPayment = `
 	SELECT v.merchant_id, v.payment_id, v.order_id, v.sequence, v.status, v.amount, v.amount_captured, v.amount_refunded, v.currency,

@@ -117,6 +117,7 @@ func (w *Worker) tryCommit(ctx context.Context, entries []*entry, patience time.
 	if err := w.die("committed", held); err != nil {
 		return err
 	}
+	w.Committed()
 	owned := map[*entry]bool{}
 	for _, e := range held {
 		owned[e] = true

@@ -18,7 +18,7 @@ import (
 	"payments/internal/groupcommit"
 )
 
-// Config of a Worker. Every member but Calls, Open, Only, Prepare and Crash is needed.
+// Config of a Worker. Every member but Calls, Open, Only, Prepare, Committed and Crash is needed.
 type Config struct {
 	Definitions []Definition
 	Policy      Policy
@@ -42,6 +42,9 @@ type Config struct {
 	// Prepare runs before each saga is driven, outside of any transaction, for at most
 	// CallTimeout: it may find out what the calls' Ready needs to know. nil: nothing.
 	Prepare func(context.Context)
+	// Committed is called after each commit, as a hint: steps have changed what they are about.
+	// nil: nothing.
+	Committed func()
 	// Crash is for tests: where it answers true, the worker does no more, as if its
 	// process had died there. The points are CrashPoints.
 	Crash      func(point, step string) bool
@@ -108,6 +111,9 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 	}
 	if c.Open == nil {
 		c.Open = func(_ context.Context, tx pgx.Tx, _ string, _ []Turn) (Unit, error) { return Transaction{tx}, nil }
+	}
+	if c.Committed == nil {
+		c.Committed = func() {}
 	}
 	w := &Worker{
 		Config: c, pool: pool, byName: map[string]map[int]Definition{},

@@ -1,0 +1,146 @@
+package await_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"payments/internal/await"
+)
+
+// table is what a look reads.
+type table struct {
+	mu    sync.Mutex
+	rows  map[string]int
+	err   error
+	took  time.Duration // by a look
+	looks [][]string
+}
+
+func (t *table) look(_ context.Context, keys []string) (map[string]int, error) {
+	time.Sleep(t.took)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looks = append(t.looks, keys)
+	return maps.Clone(t.rows), t.err
+}
+
+func (t *table) set(key string, v int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows[key] = v
+}
+
+func atLeast(n int) func(int) bool { return func(v int) bool { return v >= n } }
+
+func TestWaitersShareALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows := &table{rows: map[string]int{"a": 1}}
+		g := await.New(time.Second, rows.look)
+		var wg sync.WaitGroup
+		for _, key := range []string{"a", "a", "b"} {
+			wg.Go(func() {
+				if v, err := g.Wait(t.Context(), key, atLeast(2)); v != 2 || err != nil {
+					t.Errorf("%s: %d, %v", key, v, err)
+				}
+			})
+		}
+		synctest.Wait()
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if len(rows.looks) != 1 || len(rows.looks[0]) != 2 {
+			t.Fatalf("%v, want one look for two keys", rows.looks)
+		}
+		rows.set("a", 2)
+		rows.set("b", 2)
+		wg.Wait()
+		if len(rows.looks) != 2 {
+			t.Errorf("%d looks, want 2", len(rows.looks))
+		}
+	})
+}
+
+func TestAWakeComesBeforeTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows := &table{rows: map[string]int{}}
+		g := await.New(time.Hour, rows.look)
+		began := time.Now()
+		came := make(chan int)
+		go func() {
+			v, _ := g.Wait(t.Context(), "a", atLeast(1))
+			came <- v
+		}()
+		synctest.Wait()
+		rows.set("a", 7)
+		g.Wake()
+		if v := <-came; v != 7 || time.Since(began) != 0 {
+			t.Errorf("%d after %v", v, time.Since(began))
+		}
+	})
+}
+
+func TestManyWakesAreAFifthOfTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows := &table{rows: map[string]int{}, took: 10 * time.Millisecond}
+		g := await.New(time.Hour, rows.look)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		go func() {
+			for ctx.Err() == nil {
+				g.Wake()
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		if _, err := g.Wait(ctx, "a", atLeast(1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if n := len(rows.looks); n < 15 || n > 21 {
+			t.Errorf("%d looks of 10 ms in a second", n)
+		}
+		time.Sleep(time.Minute) // both goroutines end
+	})
+}
+
+func TestALookThatFailsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := errors.New("away")
+		rows := &table{rows: map[string]int{}, err: away}
+		g := await.New(time.Second, rows.look)
+		if _, err := g.Wait(t.Context(), "a", atLeast(1)); !errors.Is(err, away) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestWhoLeavesIsNotLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows := &table{rows: map[string]int{}}
+		g := await.New(time.Second, rows.look)
+		leaving, leave := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() {
+			_, err := g.Wait(leaving, "a", atLeast(1))
+			left <- err
+		}()
+		synctest.Wait()
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		rows.set("b", 1)
+		if _, err := g.Wait(t.Context(), "b", atLeast(1)); err != nil {
+			t.Fatal(err)
+		}
+		if len(rows.looks) != 1 || len(rows.looks[0]) != 1 {
+			t.Errorf("%v, want one look for b alone", rows.looks)
+		}
+		time.Sleep(time.Minute)
+		if len(rows.looks) != 1 {
+			t.Errorf("%d looks while nobody waits", len(rows.looks))
+		}
+	})
+}
