@@ -21,7 +21,7 @@ func accept(clients int) func(context.Context, *Runner) (Values, error) {
 			return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
 		}
 		if r.Quick { // what was accepted need not be carried out: the audit is right under way, too
-			return v, errors.Join(t.Audit(ctx), t.close(ctx))
+			return v, errors.Join(t.audit(ctx), t.close(ctx))
 		}
 		return v, t.finish(ctx)
 	}

@@ -44,7 +44,7 @@ func waiting(ctx context.Context, r *Runner) (Values, error) {
 		return nil, errors.Join(err, t.close(context.WithoutCancel(ctx)))
 	}
 	// Settled it will never be.
-	return v, errors.Join(t.watcher.Settle(ctx, settle), t.Audit(ctx), t.close(ctx))
+	return v, errors.Join(t.watcher.Settle(ctx, settle), t.audit(ctx), t.close(ctx))
 }
 
 func (t *trial) waiting(ctx context.Context, r *Runner, sagas int64) (Values, error) {
