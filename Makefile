@@ -20,8 +20,8 @@ PAYMENTS  ?= 1000000
 REFRESHES ?= 20
 
 KAFKA_BROKERS := 127.0.0.1:19092
-# What publishes to Kafka or reads from it, and so runs against both brokers.
-KAFKA_SUITES  := ./internal/broker/... ./internal/outbox/... ./internal/inbox/... ./internal/readmodel/... ./test/...
+# The tests that have asked for a broker in the last `make test`, and so run against both brokers.
+BROKER_TESTS  := $(CURDIR)/.cache/broker-tests
 
 .PHONY: help
 help: ## List the targets
@@ -40,12 +40,14 @@ build: ## Build bin/payments
 	go build -trimpath -ldflags "-X main.version=$(or $(VERSION),$(REVISION))" -o bin/payments ./cmd/payments
 
 .PHONY: test
-# -count=1: the tools' tests read files outside of their module, which go test's cache does not see.
+# -count=1: the tools' tests read files outside of their module, which go test's cache does not see,
+# and each test that asks for a broker has to say so anew.
 test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/saga/... for some, TESTFLAGS for go test
 	cd tools && ../$(BIN)/gotestsum --format pkgname -- -count=1 ./...
 	cd client && ../$(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
 	cd bench && ../$(BIN)/gotestsum --format standard-verbose -- -count=1 ./...
-	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) $(PKG)
+	@rm -f '$(BROKER_TESTS)'
+	PAYMENTS_TEST_BROKER_LIST='$(BROKER_TESTS)' $(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 $(PKG)
 
 .PHONY: docs-test
 # A part of `make test`: the tests of tools/ are run there.
@@ -58,9 +60,12 @@ docs-walk: ## Let a headless Chromium walk /docs of a demo as an integrator, wit
 
 .PHONY: test-kafka
 # -p 1: some tests stop and start the broker that all of them share.
-test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests against the Kafka of `make kafka-up`
+test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests of the last `make test` against the Kafka of `make kafka-up`
+	@[[ -s '$(BROKER_TESTS)' ]] || { echo "Run make test first: it lists the tests that face a broker." >&2; exit 1; }
 	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT="$$PWD/scripts/kafka.sh" \
-		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 -p 1 $(KAFKA_SUITES)
+		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 -p 1 \
+		-run "^($$(sed 's/.* //' '$(BROKER_TESTS)' | sort -u | paste -sd '|'))\$$" \
+		$$(sed -e 's/ [^ ]*$$//' -e "s|^$$PWD|.|" '$(BROKER_TESTS)' | sort -u)
 
 .PHONY: chaos
 chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times and for OUTAGE=30s, and audit what is left

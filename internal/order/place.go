@@ -184,6 +184,7 @@ type (
 		Amount    int64     `sql:"amount bigint"`
 		Sequence  int64     `sql:"sequence bigint"`
 		CreatedAt time.Time `sql:"created_at timestamptz"`
+		UpdatedAt time.Time `sql:"updated_at timestamptz"` // the time of the event with the sequence
 	}
 	linePlaced struct {
 		OrderID    string `sql:"order_id text"`
@@ -271,14 +272,14 @@ func insertOrders(ctx context.Context, tx pgx.Tx, merchantID string, all []*plac
 	all = slices.SortedStableFunc(slices.Values(all), func(a, b *placing) int { return strings.Compare(a.rows.order.Reference, b.rows.order.Reference) })
 	rows, byID := make([]orderPlaced, len(all)), map[string]*placing{}
 	for n, p := range all {
-		p.rows.order.Sequence = placedSequence(p.slot != nil)
+		p.rows.order.Sequence, p.rows.order.UpdatedAt = newest(p.rows.order.CreatedAt, p.slot != nil)
 		rows[n], byID[p.placed.OrderID] = p.rows.order, p
 	}
 	// orders_one_live_or_won_key is the semantic lock; a live rival's commit is waited for.
 	ids, err := tx.Query(ctx, `
 		INSERT INTO orders (merchant_id, id, reference, customer_reference, customer_email_ciphertext, currency, amount,
-			status, sequence, created_at)
-		SELECT $1, id, reference, customer_reference, email, currency, amount, 'placed', sequence, created_at FROM `+postgres.Unnest[orderPlaced](2)+` v
+			status, sequence, created_at, updated_at)
+		SELECT $1, id, reference, customer_reference, email, currency, amount, 'placed', sequence, created_at, updated_at FROM `+postgres.Unnest[orderPlaced](2)+` v
 		ON CONFLICT (merchant_id, reference_key(reference)) WHERE status IN ('placed', 'confirmed') AND NOT reference_repeated DO NOTHING
 		RETURNING id`, postgres.Columns(rows, merchantID)...)
 	if err != nil {
@@ -302,13 +303,13 @@ func insertOrders(ctx context.Context, tx pgx.Tx, merchantID string, all []*plac
 	return inserted, nil
 }
 
-// placedSequence is that of the newest event of an order that its transaction places. Of one
-// whose saga begins there it is the event of the reservation, unless that is refused.
-func placedSequence(begins bool) int64 {
+// newest is the sequence and the time of the newest event of an order that is inserted. Of one whose
+// saga begins with it that is the event of the reservation, unless the reservation is refused.
+func newest(placed time.Time, begins bool) (sequence int64, at time.Time) {
 	if begins {
-		return 2
+		return 2, placed.Add(apart)
 	}
-	return 1
+	return 1, placed
 }
 
 // insertRest writes what belongs to inserted orders, a table a statement. It gives the sagas
@@ -352,8 +353,9 @@ func (s *Service) insertRest(ctx context.Context, tx pgx.Tx, merchantID string, 
 		if started, err = s.Worker().Start(ctx, u, merchantID, clock, begin); err != nil {
 			return nil, nil, fmt.Errorf("begin the orders' sagas: %w", err)
 		}
-		for _, o := range u.orders { // as they were inserted
-			o.changed = o.changed && (o.status != orderIsPlaced || o.sequence != placedSequence(true))
+		for _, p := range begins { // most are as they were inserted
+			o := u.orders[p.placed.OrderID]
+			o.changed = o.status != orderIsPlaced || o.sequence != p.rows.order.Sequence || !o.at.Equal(p.rows.order.UpdatedAt)
 		}
 		started.Queue(&b)
 	}

@@ -54,6 +54,26 @@ func TestAnOrderBeginsInTheTransactionThatPlacesIt(t *testing.T) {
 	w.audited()
 }
 
+// A payment that is read between its reservation and its authorization.
+func TestAnOrderThatHasBegunIsReadAsTheReadModelHasIt(t *testing.T) {
+	w := newWorld(t)
+	w.dieOnce("call", "authorize_payment")
+	worker := w.begins()
+	refused, err := w.place(draft{"pm_card_visa", "A-refused", startStock + 1, "", nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.placed("pm_card_visa", "")
+	worker.Drain()
+	if got := w.events(id); !slices.Equal(got, []string{"order.placed", "stock.reserved"}) {
+		t.Fatalf("events: %v", got)
+	}
+	if got := w.events(refused); !slices.Equal(got, []string{"order.placed", "stock.rejected", "order.failed"}) {
+		t.Fatalf("events: %v", got)
+	}
+	w.agree()
+}
+
 // What has no slot, is refused, or waits for a person or a time ends as it does otherwise, and
 // every slot is free again.
 func TestOrdersThatDoNotGoOnLeaveTheirSlots(t *testing.T) {
@@ -85,6 +105,7 @@ func TestOrdersThatDoNotGoOnLeaveTheirSlots(t *testing.T) {
 	}
 	held := w.placed("pm_card_visa", payment.CaptureManual)
 	worker.Drain()
+	w.settle() // a call that the bank answers too late is looked up
 	for id, want := range map[string][]string{
 		tooMany: {"order.placed", "stock.rejected", "order.failed"}, unknown: {"order.placed", "stock.rejected", "order.failed"},
 		held: {"order.placed", "stock.reserved", "payment.authorized"},

@@ -90,6 +90,9 @@ type movement struct{ onHand, reserved, sold int64 }
 // made again.
 const plenty = 10_000
 
+// apart are the times of two events of an order at least, so that each has one of its own.
+const apart = time.Microsecond // what the database keeps
+
 // The states of a reservation.
 const (
 	stockReserved = "reserved"
@@ -347,7 +350,7 @@ func (u *unit) emit(ctx context.Context, i *saga.Instance, t payment.EventType, 
 		return err
 	}
 	o.sequence++
-	if o.at = o.at.Add(time.Microsecond); o.at.Before(u.now) { // the events of an order have times of their own
+	if o.at = o.at.Add(apart); o.at.Before(u.now) {
 		o.at = u.now
 	}
 	o.changed, e.Status = true, p.status

@@ -3,6 +3,7 @@ package devtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,10 +15,12 @@ import (
 
 // The tests run against a Kafka that is already there when the first names it
 // (host:port, several by comma); the second is a program that takes `stop` and
-// `start` for it.
+// `start` for it. The third names a file that gets a line for each test that asks for a broker:
+// its package's directory and its name.
 const (
 	brokersVariable = "PAYMENTS_TEST_KAFKA_BROKERS"
 	scriptVariable  = "PAYMENTS_TEST_KAFKA_SCRIPT"
+	listVariable    = "PAYMENTS_TEST_BROKER_LIST"
 )
 
 // restartWithin bounds one stop or start of a real Kafka.
@@ -30,10 +33,33 @@ func sharedBrokers() []string {
 	return nil
 }
 
+// list the test among those that face a broker.
+func list(tb testing.TB) {
+	tb.Helper()
+	path := os.Getenv(listVariable)
+	if path == "" {
+		return
+	}
+	name, _, _ := strings.Cut(tb.Name(), "/")
+	dir, err := os.Getwd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // named by who runs the tests
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, err = f.WriteString(dir + " " + name + "\n") // one write, so that packages can share the file
+	if err := errors.Join(err, f.Close()); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // Brokers are the bootstrap addresses of a broker of the test's own, in memory, or of
 // the real Kafka that all tests share.
 func Brokers(tb testing.TB) []string {
 	tb.Helper()
+	list(tb)
 	if shared := sharedBrokers(); shared != nil {
 		return shared
 	}
@@ -69,6 +95,7 @@ type Broker struct {
 // Kafka, tests that use it must not run beside others.
 func RestartableBroker(tb testing.TB) *Broker {
 	tb.Helper()
+	list(tb)
 	b := &Broker{tb: tb}
 	if shared := sharedBrokers(); shared != nil {
 		if b.script = os.Getenv(scriptVariable); b.script == "" {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -127,5 +129,24 @@ func TestDatabasesAreApart(t *testing.T) {
 		if _, err := app.Exec(t.Context(), fmt.Sprintf("CREATE TABLE other%d ()", n)); err == nil {
 			t.Error("the service's role can make a table")
 		}
+	}
+}
+
+func TestWhoAsksForABrokerIsListed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list")
+	t.Setenv(listVariable, path)
+	t.Run("part", func(t *testing.T) { Brokers(t) })
+	RestartableBroker(t)
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := dir + " TestWhoAsksForABrokerIsListed\n"
+	if string(got) != line+line {
+		t.Errorf("%q, want %q twice", got, line)
 	}
 }
