@@ -61,6 +61,7 @@ func TestADumpIsRestoredIntoAFreshCluster(t *testing.T) {
 	}
 	t.Log(w.must("outbox", "reset"))
 	w.audited()
+	w.must("audit", "-settled", "-kafka")
 	lost := w.count(`SELECT count(*) FROM outbox o WHERE NOT EXISTS (SELECT FROM payment_timeline t WHERE t.event_id = o.id)
 		AND NOT EXISTS (SELECT FROM inbox_parked p WHERE p.headers->>'ce_id' = o.id)`)
 	if lost > 0 {

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"payments/internal/devstack"
 	"payments/internal/devstack/devtest"
 )
@@ -210,41 +208,13 @@ func (w *world) loses(s *service, n int64) {
 		SELECT count(*) FROM payment_timeline t JOIN payment_view v USING (merchant_id, payment_id) WHERE v.order_reference LIKE 'L-lost-%'`)
 }
 
-// consumed awaits that the projector has taken in all that the broker has.
-func (w *world) consumed() {
-	w.t.Helper()
-	topic := w.vars["PAYMENTS_KAFKA_PREFIX"] + "payments.events.v1"
-	transport := &kafka.Transport{}
-	defer transport.CloseIdleConnections()
-	log := &kafka.Client{Addr: kafka.TCP(strings.Split(w.vars["PAYMENTS_KAFKA_BROKERS"], ",")...), Transport: transport}
-	var ends []kafka.OffsetRequest
-	for partition := range w.count(`SELECT count(*) FROM outbox_shards`) {
-		ends = append(ends, kafka.LastOffsetOf(int(partition)))
-	}
-	await(w.t, settleWithin, func() string {
-		res, err := log.ListOffsets(w.t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: ends}})
-		if err != nil {
-			return err.Error()
-		}
-		for _, p := range res.Topics[topic] {
-			var next int64
-			if err := w.scan(`SELECT coalesce(max(next_offset), 0) FROM inbox_offsets WHERE consumer = 'payment_view' AND partition = $1`, []any{p.Partition}, &next); err != nil {
-				return err.Error()
-			}
-			if next < p.LastOffset {
-				return "partition " + decimal(int64(p.Partition)) + " is consumed to " + decimal(next) + " of " + decimal(p.LastOffset)
-			}
-		}
-		return ""
-	})
-}
-
 // repaired does what the page says after commits were lost, and audits.
 func (w *world) repaired(s *service) {
 	w.t.Helper()
 	w.some("sagas are under way", 0, `SELECT count(*) FROM sagas WHERE due_at IS NOT NULL`)
 	w.published()
 	w.consumed()
+	w.must("reconcile", "-from", time.Now().Add(-time.Hour).UTC().Format(time.RFC3339), "-repair")
 	w.must("replay", "payment_view", "-accept-differences")
 	if _, stderr, code := run(w.t.Context(), w.vars, "parked", "replay", "-all", "-fingerprint", "conflict"); code != 0 {
 		w.t.Fatalf("parked replay: %d %s", code, stderr)

@@ -57,6 +57,12 @@ func TestTheDatabaseIsRecoveredToAMomentAgo(t *testing.T) {
 	l := w.load(random(t), s)
 	await(t, settleWithin, func() string { return l.fewer(20) })
 	ahead, behind := backup(t, old, devstack.SignalRecovery), backup(t, old, devstack.SignalRecovery)
+	// The broker's backup is older than the moment.
+	ends, err := w.logEnds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := time.Now().Add(-time.Minute).UTC().Format(time.RFC3339) // before the oldest event that it lacks
 	more := l.count() + 10
 	await(t, settleWithin, func() string { return l.fewer(more) })
 	// Payments are under way at the moment itself: they are authorized, and captured after it.
@@ -96,12 +102,15 @@ func TestTheDatabaseIsRecoveredToAMomentAgo(t *testing.T) {
 		t.Fatal(code)
 	}
 
-	// The broker is behind: it has lost all of its log.
+	// The broker is behind: it was recovered, too, to an earlier moment.
 	p = recovered(t, behind, recovery)
 	w.moves(urlsOf(p))
-	w.vars["PAYMENTS_KAFKA_PREFIX"] += "restored."
+	w.restoresLog(ends)
+	if told, stderr, code := run(t.Context(), w.vars, "audit", "-kafka"); code != 1 || !strings.Contains(told, "is not in the log") {
+		t.Errorf("the audit does not name what the log lacks: %d\n%s%s", code, told, stderr)
+	}
 	// Before the relays, so that each order's events are in sequence.
-	w.must("outbox", "reset", "-from", time.Now().AddDate(0, 0, -1).UTC().Format(time.RFC3339))
+	w.must("outbox", "reset", "-from", missing)
 	s.lives(nil)
 	w.audited()
 	w.must("audit", "-settled", "-kafka")

@@ -15,7 +15,7 @@ import (
 )
 
 // endWithin bounds an orderly end: the service's own grace is shorter.
-const endWithin = 60 * time.Second
+const endWithin = 2 * time.Minute
 
 // process is a running subcommand. It is ended with the test, and fails it when
 // it panicked or raced.

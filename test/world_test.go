@@ -22,8 +22,8 @@ import (
 
 // Deadlines of conditions, generous for a machine that is busy with other tests.
 const (
-	readyWithin  = 60 * time.Second
-	settleWithin = 90 * time.Second
+	readyWithin  = 2 * time.Minute
+	settleWithin = 3 * time.Minute
 )
 
 // world is one installation: a database, a prefix at a broker, a simulator with a
