@@ -73,7 +73,7 @@ chaos: $(BIN)/gotestsum ## Kill and stop everything under load, KILLS=30 times a
 		$(BIN)/gotestsum --format testname -- -race -count=1 -parallel 2 -timeout 60m -run 'Killed|Stopped|Away' ./test/...
 
 .PHONY: drills
-drills: $(BIN)/gotestsum ## Restore, recover and fail over with payments under way, and audit: docs/operations/restore.md, as tests
+drills: $(BIN)/gotestsum ## Restore, recover, fail over and change the topic with payments under way, and audit: docs/operations/restore.md, as tests
 	PAYMENTS_DRILLS=all $(BIN)/gotestsum --format testname -- -count=1 -parallel 1 -timeout 30m -run 'Restored|Recovered|Promoted' ./test/...
 
 .PHONY: counts-baseline
