@@ -212,17 +212,22 @@ func TestACancelAtAnyInstantIsKeptOrRefused(t *testing.T) {
 
 func TestAnOrderPastItsDeadlineTurnsBack(t *testing.T) {
 	w := newWorld(t)
-	w.config.Deadline = 300 * time.Millisecond
-	w.orders = order.New(w.config)
 	w.fault(`{"kind": "outage", "operation": "*", "seconds": 600}`)
 	id := w.placed("pm_card_visa", "")
 	worker := w.worker()
-	for w.count(`SELECT count(*) FROM sagas WHERE deadline > now()`) > 0 {
-		if _, err := worker.Turn(t.Context()); err != nil {
-			t.Fatal(err)
+	turnUntil := func(query string, args ...any) {
+		t.Helper()
+		for w.count(query, args...) == 0 {
+			if _, err := worker.Turn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			worker.Drain()
 		}
-		worker.Drain()
 	}
+	turnUntil(`SELECT count(*) FROM saga_attempts WHERE step = 'authorize_payment' AND outcome = 'unknown'`)
+	w.exec(`UPDATE sagas SET deadline = now(), due_at = now()`)
+	before := w.count(`SELECT max(number) FROM saga_attempts`)
+	turnUntil(`SELECT count(*) FROM saga_attempts WHERE number > $1`, before)
 	if s := w.status(id); s != "processing" {
 		t.Fatalf("unresolved, and %s", s)
 	}
