@@ -280,11 +280,17 @@ func (l *ledger) confirmOne(ctx context.Context, reference string) error {
 		if err != nil {
 			return err
 		}
-		if len(before) == 0 {
-			l.agrees.violate("%s is at the provider only", reference)
-			return nil
-		}
 		var s provider.State
+		if len(before) == 0 {
+			err = l.patiently(ctx, func() (err error) {
+				s, err = l.Provider.Inspect(ctx, provider.Payment{Reference: reference})
+				return err
+			})
+			if err == nil && s.HasMoney() {
+				l.agrees.violate("%s is at the provider only", reference)
+			}
+			return err
+		}
 		err = l.patiently(ctx, func() (err error) {
 			s, err = l.Provider.Inspect(ctx, provider.Payment{Reference: reference, Authorization: before[0].Authorization})
 			return err

@@ -16,7 +16,7 @@ import (
 
 const (
 	// NotOurs is a payment that the provider has under a reference that looks like ours,
-	// and that is in no row here.
+	// and that is in no row here. It differs until its money is given back.
 	NotOurs ChangeKind = "not_ours"
 	// UnknownThere is a payment whose authorization the provider does not know. It proves
 	// nothing: the key, the account or the URL is another one.
@@ -147,7 +147,7 @@ func (s *Service) compareListed(ctx context.Context, r RangeComparison, from, to
 		var merchantID string
 		err := s.Pool.QueryRow(ctx, `SELECT merchant_id FROM payments WHERE id = $1`, state.Reference).Scan(&merchantID)
 		if errors.Is(err, pgx.ErrNoRows) {
-			err = r.report(result, Difference{PaymentID: state.Reference, Change: notOurs(state)})
+			err = s.reportNotOurs(ctx, r, state, result)
 		} else if err == nil {
 			err = s.compareState(ctx, r, merchantID, state, result)
 		}
@@ -156,6 +156,19 @@ func (s *Service) compareListed(ctx context.Context, r RangeComparison, from, to
 		}
 	}
 	return page.Next, nil
+}
+
+// reportNotOurs asks for all of the payment, since the list may have had a part of it. A
+// payment whose money was given back at the provider differs no more.
+func (s *Service) reportNotOurs(ctx context.Context, r RangeComparison, listed provider.State, result *RangeResult) error {
+	if err := r.Pause(ctx); err != nil {
+		return err
+	}
+	state, err := s.Provider.Inspect(ctx, provider.Payment{Reference: listed.Reference})
+	if err != nil || !state.HasMoney() {
+		return err
+	}
+	return r.report(result, Difference{PaymentID: listed.Reference, Change: notOurs(listed)})
 }
 
 func notOurs(state provider.State) Change {

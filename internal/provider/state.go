@@ -100,6 +100,40 @@ type DisputeState struct {
 	Created     time.Time
 }
 
+// HasMoney says whether the provider holds or has taken money of the payment that nobody has
+// given back. An authorization that is not decided counts, and so does a state that tells of
+// nothing: the provider may not know yet.
+func (s State) HasMoney() bool {
+	if len(s.Authorizations)+len(s.Captures) == 0 {
+		return true
+	}
+	for _, a := range s.Authorizations {
+		if a.Status == AuthorizationHeld || a.Status == AuthorizationPending {
+			return true
+		}
+	}
+	taken := map[string]int64{} // by capture
+	for _, c := range s.Captures {
+		taken[c.ID] += c.Amount
+	}
+	for _, r := range s.Refunds {
+		if r.Status == RefundSucceeded {
+			taken[r.Capture] -= r.Amount
+		}
+	}
+	for _, d := range s.Disputes {
+		if d.Status == DisputeLost {
+			taken[d.Capture] -= d.Amount
+		}
+	}
+	for _, amount := range taken {
+		if amount > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Page is a part of a list. Next is the cursor of the part after it, or empty.
 type Page struct {
 	States []State
