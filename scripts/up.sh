@@ -50,11 +50,12 @@ fi
 
 if ! docker compose up --wait; then
   echo >&2
-  for service in readable secrets postgres migrate seed kafka simulator service; do
+  for service in readable secrets postgres migrate seed kafka simulator service ready prometheus grafana; do
     # The last lines of the first service that ended badly or is not healthy.
     state=$(docker compose ps -a --format '{{.State}} {{.ExitCode}} {{.Health}}' "$service" 2>/dev/null | head -n 1)
     case $state in
-      "" | "running 0 healthy" | "running 0 " | "running 0" | "exited 0"*) continue ;;
+      # created: it waited for one that failed.
+      "" | "running 0 healthy" | "running 0 " | "running 0" | "created 0"* | "exited 0"*) continue ;;
     esac
     echo "The service $service did not get ready ($state). Its last lines:" >&2
     docker compose logs --no-log-prefix --tail 8 "$service" >&2

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -156,6 +157,7 @@ func TestUpNamesWhatFailed(t *testing.T) {
 	}
 	s := newStand(t, `case "$*" in
   "compose up --wait") exit 1 ;;
+  "compose ps -a "*" postgres") echo "created 0 " ;;
   "compose ps -a "*" migrate") echo "exited 1 " ;;
   "compose ps -a "*) echo "running 0 healthy" ;;
   "compose logs "*" migrate") echo "password authentication failed" ;;
@@ -172,5 +174,27 @@ esac
 	}
 	if !strings.Contains(read(t, "../docs/operations/compose.md"), "\n## When it does not start\n") {
 		t.Error("the page has no such section")
+	}
+}
+
+// A service that is not looked at fails without a word: each one that `up` starts is, and after
+// those that it waits for.
+func TestUpLooksAtEachService(t *testing.T) {
+	_, list, _ := strings.Cut(read(t, "../scripts/up.sh"), "  for service in ")
+	list, _, _ = strings.Cut(list, ";")
+	looked := strings.Fields(list)
+	for name, s := range compose(t).Services {
+		if len(s.Profiles) > 0 {
+			continue
+		}
+		at := slices.Index(looked, name)
+		if at < 0 {
+			t.Errorf("scripts/up.sh does not look at %s", name)
+		}
+		for on := range s.DependsOn {
+			if slices.Index(looked, on) > at {
+				t.Errorf("scripts/up.sh looks at %s before %s, which it waits for", name, on)
+			}
+		}
 	}
 }
