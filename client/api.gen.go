@@ -1045,7 +1045,7 @@ type OrderLine struct {
 
 // ParkedDiscard defines model for ParkedDiscard.
 type ParkedDiscard struct {
-	// ID A parked key.
+	// ID A blocked key.
 	ID        ParkedID `json:"id"`
 	Object    string   `json:"object"`
 	Released  bool     `json:"released"`
@@ -1083,7 +1083,7 @@ type ParkedGroupList struct {
 	Object     string        `json:"object"`
 }
 
-// ParkedID A parked key.
+// ParkedID A blocked key.
 type ParkedID = string
 
 // ParkedKey defines model for ParkedKey.
@@ -1096,7 +1096,7 @@ type ParkedKey struct {
 	// Fingerprint Of the error that holds it.
 	Fingerprint string `json:"fingerprint"`
 
-	// ID A parked key.
+	// ID A blocked key.
 	ID ParkedID `json:"id"`
 
 	// Key As text, or `base64:…` where it is none.
@@ -1141,7 +1141,7 @@ type ParkedKeyList struct {
 type ParkedReplay struct {
 	Applied int32 `json:"applied"`
 
-	// ID A parked key.
+	// ID A blocked key.
 	ID     ParkedID `json:"id"`
 	Object string   `json:"object"`
 
@@ -2826,7 +2826,7 @@ func requestListParked(params *ListParkedParams) request {
 	return r
 }
 
-// ListParked: List parked keys.
+// ListParked: List blocked keys.
 func (c *Client) ListParked(ctx context.Context, params *ListParkedParams) (*Answer[ParkedKeyList], error) {
 	return call[ParkedKeyList](ctx, c, requestListParked(params))
 }
@@ -2857,7 +2857,7 @@ func requestListParkedGroups(params *ListParkedGroupsParams) request {
 	return r
 }
 
-// ListParkedGroups: List parked keys by error.
+// ListParkedGroups: List blocked keys by error.
 func (c *Client) ListParkedGroups(ctx context.Context, params *ListParkedGroupsParams) (*Answer[ParkedGroupList], error) {
 	return call[ParkedGroupList](ctx, c, requestListParkedGroups(params))
 }
@@ -2868,7 +2868,7 @@ func requestReplayAllParked(body ReplayAllParkedJSONRequestBody) request {
 	return r
 }
 
-// ReplayAllParked: Replay parked keys.
+// ReplayAllParked: Replay blocked keys.
 //
 // It answers what it came to within a request's time; the next request goes on from there.
 func (c *Client) ReplayAllParked(ctx context.Context, body ReplayAllParkedJSONRequestBody) (*Answer[ParkedReplayList], error) {
@@ -2883,7 +2883,7 @@ func requestGetParked(id ParkedID, params *GetParkedParams) request {
 	return r
 }
 
-// GetParked: Read a parked key.
+// GetParked: Read a blocked key.
 func (c *Client) GetParked(ctx context.Context, id ParkedID, params *GetParkedParams) (*Answer[ParkedKey], error) {
 	return call[ParkedKey](ctx, c, requestGetParked(id, params))
 }
@@ -2894,7 +2894,7 @@ func requestDiscardParked(id ParkedID, body ParkedDiscardRequest) request {
 	return r
 }
 
-// DiscardParked: Discard parked messages.
+// DiscardParked: Discard dead letters.
 //
 // What is thrown away has no effect on this consumer any more; who did it and why is kept.
 func (c *Client) DiscardParked(ctx context.Context, id ParkedID, body ParkedDiscardRequest) (*Answer[ParkedDiscard], error) {
@@ -2906,7 +2906,7 @@ func requestReplayParked(id ParkedID) request {
 	return r
 }
 
-// ReplayParked: Replay a parked key.
+// ReplayParked: Replay a blocked key.
 func (c *Client) ReplayParked(ctx context.Context, id ParkedID) (*Answer[ParkedReplay], error) {
 	return call[ParkedReplay](ctx, c, requestReplayParked(id))
 }

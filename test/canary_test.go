@@ -184,7 +184,7 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 	}
 	places := []place{
 		w.dump(), w.topic("payments.events.v1"), {"the metrics", metrics.body}, {"the traces", traces.all()}, {"the deliveries", deliveries.all()},
-		{"the commands' output", []byte(w.must("audit", "-settled") + w.must("sagas", "list") + w.must("parked", "list"))},
+		{"the commands' output", []byte(w.must("audit", "-settled") + w.must("sagas", "list") + w.must("deadletters", "list"))},
 	}
 	places = append(places, files(t, w.dir)...)
 	log, err := os.ReadFile(filepath.Join(dir, "log"))

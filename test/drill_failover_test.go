@@ -216,8 +216,8 @@ func (w *world) repaired(s *service) {
 	w.consumed()
 	w.must("reconcile", "-from", time.Now().Add(-time.Hour).UTC().Format(time.RFC3339), "-repair")
 	w.must("replay", "payment_view", "-accept-differences")
-	if _, stderr, code := run(w.t.Context(), w.vars, "parked", "replay", "-all", "-fingerprint", "conflict"); code != 0 {
-		w.t.Fatalf("parked replay: %d %s", code, stderr)
+	if _, stderr, code := run(w.t.Context(), w.vars, "deadletters", "replay", "-all", "-fingerprint", "conflict"); code != 0 {
+		w.t.Fatalf("deadletters replay: %d %s", code, stderr)
 	}
 	w.must("outbox", "lost", "-settle")
 	w.settled()

@@ -67,8 +67,8 @@ func TestAPaymentIsShownOnOnePage(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	for args, want := range map[string]string{
-		"sagas list -reference SHOW-1": paid.Order.ID, "sagas list -payment " + declined.ID: declined.Order.ID, "sagas list": "ID ", "parked list": "ID ",
-		"keys list": "operator", "keys acts": "seed", "parked list -groups": "CONSUMER",
+		"sagas list -reference SHOW-1": paid.Order.ID, "sagas list -payment " + declined.ID: declined.Order.ID, "sagas list": "ID ", "deadletters list": "ID ",
+		"keys list": "operator", "keys acts": "seed", "deadletters list -groups": "CONSUMER",
 	} {
 		if out := shown(0, strings.Fields(args)...); !strings.Contains(out, want) {
 			t.Errorf("payments %s over HTTP has no %q:\n%s", args, want, out)

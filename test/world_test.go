@@ -262,6 +262,6 @@ func (w *world) audited() {
 		w.t.Errorf("the timelines have %d entries, not one for each event", n)
 	}
 	if n := w.count(`SELECT count(*) FROM inbox_parked`); n > 0 {
-		w.t.Errorf("%d messages are parked", n)
+		w.t.Errorf("there are %d dead letters", n)
 	}
 }

@@ -13,7 +13,7 @@ import (
 func (e environment) commands() []*cli.Command {
 	return []*cli.Command{
 		e.serveCommand(), e.simulatorCommand(), e.migrateCommand(), e.seedCommand(), e.demoCommand(),
-		e.doctorCommand(), e.auditCommand(), e.reconcileCommand(), e.replayCommand(), e.pageCommand(), e.sagasCommand(), e.parkedCommand(), e.outboxCommand(),
+		e.doctorCommand(), e.auditCommand(), e.reconcileCommand(), e.replayCommand(), e.pageCommand(), e.sagasCommand(), e.deadLettersCommand(), e.outboxCommand(),
 		e.webhooksCommand(), e.keysCommand(), e.secretsCommand(),
 		e.healthcheckCommand(), e.welcomeCommand(), e.versionCommand(),
 	}

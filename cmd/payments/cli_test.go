@@ -145,7 +145,7 @@ func TestWrongUsageIsToldInOneSentence(t *testing.T) {
 		"keys rotate":           "name one API key by its id",
 		"secrets drop":          "name one variable of a keyset",
 		"seed -payments 0":      "-payments, -merchants and -days must be 1 or more",
-		"parked replay":         "name the parked keys to replay, or -all",
+		"deadletters replay":    "name the blocked keys to replay, or -all",
 	} {
 		out, _, err := said(t, strings.Fields(args)...)
 		if err == nil || exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || out != "" {

@@ -36,15 +36,15 @@ func TestExitCodesOfAStackThatIsPartlyAway(t *testing.T) {
 	}{
 		{map[string]string{"PAYMENTS_DATABASE_URL": postgres, "PAYMENTS_MIGRATE_DATABASE_URL": postgres}, []string{
 			"audit", "migrate", "seed", "seed -payments 1", "sagas list", "sagas show " + saga, "sagas retry -reason x " + saga, "sagas propose -reason x -rejected y " + saga,
-			"parked list", "parked list -groups", "parked show prk_1", "parked replay -all", "parked discard -reason x -all prk_1",
+			"deadletters list", "deadletters list -groups", "deadletters show prk_1", "deadletters replay -all", "deadletters discard -reason x -all prk_1",
 			"outbox status", "outbox reset", "outbox lost", "keys list", "keys acts", "keys revoke " + key, "keys create -role operator -holder ada",
 			"webhooks redeliver " + endpoint, reconcile, "replay payment_view", "secrets reencrypt", "doctor",
 		}},
-		{map[string]string{"PAYMENTS_READ_DATABASE_URL": postgres}, []string{"audit", "migrate", "parked list", "replay payment_view", "secrets reencrypt", "doctor"}},
+		{map[string]string{"PAYMENTS_READ_DATABASE_URL": postgres}, []string{"audit", "migrate", "deadletters list", "replay payment_view", "secrets reencrypt", "doctor"}},
 		{map[string]string{"PAYMENTS_KAFKA_BROKERS": kafka}, []string{"audit -kafka", "replay payment_view", "doctor"}},
 		{map[string]string{"PAYMENTS_PROVIDER_URL": "http://" + nobody}, []string{"audit", reconcile, "doctor"}},
 		{map[string]string{"PAYMENTS_URL": "http://" + nobody}, []string{
-			"show A-1", "sagas list -api", "sagas show -api " + saga, "parked list -api", "parked list -groups -api", "parked show -api prk_1", "keys list -api", "keys acts -api", "doctor",
+			"show A-1", "sagas list -api", "sagas show -api " + saga, "deadletters list -api", "deadletters list -groups -api", "deadletters show -api prk_1", "keys list -api", "keys acts -api", "doctor",
 			"healthcheck http://" + nobody,
 		}},
 	} {
@@ -59,7 +59,7 @@ func TestExitCodesOfAStackThatIsPartlyAway(t *testing.T) {
 	}
 	// Refused, not found and wrong are others.
 	for command, want := range map[string]int{
-		"sagas show " + saga: exitFound, "sagas retry -reason x " + saga: exitFound, "keys revoke " + key: exitFound, "parked show prk_1": exitFound,
+		"sagas show " + saga: exitFound, "sagas retry -reason x " + saga: exitFound, "keys revoke " + key: exitFound, "deadletters show prk_1": exitFound,
 		"webhooks redeliver " + endpoint: exitFound, "outbox reset": exitFound, "audit": 0, reconcile: 0, "doctor": 0, "outbox status": 0, "migrate": 0,
 		"show A-1": exitUsage, "sagas list -api": exitUsage, "secrets show": exitUsage, "secrets drop PAYMENTS_NONE": exitUsage, "reconcile -from now": exitUsage,
 	} {
@@ -86,19 +86,19 @@ func TestEverythingIsShownAsJSON(t *testing.T) {
 	c.env[operatorKey], _ = c.key(access.RoleOperator, "", "ada")
 	reconcile := lastHour()
 	for command, members := range map[string]string{
-		"audit":               "object data has_more next_cursor",
-		"doctor":              "object data has_more next_cursor",
-		reconcile:             "object from to payments moving differences",
-		"replay payment_view": "object payments compared differences replaced seconds",
-		"sagas list":          "object data has_more next_cursor",
-		"parked list":         "object data has_more next_cursor",
-		"parked list -groups": "object data has_more next_cursor",
-		"parked replay -all":  "object data has_more next_cursor",
-		"outbox status":       "object system_identifier timeline shards",
-		"outbox lost":         "object data has_more next_cursor",
-		"outbox lost -settle": "object settled",
-		"keys list":           "object data has_more next_cursor",
-		"keys acts":           "object data has_more next_cursor",
+		"audit":                    "object data has_more next_cursor",
+		"doctor":                   "object data has_more next_cursor",
+		reconcile:                  "object from to payments moving differences",
+		"replay payment_view":      "object payments compared differences replaced seconds",
+		"sagas list":               "object data has_more next_cursor",
+		"deadletters list":         "object data has_more next_cursor",
+		"deadletters list -groups": "object data has_more next_cursor",
+		"deadletters replay -all":  "object data has_more next_cursor",
+		"outbox status":            "object system_identifier timeline shards",
+		"outbox lost":              "object data has_more next_cursor",
+		"outbox lost -settle":      "object settled",
+		"keys list":                "object data has_more next_cursor",
+		"keys acts":                "object data has_more next_cursor",
 		"keys create -role operator -holder grace": "id object role holder secret secret_part api_version",
 		"secrets":                            "PAYMENTS_API_KEY PAYMENTS_PEPPER_KEYSET",
 		"secrets add PAYMENTS_PEPPER_KEYSET": "PAYMENTS_PEPPER_KEYSET",

@@ -36,7 +36,7 @@ type lag struct {
 func (s *service) measureLag(ctx context.Context) {
 	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "payments_inbox_oldest_unapplied_seconds",
-		Help: "Age of the oldest committed event that the consumer has neither applied nor parked.",
+		Help: "Age of the oldest committed event that the consumer has neither applied nor made a dead letter.",
 	}, []string{"consumer"})
 	s.registry.MustRegister(gauge)
 	for name, l := range map[string]*lag{"inbox_lag": newLag(s, s.inbox, projector, gauge), "webhooks_lag": newLag(s, s.webhookInbox, webhooks, gauge)} {

@@ -381,7 +381,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	context.AfterFunc(accepting, func() { time.AfterFunc(answerWithin, answerNow) })
 	handler, err := api.New(api.Config{
 		Admission: admission,
-		Orders:    s.orders, Payments: s.queries, Streams: streams, Parked: s.parked(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
+		Orders:    s.orders, Payments: s.queries, Streams: streams, DeadLetters: s.deadLetters(), ProviderWebhooks: notifications, Webhooks: s.webhookStore(),
 		Reports:       report.NewQueries(s.write),
 		Authenticator: authenticator, Authorizer: authorizer, Keys: access.NewKeys(s.write, s.Pepper, generator(), s.log),
 		Cipher: s.Cipher, Methods: s.methods(), Cursors: s.Pepper, IDs: generator(), Tracer: s.traces.Tracer(), Log: s.log, Registerer: s.registry,

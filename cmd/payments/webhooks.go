@@ -29,13 +29,13 @@ func (s *service) webhookStore() *webhook.Store {
 	return webhook.NewStore(s.write, generator(), s.Cipher, webhook.Guard{AllowPrivate: s.WebhooksAllowPrivate})
 }
 
-// parked are the keys of the read model's database. Those of the webhooks' consumer
+// deadLetters are those of the read model's database. Those of the webhooks' consumer
 // are there as well, unless it is another one than the write model's.
-func (s *service) parked() *inbox.Parked {
+func (s *service) deadLetters() *inbox.DeadLetters {
 	if s.read != s.write {
-		return inbox.NewParked(s.read, s.inbox)
+		return inbox.NewDeadLetters(s.read, s.inbox)
 	}
-	return inbox.NewParked(s.read, s.inbox, s.webhookInbox)
+	return inbox.NewDeadLetters(s.read, s.inbox, s.webhookInbox)
 }
 
 // dispatchWebhooks turns events into deliveries and delivers them.

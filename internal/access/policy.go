@@ -27,26 +27,26 @@ func (r Role) OfMerchant() bool { return r == RoleMerchant || r == RoleMerchantR
 type Action string
 
 const (
-	PaymentsCreate   Action = "payments:create"
-	PaymentsRead     Action = "payments:read"
-	PaymentsList     Action = "payments:list"
-	PaymentsTimeline Action = "payments:timeline"
-	PaymentsCancel   Action = "payments:cancel"
-	PaymentsCapture  Action = "payments:capture"
-	RefundsCreate    Action = "refunds:create"
-	RefundsList      Action = "refunds:list"
-	StockRead        Action = "stock:read"
-	StockWrite       Action = "stock:write"
-	ParkedRead       Action = "parked:read"
-	ParkedReplay     Action = "parked:replay"
-	ParkedDiscard    Action = "parked:discard"
-	SagasRead        Action = "sagas:read"
-	SagasOperate     Action = "sagas:operate"
-	WebhooksRead     Action = "webhooks:read"
-	WebhooksWrite    Action = "webhooks:write"
-	ReportsRead      Action = "reports:read"
-	ReportsRefresh   Action = "reports:refresh"
-	KeysRead         Action = "keys:read"
+	PaymentsCreate     Action = "payments:create"
+	PaymentsRead       Action = "payments:read"
+	PaymentsList       Action = "payments:list"
+	PaymentsTimeline   Action = "payments:timeline"
+	PaymentsCancel     Action = "payments:cancel"
+	PaymentsCapture    Action = "payments:capture"
+	RefundsCreate      Action = "refunds:create"
+	RefundsList        Action = "refunds:list"
+	StockRead          Action = "stock:read"
+	StockWrite         Action = "stock:write"
+	DeadLettersRead    Action = "parked:read"
+	DeadLettersReplay  Action = "parked:replay"
+	DeadLettersDiscard Action = "parked:discard"
+	SagasRead          Action = "sagas:read"
+	SagasOperate       Action = "sagas:operate"
+	WebhooksRead       Action = "webhooks:read"
+	WebhooksWrite      Action = "webhooks:write"
+	ReportsRead        Action = "reports:read"
+	ReportsRefresh     Action = "reports:refresh"
+	KeysRead           Action = "keys:read"
 	// KeysRotate is the rotation of one's own keys; those of others need KeysWrite as well.
 	KeysRotate   Action = "keys:rotate"
 	KeysWrite    Action = "keys:write"
@@ -60,7 +60,7 @@ const (
 func Actions() []Action {
 	return []Action{
 		PaymentsCreate, PaymentsRead, PaymentsList, PaymentsTimeline, PaymentsCancel, PaymentsCapture,
-		RefundsCreate, RefundsList, StockRead, StockWrite, ParkedRead, ParkedReplay, ParkedDiscard,
+		RefundsCreate, RefundsList, StockRead, StockWrite, DeadLettersRead, DeadLettersReplay, DeadLettersDiscard,
 		SagasRead, SagasOperate, WebhooksRead, WebhooksWrite,
 		ReportsRead, ReportsRefresh, KeysRead, KeysRotate, KeysWrite, AuthzExplain, ConfidentialRead,
 	}

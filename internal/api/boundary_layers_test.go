@@ -25,9 +25,9 @@ import (
 // boundaryWorld gives the layers what a value has to be beside.
 type boundaryWorld struct {
 	*world
-	prompt       *pgxpool.Pool // of the owner, who may write every column
-	n            int
-	saga, parked string
+	prompt        *pgxpool.Pool // of the owner, who may write every column
+	n             int
+	saga, blocked string
 }
 
 func newBoundaryWorld(t *testing.T) *boundaryWorld {
@@ -67,17 +67,17 @@ func (w *boundaryWorld) parkedSaga() string {
 	return w.saga
 }
 
-// parkOne gives a parked key, the same until it was discarded.
-func (w *boundaryWorld) parkOne() (id string, err error) {
+// blockOne gives a blocked key, the same until it was discarded.
+func (w *boundaryWorld) blockOne() (id string, err error) {
 	w.t.Helper()
 	var waits bool
-	if err := w.pool.QueryRow(w.t.Context(), `SELECT EXISTS (SELECT FROM inbox_parked_keys WHERE id = $1)`, w.parked).Scan(&waits); err != nil {
+	if err := w.pool.QueryRow(w.t.Context(), `SELECT EXISTS (SELECT FROM inbox_parked_keys WHERE id = $1)`, w.blocked).Scan(&waits); err != nil {
 		return "", err
 	}
 	if !waits {
-		w.parked = w.park(w.ids.New(payment.PrefixOrder), "{}")
+		w.blocked = w.block(w.ids.New(payment.PrefixOrder), "{}")
 	}
-	return w.parked, nil
+	return w.blocked, nil
 }
 
 func (w *boundaryWorld) act(act, reason string, v order.Verdict) error {

@@ -155,7 +155,7 @@ func discardOperation() *operation {
 	return &operation{
 		method: "POST", schema: "/components/schemas/ParkedDiscardRequest", key: byOperator, status: 200,
 		path: func(w *boundaryWorld) string {
-			id, _ := w.parkOne()
+			id, _ := w.blockOne()
 			return "/v1/ops/parked/" + id + "/discard"
 		},
 		body: func(*boundaryWorld) map[string]any { return map[string]any{"reason": "r", "all": true} },

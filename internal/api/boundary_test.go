@@ -361,8 +361,8 @@ func members() []member {
 		{
 			of: discard, pointer: "/reason", kept: []string{"inbox_discarded.reason"},
 			domain: func(w *boundaryWorld, v any) error {
-				id, _ := w.parkOne()
-				_, err := w.api.Parked.Discard(w.t.Context(), id, inbox.By{Operator: "key", Holder: "ada", Reason: v.(string)}, nil)
+				id, _ := w.blockOne()
+				_, err := w.api.DeadLetters.Discard(w.t.Context(), id, inbox.By{Operator: "key", Holder: "ada", Reason: v.(string)}, nil)
 				return err
 			},
 			values: reasons("inbox_discarded_reason"),

@@ -54,7 +54,7 @@ type aim struct {
 	params    map[string]string // of the path
 }
 
-func (w *world) aimAt(o contracttest.Operation, x theirs, parked string) aim {
+func (w *world) aimAt(o contracttest.Operation, x theirs, blocked string) aim {
 	w.t.Helper()
 	id := x.payment
 	switch {
@@ -67,7 +67,7 @@ func (w *world) aimAt(o contracttest.Operation, x theirs, parked string) aim {
 	case strings.Contains(o.Path, "/provider_changes/"):
 		id = x.change
 	case strings.Contains(o.Path, "/parked/"):
-		id = parked
+		id = blocked
 	}
 	a := aim{params: map[string]string{"id": id, "delivery": x.delivery, "act": "propose", "provider": "simulator", "asset": "LICENSE", "guide": "webhooks", "code": "not_found"}}
 	a.path = a.with("", "")(o.Path)
@@ -136,13 +136,13 @@ func TestEveryOperationRefusesWhatItsDocumentDoes(t *testing.T) {
 	if _, err := w.pool.Exec(t.Context(), `INSERT INTO merchants (id, name) VALUES ('mer_01m86y4ap9ecqaxaqqqxxb77hg', 'Example')`); err != nil {
 		t.Fatal(err)
 	}
-	parked := w.park(w.ids.New(payment.PrefixOrder), `{"a": 1}`)
+	blocked := w.block(w.ids.New(payment.PrefixOrder), `{"a": 1}`)
 	sent := map[bool]int{}
 	for _, o := range document(t).Operations() {
 		hash := fnv.New64a()
 		_, _ = hash.Write([]byte(o.Method + o.Path))
 		random := rand.New(rand.NewPCG(seed, hash.Sum64()))
-		target := w.aimAt(o, x, parked)
+		target := w.aimAt(o, x, blocked)
 		bodies, err := document(t).Bodies(o, random)
 		if err != nil {
 			t.Fatal(err)

@@ -170,7 +170,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.api = Config{
-		Orders: w.orders, Payments: readmodel.NewQueries(pool), Streams: w.streams(pool, StreamsConfig{}), Parked: inbox.NewParked(pool, w.projector),
+		Orders: w.orders, Payments: readmodel.NewQueries(pool), Streams: w.streams(pool, StreamsConfig{}), DeadLetters: inbox.NewDeadLetters(pool, w.projector),
 		Authenticator: access.NewAuthenticator(pool, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(pool, pepper, w.ids, slog.New(slog.NewJSONHandler(w.log, nil))),
 		ProviderWebhooks: w.receiver(pool), Webhooks: webhook.NewStore(pool, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(pool),
 		Cipher: w.cipher, Methods: w.methods, Cursors: pepper, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.NewJSONHandler(w.log, nil)), Registerer: w.registry,

@@ -83,13 +83,13 @@ type ProviderWebhooks interface {
 	Receive(ctx context.Context, provider string, h http.Header, body []byte) error
 }
 
-// Parked is what operators see of keys that wait for them, and do about it.
-type Parked interface {
-	List(ctx context.Context, f inbox.ParkedFilter) (inbox.ParkedPage, error)
-	Groups(ctx context.Context) ([]inbox.ParkedGroup, error)
-	Show(ctx context.Context, id string, limit int) (inbox.ParkedKey, []inbox.ParkedMessage, error)
+// DeadLetters is what operators see of blocked keys and do about them.
+type DeadLetters interface {
+	List(ctx context.Context, f inbox.BlockedFilter) (inbox.BlockedPage, error)
+	Groups(ctx context.Context) ([]inbox.BlockedGroup, error)
+	Show(ctx context.Context, id string, limit int) (inbox.BlockedKey, []inbox.DeadLetter, error)
 	Replay(ctx context.Context, id string) (inbox.Replay, error)
-	ReplayAll(ctx context.Context, f inbox.ParkedFilter) ([]inbox.Replay, error)
+	ReplayAll(ctx context.Context, f inbox.BlockedFilter) ([]inbox.Replay, error)
 	Discard(ctx context.Context, id string, by inbox.By, offset *int64) (remaining int64, err error)
 }
 
@@ -130,7 +130,7 @@ type Config struct {
 	Orders           Orders
 	Payments         Payments
 	Streams          *Streams
-	Parked           Parked
+	DeadLetters      DeadLetters
 	ProviderWebhooks ProviderWebhooks
 	Webhooks         Webhooks
 	Reports          Reports
@@ -163,7 +163,7 @@ type server struct {
 
 // New makes the handler of the public address.
 func New(c Config) (http.Handler, error) {
-	if c.Orders == nil || c.Payments == nil || c.Streams == nil || c.Parked == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
+	if c.Orders == nil || c.Payments == nil || c.Streams == nil || c.DeadLetters == nil || c.ProviderWebhooks == nil || c.Webhooks == nil || c.Reports == nil ||
 		c.Authenticator == nil || c.Authorizer == nil || c.Keys == nil || c.Cipher == nil || c.Methods == nil || c.Cursors == nil ||
 		c.IDs.Now == nil || c.IDs.Random == nil || c.Tracer == nil || c.Log == nil || c.Registerer == nil {
 		return nil, errors.New("api: every member of the Config has to be set")

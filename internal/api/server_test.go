@@ -74,7 +74,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 	defer dead.Close()
 	pepper, _ := secrettest.Keys(t)
 	w.server = w.serve(Config{
-		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Streams: w.api.Streams, Parked: inbox.NewParked(dead),
+		Orders: order.New(w.config(dead)), Payments: readmodel.NewQueries(dead), Streams: w.api.Streams, DeadLetters: inbox.NewDeadLetters(dead),
 		Authenticator: access.NewAuthenticator(dead, pepper), Authorizer: authorizer(t), Keys: access.NewKeys(dead, pepper, w.ids, slog.New(slog.DiscardHandler)), Cursors: pepper,
 		ProviderWebhooks: w.receiver(dead), Webhooks: webhook.NewStore(dead, w.ids, w.cipher, webhook.Guard{}), Reports: report.NewQueries(dead),
 		Cipher: w.cipher, Methods: w.methods, IDs: w.ids, Tracer: tracer(t), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),

@@ -13,10 +13,10 @@ type (
 	SagaRejection = rejectionResource
 	Key           = keyResource
 	KeyAct        = keyActResource
-	ParkedKey     = parkedResource
-	ParkedGroup   = parkedGroupResource
-	ParkedReplay  = replayResource
-	ParkedDiscard = discardResource
+	BlockedKey    = blockedKeyResource
+	BlockedGroup  = blockedGroupResource
+	KeyReplay     = replayResource
+	KeyDiscard    = discardResource
 	Redelivery    = redeliveryResource
 )
 
@@ -32,23 +32,23 @@ func ShowKey(k access.APIKey) Key { return newKeyResource(k) }
 // ShowKeyAct is one act on an API key.
 func ShowKeyAct(a access.KeyAct) KeyAct { return newKeyActResource(a) }
 
-// ShowParked is a parked key; messages are nil in a list.
-func ShowParked(k inbox.ParkedKey, messages []inbox.ParkedMessage) ParkedKey {
-	r := newParkedResource(k)
+// ShowBlockedKey is a blocked key; messages are nil in a list.
+func ShowBlockedKey(k inbox.BlockedKey, messages []inbox.DeadLetter) BlockedKey {
+	r := newBlockedKeyResource(k)
 	for _, m := range messages {
-		r.Data = append(r.Data, newMessageResource(m))
+		r.Data = append(r.Data, newDeadLetterResource(m))
 	}
 	return r
 }
 
-// ShowParkedGroup counts the parked keys with one error.
-func ShowParkedGroup(g inbox.ParkedGroup) ParkedGroup { return newParkedGroupResource(g) }
+// ShowBlockedGroup counts the blocked keys with one error.
+func ShowBlockedGroup(g inbox.BlockedGroup) BlockedGroup { return newBlockedGroupResource(g) }
 
-// ShowParkedReplay is what came of a replay.
-func ShowParkedReplay(r inbox.Replay) ParkedReplay { return newReplayResource(r) }
+// ShowReplay is what came of a replay.
+func ShowReplay(r inbox.Replay) KeyReplay { return newReplayResource(r) }
 
-// ShowParkedDiscard is what waits still behind discarded messages.
-func ShowParkedDiscard(id string, remaining int64) ParkedDiscard {
+// ShowDiscard is what waits still behind discarded messages.
+func ShowDiscard(id string, remaining int64) KeyDiscard {
 	return discardResource{ID: id, Object: "parked_discard", Released: remaining == 0, Remaining: remaining}
 }
 

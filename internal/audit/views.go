@@ -253,9 +253,9 @@ func (a Audit) lookAgain(ctx context.Context, f *Finding, differ map[rowID]pair,
 				delete(differ, id)
 			case sequence(before.read) == sequence(now.read) && sequence(before.written) == sequence(now.written):
 				delete(differ, id)
-				if parked, err := a.parked(ctx, now); err != nil {
+				if blocked, err := a.blocked(ctx, now); err != nil {
 					return err
-				} else if !parked {
+				} else if !blocked {
 					f.violate("%s %s", id.payment, what)
 				}
 			default:
@@ -297,14 +297,14 @@ func (a Audit) pairs(ctx context.Context, of map[rowID]pair) (map[rowID]pair, er
 	return all, nil
 }
 
-// parked reports that the row is behind because an event of its key waits for an operator,
+// blocked reports that the row is behind because an event of its key waits for an operator,
 // who has an alert of that.
-func (a Audit) parked(ctx context.Context, p pair) (parked bool, err error) {
+func (a Audit) blocked(ctx context.Context, p pair) (blocked bool, err error) {
 	if p.written == nil || sequence(p.read) >= p.written.sequence {
 		return false, nil
 	}
-	if err := a.Read.QueryRow(ctx, `SELECT EXISTS (SELECT FROM inbox_parked_keys WHERE key = convert_to($1, 'UTF8'))`, p.written.order).Scan(&parked); err != nil {
-		return false, fmt.Errorf("read the parked keys: %w", err)
+	if err := a.Read.QueryRow(ctx, `SELECT EXISTS (SELECT FROM inbox_parked_keys WHERE key = convert_to($1, 'UTF8'))`, p.written.order).Scan(&blocked); err != nil {
+		return false, fmt.Errorf("read the blocked keys: %w", err)
 	}
-	return parked, nil
+	return blocked, nil
 }

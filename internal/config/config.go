@@ -60,7 +60,7 @@ type Config struct {
 	SagaConcurrency      int           // sagas in hand at once
 	ProviderCalls        int           // calls to the provider under way at once
 	InboxKeep            time.Duration // how long the ids of applied messages are kept
-	InboxMaxAttempts     int           // of a message, before its key is parked
+	InboxMaxAttempts     int           // of a message, before its key is blocked
 	Pepper               *secret.Pepper
 	Cipher               *secret.Cipher
 	Traces               Traces

@@ -56,7 +56,7 @@ func stalling(t *testing.T) (pool *pgxpool.Pool, stall func(bool)) {
 // The database's disk stalls for a while. No message is at fault, and no key may wait
 // for a person afterwards: neither when the inbox's own statements time out, before any
 // handler is called, nor when the handler's do.
-func TestAStallOfTheDatabaseParksNoInnocentMessage(t *testing.T) {
+func TestAStallOfTheDatabaseBlocksNoInnocentKey(t *testing.T) {
 	for name, inHandler := range map[string]bool{"in the inbox's own statements": false, "in the handler's statements": true} {
 		t.Run(name, func(t *testing.T) {
 			pool, stall := stalling(t)
@@ -94,15 +94,15 @@ func TestAStallOfTheDatabaseParksNoInnocentMessage(t *testing.T) {
 			stalls = false
 			stall(false)
 			n, err := in.Apply(t.Context(), 1, batch)
-			var parked, effects int
+			var deadLetters, effects int
 			var reason string
 			if err := pool.QueryRow(t.Context(), `
 				SELECT (SELECT count(*) FROM inbox_parked), (SELECT count(*) FROM effects), coalesce((SELECT min(reason) FROM inbox_parked), '')`).
-				Scan(&parked, &effects, &reason); err != nil {
+				Scan(&deadLetters, &effects, &reason); err != nil {
 				t.Fatal(err)
 			}
-			if parked > 0 {
-				t.Errorf("%d message parked, and its key waits for a person: %s", parked, reason)
+			if deadLetters > 0 {
+				t.Errorf("%d dead letters, whose keys wait for a person: %s", deadLetters, reason)
 			}
 			if n != len(batch) || err != nil || effects != len(batch) {
 				t.Errorf("after the stall %d are taken in (%v), with %d effects", n, err, effects)

@@ -64,10 +64,10 @@ func scanPartitions(found *map[partitionKey]bool) func(pgx.Rows) error {
 }
 
 type outcome struct {
-	of                         []partOutcome // by part
-	applied, duplicate, parked int
-	dropped                    int // for their age
-	faults                     []fault
+	of                              []partOutcome // by part
+	applied, duplicate, deadLetters int
+	dropped                         int // for their age
+	faults                          []fault
 }
 
 type partOutcome struct {
@@ -82,8 +82,8 @@ type fault struct {
 }
 
 // commit takes in what the parts have in hand, as far as it comes, in one transaction:
-// ids, effects, parked messages and the offsets. exhausted, when set, parks the only
-// message in hand untried.
+// ids, effects, dead letters and the offsets. exhausted, when set, makes the
+// only message in hand a dead letter, untried.
 func (in *Inbox) commit(ctx context.Context, h *hold, hand []*part, exhausted error) (out outcome, err error) {
 	complete, unlocked := false, false // complete: all but the commit
 	err = postgres.InTx(ctx, h.conn, func(tx pgx.Tx) error {
@@ -100,7 +100,7 @@ func (in *Inbox) commit(ctx context.Context, h *hold, hand []*part, exhausted er
 		if err := s.closeGaps(ctx); err != nil {
 			return err
 		}
-		out = outcome{applied: len(s.applied), duplicate: s.duplicate, dropped: s.dropped, parked: s.parked, faults: s.faults, of: make([]partOutcome, len(hand))}
+		out = outcome{applied: len(s.applied), duplicate: s.duplicate, dropped: s.dropped, deadLetters: s.deadLetters, faults: s.faults, of: make([]partOutcome, len(hand))}
 		var rows []progressRow
 		for i, p := range hand {
 			if s.fenced[i] {

@@ -135,7 +135,7 @@ func runChild(t *testing.T, url, mode string) bool {
 
 // Crash-looping poison: a message that kills its process is delivered to the
 // next one, which it kills.
-func TestTrapAMessageThatKillsItsProcessIsParkedAndOthersFlow(t *testing.T) {
+func TestTrapAMessageThatKillsItsProcessIsADeadLetterAndOthersFlow(t *testing.T) {
 	t.Run("naive", func(t *testing.T) {
 		pool := database(t)
 		for range 3 * childAttempts {
@@ -157,7 +157,7 @@ func TestTrapAMessageThatKillsItsProcessIsParkedAndOthersFlow(t *testing.T) {
 	if deaths != childAttempts {
 		t.Errorf("killed %d times, want as many attempts as it may have", deaths)
 	}
-	same(t, "parked", parked(t, pool), "p-2", "p-3", "p-4")
+	same(t, "dead letters", deadLetters(t, pool), "p-2", "p-3", "p-4")
 	reasons := column(t, pool, `SELECT reason FROM inbox_parked ORDER BY "offset" LIMIT 1`)
 	if !strings.Contains(reasons[0], "died") {
 		t.Errorf("reason %q", reasons[0])
@@ -165,7 +165,7 @@ func TestTrapAMessageThatKillsItsProcessIsParkedAndOthersFlow(t *testing.T) {
 	same(t, "effects", column(t, pool, `SELECT id FROM effects ORDER BY id`),
 		"a-1", "a-2", "a-3", "a-4", "b-1", "b-2", "b-3", "b-4", "c-1", "c-2", "c-3", "c-4", "p-1")
 	in := restart(t, pool, record)
-	if all, err := NewParked(pool, in).ReplayAll(t.Context(), ParkedFilter{}); err != nil || len(all) != 1 || !all[0].Released {
+	if all, err := NewDeadLetters(pool, in).ReplayAll(t.Context(), BlockedFilter{}); err != nil || len(all) != 1 || !all[0].Released {
 		t.Fatalf("after the fix: %+v, %v", all, err)
 	}
 	same(t, "the poison's key", column(t, pool, `SELECT id FROM effects WHERE id LIKE 'p-%' ORDER BY n`), "p-1", "p-2", "p-3", "p-4")

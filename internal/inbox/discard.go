@@ -28,12 +28,12 @@ func (b By) usable() bool {
 	return true
 }
 
-// Discard takes the first message of a parked key, or all of them, out of the
+// Discard takes the first message of a blocked key, or all of them, out of the
 // way for good. The first is named by its offset, so that a discard that is asked
 // for again, since its answer was lost, takes no other; nil is all. It tells how many wait still. Each leaves a row in
 // inbox_discarded that says who did it and why, and its id counts as seen: it is
-// not applied when it comes again. The key stays parked while messages wait.
-func (p *Parked) Discard(ctx context.Context, id string, by By, offset *int64) (remaining int64, err error) {
+// not applied when it comes again. The key stays blocked while messages wait.
+func (p *DeadLetters) Discard(ctx context.Context, id string, by By, offset *int64) (remaining int64, err error) {
 	if by = by.trimmed(); !by.usable() {
 		return 0, ErrNoReason
 	}
@@ -61,7 +61,7 @@ func discard(ctx context.Context, tx pgx.Tx, id string, by By, offset *int64) (r
 		limit = replayChunk
 	}
 	for {
-		gone, err := readParked(ctx, tx, id, limit)
+		gone, err := readDeadLetters(ctx, tx, id, limit)
 		if err != nil {
 			return 0, err
 		}
@@ -73,7 +73,7 @@ func discard(ctx context.Context, tx pgx.Tx, id string, by By, offset *int64) (r
 				return 0, err
 			}
 		}
-		remaining, err = unpark(ctx, tx, id, gone)
+		remaining, err = removeDeadLetters(ctx, tx, id, gone)
 		if err != nil || remaining == 0 {
 			return 0, err
 		}
@@ -86,12 +86,12 @@ func discard(ctx context.Context, tx pgx.Tx, id string, by By, offset *int64) (r
 	return remaining, err
 }
 
-func strike(ctx context.Context, tx pgx.Tx, id string, key ParkedKey, m ParkedMessage, keptFrom time.Time, by By) error {
+func strike(ctx context.Context, tx pgx.Tx, id string, key BlockedKey, m DeadLetter, keptFrom time.Time, by By) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO inbox_discarded (parked_key, consumer, topic, partition, "offset", key, headers, value, error, parked_at,
 			discarded_by, holder, reason)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.ParkedAt, by.Operator, by.Holder, by.Reason)
+		id, key.Consumer, key.Topic, m.Partition, m.Offset, key.Key, m.Headers, m.Value, m.Reason, m.StoredAt, by.Operator, by.Holder, by.Reason)
 	switch postgres.Constraint(err) {
 	case "inbox_discarded_holder", "inbox_discarded_reason":
 		return ErrNoReason

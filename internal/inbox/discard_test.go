@@ -23,10 +23,10 @@ func TestADiscardedMessageThatNoIDTellsOfStaysDiscarded(t *testing.T) {
 	empty.Value = nil
 	batch := []Message{nameless(1, "x"), empty, message(3, "a", 1), old, message(5, "b", 2)}
 	apply(t, in, batch...)
-	desk := NewParked(pool, in)
+	desk := NewDeadLetters(pool, in)
 	discard := func(key string, offset int64) {
 		t.Helper()
-		if _, err := desk.Discard(t.Context(), parkedID("test", "events", []byte(key)), By{Operator: "key_1", Holder: "ada", Reason: "of nobody"}, &offset); err != nil {
+		if _, err := desk.Discard(t.Context(), blockedID("test", "events", []byte(key)), By{Operator: "key_1", Holder: "ada", Reason: "of nobody"}, &offset); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -34,16 +34,16 @@ func TestADiscardedMessageThatNoIDTellsOfStaysDiscarded(t *testing.T) {
 	discard("a", 2)
 	discard("b", 4)
 	apply(t, in, batch...) // while what came behind them waits
-	same(t, "parked", parked(t, pool), "a-1", "b-2")
+	same(t, "dead letters", deadLetters(t, pool), "a-1", "b-2")
 	for _, key := range []string{"a", "b"} {
-		if r, err := desk.Replay(t.Context(), parkedID("test", "events", []byte(key))); err != nil || !r.Released {
+		if r, err := desk.Replay(t.Context(), blockedID("test", "events", []byte(key))); err != nil || !r.Released {
 			t.Fatal(r, err)
 		}
 	}
 	apply(t, in, batch...)
 	apply(t, in, message(6, "a", 2))
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "effects", effects(t, pool), "a-1", "b-2", "a-2")
 	apply(t, in, nameless(1, "y"), message(6, "a", 3))
-	same(t, "parked", parked(t, pool), "", "a-3")
+	same(t, "dead letters", deadLetters(t, pool), "", "a-3")
 }

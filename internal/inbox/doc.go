@@ -10,11 +10,11 @@
 // older than those belongs to the handler's own watermark, or to a person
 // (Config.Sequenced).
 //
-// A message that cannot be applied parks its key: it and all later ones of its
+// A message that cannot be applied is a dead letter and blocks its key: it and all later ones of its
 // key wait, in order, while the other keys flow on. It is found by bisecting the
 // batch; how often it was tried is counted, in a transaction of its own, before
-// the handler sees it, so that one that kills its process is found too. Parked
-// says what people can do then.
+// the handler sees it, so that one that kills its process is found too. DeadLetters
+// is what operators do then.
 //
 // # In another service
 //

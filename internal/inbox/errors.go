@@ -24,7 +24,7 @@ var (
 	errDied   = errors.New("the process died, or its transaction could not be committed,")
 )
 
-// The fingerprints of parked keys that are not made of their errors' texts.
+// The fingerprints of blocked keys that are not made of their errors' texts.
 const (
 	// fingerprintGap: the key waits for a message that is missing, and goes on when it comes.
 	fingerprintGap = "gap"
@@ -127,7 +127,7 @@ func reasonOf(err error) string {
 // (TypeIDs, UUIDs, digests) and numbers.
 var variable = regexp.MustCompile(`[a-z_]*_[0-7][0-9a-hjkmnp-tv-z]{25}\b|\b[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\b[0-9a-f]{16,}\b|\d+`)
 
-// fingerprintOf is that of the error by which a message is parked.
+// fingerprintOf is that of the error for which a message is a dead letter.
 func fingerprintOf(err error) string {
 	if p, ok := errors.AsType[permanentError](err); ok && p.fingerprint != "" {
 		return p.fingerprint
@@ -135,7 +135,7 @@ func fingerprintOf(err error) string {
 	return fingerprint(reasonOf(err))
 }
 
-// fingerprint groups parked keys by what ails them: alike for errors whose first
+// fingerprint groups blocked keys by what ails them: alike for errors whose first
 // lines differ in identifiers and numbers only.
 func fingerprint(reason string) string {
 	line, _, _ := strings.Cut(reason, "\n")

@@ -14,27 +14,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// DefaultMaxAttempts of a message, before its key is parked.
+// DefaultMaxAttempts of a message, before its key is blocked.
 const DefaultMaxAttempts = 5
 
 // Handler makes the effects of a batch in the inbox's transaction, in its order,
-// all or none of them: each message is new here, and none is behind a parked one
-// of its key. After an error what it did is rolled back and parts of the batch
+// all or none of them: each message is new here, and none is behind a dead
+// letter of its key. After an error what it did is rolled back and parts of the batch
 // come again, until the message at fault is alone. Then an error that Permanent
-// made, a refusal of the values by the database, or a panic parks the message's
-// key. A database that is unreachable or slow costs nothing. Every other error of
+// made, a refusal of the values by the database, or a panic makes the message
+// a dead letter and blocks its key. A database that is unreachable or slow costs nothing. Every other error of
 // the handler counts as one of the message's attempts.
 type Handler func(ctx context.Context, tx pgx.Tx, batch []Message) error
 
 // Config needs a logger and a registerer.
 type Config struct {
 	// MaxAttempts is how often a message may fail, or kill its process, before its
-	// key is parked. Default DefaultMaxAttempts.
+	// key is blocked. Default DefaultMaxAttempts.
 	MaxAttempts int
 	// Sequenced says that the handler itself drops what it has applied before, by
 	// a sequence that it keeps for each aggregate. Then a message is handed to it
 	// even when it is so old that its id is forgotten (Maintain); otherwise such a
-	// message is parked, since nobody can tell whether it was applied.
+	// message is a dead letter, since it may have been applied already.
 	Sequenced bool
 	// DropOld drops such a message instead, and counts and logs it: its effect is worth
 	// nothing after so long, and the later messages of its key do not depend on it.
@@ -88,7 +88,7 @@ func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox,
 }
 
 // Taken is what became of a partition's messages: the first N are applied, known already
-// or parked, and that is committed together with their offsets. After an error the others
+// or dead letters, and that is committed together with their offsets. After an error the others
 // come again. The error is ErrFenced when a later generation has been here.
 type Taken struct {
 	N   int
@@ -158,13 +158,13 @@ func (in *Inbox) tell(ctx context.Context, out outcome) {
 		in.Log.WarnContext(ctx, "messages dropped: they are older than the ids that are kept, and may have been applied before", "messages", out.dropped)
 	}
 	for _, f := range out.faults {
-		log := in.Log.With("parked", parkedID(in.consumer, f.message.Topic, f.message.Key),
+		log := in.Log.With("blocked", blockedID(in.consumer, f.message.Topic, f.message.Key),
 			"topic", f.message.Topic, "partition", f.message.Partition, "offset", f.message.Offset,
 			"id", clean(f.message.Headers[HeaderID]), "key", clean(string(f.message.Key)), "error", f.err)
 		if fingerprintOf(f.err) == fingerprintGap {
 			log.WarnContext(ctx, "message waits for an earlier one of its key")
 		} else {
-			log.ErrorContext(ctx, "message parked, its key waits behind it")
+			log.ErrorContext(ctx, "message is a dead letter, its key is blocked")
 		}
 	}
 }

@@ -48,8 +48,8 @@ func TestAMessageIsAppliedOnceWhateverIsRedelivered(t *testing.T) {
 	apply(t, in, first, second, again)
 	apply(t, in)
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	same(t, "parked", parked(t, pool))
-	for result, want := range map[string]float64{"applied": 2, "duplicate": 4, "parked": 0} {
+	same(t, "dead letters", deadLetters(t, pool))
+	for result, want := range map[string]float64{"applied": 2, "duplicate": 4, "dead_letter": 0} {
 		if got := metric(t, reg, "payments_inbox_applied_total", result); got != want {
 			t.Errorf("%s = %v, want %v", result, got, want)
 		}
@@ -71,7 +71,7 @@ func TestConsumersDeduplicateApart(t *testing.T) {
 
 type one = func(ctx context.Context, tx pgx.Tx, m Message) error
 
-func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
+func TestWhatCannotBeAppliedBlocksItsKeyAndOthersFlow(t *testing.T) {
 	insert := func(values string) one {
 		return func(ctx context.Context, tx pgx.Tx, _ Message) error {
 			_, err := tx.Exec(ctx, `INSERT INTO effects (id, positive) VALUES (`+values+`)`)
@@ -117,17 +117,17 @@ func TestWhatCannotBeAppliedParksItsKeyAndOthersFlow(t *testing.T) {
 				apply(t, in, batch...)
 				apply(t, in, later, message(7, "b", 3))
 				same(t, "effects", effects(t, pool), "a-1", "b-1", "b-2", "b-3")
-				same(t, "parked", parked(t, pool), clean(c.id), "a-3", "a-4")
+				same(t, "dead letters", deadLetters(t, pool), clean(c.id), "a-3", "a-4")
 			}
-			if got := metric(t, reg, "payments_inbox_applied_total", "parked"); got != 3 {
-				t.Errorf("parked = %v, want 3", got)
+			if got := metric(t, reg, "payments_inbox_applied_total", "dead_letter"); got != 3 {
+				t.Errorf("dead letters = %v, want 3", got)
 			}
 			for _, consumer := range []*Inbox{in, restart(t, pool, record)} {
 				if err := consumer.Measure(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if got := testutil.ToFloat64(consumer.metrics.keys.WithLabelValues()); got != 1 {
-					t.Errorf("parked keys = %v, want 1", got)
+					t.Errorf("blocked keys = %v, want 1", got)
 				}
 			}
 		})
@@ -153,7 +153,7 @@ func TestAnUnreachableDatabaseCostsNoAttempt(t *testing.T) {
 		}
 	}
 	same(t, "effects", effects(t, pool))
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "seen", column(t, pool, `SELECT message_id FROM inbox_messages`))
 	if got := metric(t, reg, "payments_inbox_applied_total", "applied"); got != 0 {
 		t.Errorf("applied = %v, want 0", got)
@@ -161,10 +161,10 @@ func TestAnUnreachableDatabaseCostsNoAttempt(t *testing.T) {
 	away = false
 	apply(t, in, batch...)
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	same(t, "parked", parked(t, pool), "p-1")
+	same(t, "dead letters", deadLetters(t, pool), "p-1")
 }
 
-func TestAFailingMessageIsTriedAgainThenParkedAndOthersFlow(t *testing.T) {
+func TestAFailingMessageIsTriedAgainThenADeadLetterAndOthersFlow(t *testing.T) {
 	pool := database(t)
 	odd := errors.New("not today")
 	tries := 0
@@ -181,21 +181,21 @@ func TestAFailingMessageIsTriedAgainThenParkedAndOthersFlow(t *testing.T) {
 		t.Fatalf("first attempt: %d, %v, want what is before the message and its error", n, err)
 	}
 	same(t, "effects", effects(t, pool), "a-1")
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	if n, err := in.Apply(t.Context(), 1, batch[1:]); n != 0 || !errors.Is(err, odd) {
 		t.Fatalf("second attempt: %d, %v", n, err)
 	}
 	tried := tries
 	apply(t, in, batch[1:]...)
 	same(t, "effects", effects(t, pool), "a-1", "c-1", "c-2")
-	same(t, "parked", parked(t, pool), "b-1", "b-2")
+	same(t, "dead letters", deadLetters(t, pool), "b-1", "b-2")
 	same(t, "reasons", column(t, pool, `SELECT reason FROM inbox_parked ORDER BY "offset"`), odd.Error(), errBehind.Error())
 	if tries != tried+1 {
 		t.Errorf("%d tries in the last attempt, want one", tries-tried)
 	}
 }
 
-func TestAMessageThatAlwaysTakesTooLongIsParked(t *testing.T) {
+func TestAMessageThatAlwaysTakesTooLongIsADeadLetter(t *testing.T) {
 	pool := database(t)
 	in, _ := open(t, pool, func(ctx context.Context, tx pgx.Tx, m Message) error {
 		if m.Headers[HeaderID] != "b-1" {
@@ -214,10 +214,10 @@ func TestAMessageThatAlwaysTakesTooLongIsParked(t *testing.T) {
 	}
 	apply(t, in, batch[1:]...)
 	same(t, "effects", effects(t, pool), "a-1", "c-1")
-	same(t, "parked", parked(t, pool), "b-1")
+	same(t, "dead letters", deadLetters(t, pool), "b-1")
 }
 
-func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
+func TestForeignBytesAreKeptAsTheyCame(t *testing.T) {
 	pool := database(t)
 	in, _ := open(t, pool, record)
 	long := make([]byte, 20_000)
@@ -230,7 +230,7 @@ func TestForeignBytesAreParkedAsTheyCame(t *testing.T) {
 		Message{Topic: "events", Offset: 3, Key: long, Headers: map[string]string{HeaderID: "good"}},
 		Message{Topic: "events", Offset: 4, Key: []byte("other"), Headers: map[string]string{HeaderID: "other-1"}},
 	)
-	same(t, "parked", parked(t, pool), "", "", "good")
+	same(t, "dead letters", deadLetters(t, pool), "", "", "good")
 	same(t, "effects", effects(t, pool), "other-1")
 	var key, value []byte
 	if err := pool.QueryRow(t.Context(), `

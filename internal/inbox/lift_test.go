@@ -112,10 +112,10 @@ func TestAnotherServiceOfAnotherDomain(t *testing.T) {
 		t.Error(err)
 	}
 
-	desk := inbox.NewParked(pool, in)
-	page, err := desk.List(ctx, inbox.ParkedFilter{})
+	desk := inbox.NewDeadLetters(pool, in)
+	page, err := desk.List(ctx, inbox.BlockedFilter{})
 	if err != nil || len(page.Keys) != 1 || page.Keys[0].Messages != 2 {
-		t.Fatalf("parked: %+v, %v", page, err)
+		t.Fatalf("dead letters: %+v, %v", page, err)
 	}
 	id := page.Keys[0].ID
 	_, waiting, err := desk.Show(ctx, id, 1)

@@ -122,7 +122,7 @@ func effects(t *testing.T, pool *pgxpool.Pool) []string {
 	return column(t, pool, `SELECT id FROM effects ORDER BY n`)
 }
 
-func parked(t *testing.T, pool *pgxpool.Pool) []string {
+func deadLetters(t *testing.T, pool *pgxpool.Pool) []string {
 	t.Helper()
 	return column(t, pool, `SELECT coalesce(headers->>'ce_id', '') FROM inbox_parked ORDER BY "offset", partition`)
 }

@@ -15,7 +15,7 @@ import (
 const HeaderID = "ce_id"
 
 // HeaderSequence is the header with a message's place among those of its key, of a
-// CloudEvent as well. Parked messages that have it are applied in its order.
+// CloudEvent as well. Dead letters that have it are applied in its order.
 const HeaderSequence = "ce_sequence"
 
 const maxID = 255
@@ -52,8 +52,8 @@ func onePartition(batch []Message) error {
 	return nil
 }
 
-// parkedID names a parked key of a consumer, whatever bytes the key is made of.
-func parkedID(consumer, topic string, key []byte) string {
+// blockedID names a blocked key of a consumer, whatever bytes the key is made of.
+func blockedID(consumer, topic string, key []byte) string {
 	c, t, k := sha256.Sum256([]byte(consumer)), sha256.Sum256([]byte(topic)), sha256.Sum256(key)
 	all := sha256.Sum256(append(append(c[:], t[:]...), k[:]...))
 	return "prk_" + hex.EncodeToString(all[:16])
@@ -120,7 +120,7 @@ func typeIDTime(id string) (ms int64, ok bool) {
 	return ms, true
 }
 
-// maxHeader is the length of a header's name or value that is kept of a parked message, in
+// maxHeader is the length of a header's name or value that is kept of a dead letter, in
 // characters: its other parts have none that is longer.
 const maxHeader = 4000
 

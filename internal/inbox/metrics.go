@@ -10,7 +10,7 @@ import (
 
 type metrics struct {
 	applied *prometheus.CounterVec
-	// Of the parked keys. They have no labels, and no series before they are measured.
+	// Of the blocked keys. They have no labels, and no series before they are measured.
 	keys, oldest, conflicts *prometheus.GaugeVec
 }
 
@@ -20,16 +20,16 @@ func newMetrics(consumer string, reg prometheus.Registerer) (metrics, error) {
 			Name: "payments_inbox_applied_total", Help: "Messages taken in, by what became of them.",
 		}, []string{"result"}),
 		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "payments_inbox_parked_keys", Help: "Keys whose messages wait for a person; every process of a consumer tells all of them.",
+			Name: "payments_inbox_blocked_keys", Help: "Keys that a dead letter blocks until an operator acts; every process of a consumer reports all of them.",
 		}, nil),
 		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "payments_inbox_parked_oldest_seconds", Help: "How long the longest parked key has waited.",
+			Name: "payments_inbox_blocked_oldest_seconds", Help: "How long the oldest blocked key has waited.",
 		}, nil),
 		conflicts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "payments_inbox_conflicting_keys", Help: "Parked keys whose messages contradict what was applied of them.",
+			Name: "payments_inbox_conflicting_keys", Help: "Blocked keys whose messages contradict what was applied of them.",
 		}, nil),
 	}
-	for _, result := range []string{"applied", "duplicate", "dropped", "parked"} {
+	for _, result := range []string{"applied", "duplicate", "dropped", "dead_letter"} {
 		m.applied.WithLabelValues(result)
 	}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"consumer": consumer}, reg)
@@ -45,18 +45,18 @@ func (m metrics) count(o outcome) {
 	m.applied.WithLabelValues("applied").Add(float64(o.applied))
 	m.applied.WithLabelValues("duplicate").Add(float64(o.duplicate))
 	m.applied.WithLabelValues("dropped").Add(float64(o.dropped))
-	m.applied.WithLabelValues("parked").Add(float64(o.parked))
+	m.applied.WithLabelValues("dead_letter").Add(float64(o.deadLetters))
 }
 
-// Measure sets the gauges of parked keys from the table, so that they are right
-// whoever parks, replays or discards.
+// Measure sets the gauges of blocked keys from the table, so that they count what other
+// processes block, replay and discard.
 func (in *Inbox) Measure(ctx context.Context) error {
 	var keys, seconds, conflicts float64
 	err := in.pool.QueryRow(ctx, `
 		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(parked_at)), 0)::float8, count(*) FILTER (WHERE fingerprint = $2)
 		FROM inbox_parked_keys WHERE consumer = $1`, in.consumer, fingerprintConflict).Scan(&keys, &seconds, &conflicts)
 	if err != nil {
-		return fmt.Errorf("count parked keys of %s: %w", in.consumer, err)
+		return fmt.Errorf("count blocked keys of %s: %w", in.consumer, err)
 	}
 	in.metrics.keys.WithLabelValues().Set(keys)
 	in.metrics.conflicts.WithLabelValues().Set(conflicts)

@@ -13,9 +13,9 @@ import (
 	"payments/migrations"
 )
 
-// What consumers of the schema before partitions had seen and parked is seen and
-// parked after it.
-func TestTheMigrationCarriesIdsAndParkedMessagesOver(t *testing.T) {
+// What consumers of the schema before partitions had seen is seen, and
+// their dead letters are dead letters, after it.
+func TestTheMigrationCarriesIdsAndDeadLettersOver(t *testing.T) {
 	db := devtest.Database(t)
 	config, err := pgx.ParseConfig(db.OwnerURL)
 	if err != nil {
@@ -63,7 +63,7 @@ func TestTheMigrationCarriesIdsAndParkedMessagesOver(t *testing.T) {
 	seen.Headers[HeaderID] = "evt_01jq0c8v8pf3n8t3m5x9z4k2q7"
 	apply(t, in, seen, message(2, "a", 1), message(9, "k", 3))
 	same(t, "effects", effects(t, pool))
-	r, err := NewParked(pool, in).Replay(t.Context(), parkedID("test", "events", []byte("k")))
+	r, err := NewDeadLetters(pool, in).Replay(t.Context(), blockedID("test", "events", []byte("k")))
 	if err != nil || !r.Released {
 		t.Fatalf("replay: %+v, %v", r, err)
 	}

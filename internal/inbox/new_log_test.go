@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-// The topic was made anew under its name while a key was parked, and a later message
-// of the key comes at the offset at which an earlier one is parked.
-func TestAMessageOfANewLogIsNotTakenForAParkedOneOfTheOld(t *testing.T) {
+// The topic was made anew under its name while a key was blocked, and a later message
+// of the key comes at the offset at which an earlier one is a dead letter.
+func TestAMessageOfANewLogIsNotTakenForADeadLetterOfTheOld(t *testing.T) {
 	pool := database(t)
 	h := &moody{map[string]error{"a-1": errors.New("no")}}
 	in := restart(t, pool, h.handle)
 	apply(t, in, message(3, "a", 1))
-	same(t, "parked", parked(t, pool), "a-1")
+	same(t, "dead letters", deadLetters(t, pool), "a-1")
 	if _, err := in.Claim(t.Context(), "events", 0, 2, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +20,7 @@ func TestAMessageOfANewLogIsNotTakenForAParkedOneOfTheOld(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	delete(h.reasons, "a-1")
-	if _, err := NewParked(pool, in).Replay(t.Context(), parkedID("test", "events", []byte("a"))); err != nil {
+	if _, err := NewDeadLetters(pool, in).Replay(t.Context(), blockedID("test", "events", []byte("a"))); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "effects", effects(t, pool), "b-1", "a-1", "a-2")
@@ -39,7 +39,7 @@ func TestAReplayOverTwoLogsKeepsTheOrderInWhichTheyCame(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	delete(h.reasons, "a-1")
-	if _, err := NewParked(pool, in).Replay(t.Context(), parkedID("test", "events", []byte("a"))); err != nil {
+	if _, err := NewDeadLetters(pool, in).Replay(t.Context(), blockedID("test", "events", []byte("a"))); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "effects", effects(t, pool), "a-1", "a-2")

@@ -97,7 +97,7 @@ func TestAFencedPartitionIsLeftOutAndTheOthersCommit(t *testing.T) {
 	})
 }
 
-// One partition's trouble is its own: a message that cannot be applied parks its key, and
+// One partition's trouble is its own: a message that cannot be applied blocks its key, and
 // one that is worth another attempt stops its partition.
 func TestPoisonInOnePartitionHoldsUpNoOther(t *testing.T) {
 	pool := database(t)
@@ -119,10 +119,10 @@ func TestPoisonInOnePartitionHoldsUpNoOther(t *testing.T) {
 	}
 	same(t, "outcomes", outcomes(consumer.ApplyAll(t.Context(), 1, batches)), "2 ok", "3 ok", "1 failed")
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "x-1", "c-1")
-	same(t, "parked", parked(t, pool), "b-1", "b-2")
+	same(t, "dead letters", deadLetters(t, pool), "b-1", "b-2")
 	same(t, "outcomes", outcomes(consumer.ApplyAll(t.Context(), 1, [][]Message{in(0, message(3, "a", 3)), batches[2][1:]})), "1 ok", "2 ok")
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "x-1", "c-1", "a-3", "y-1")
-	same(t, "parked", column(t, pool, `SELECT headers->>'ce_id' FROM inbox_parked ORDER BY partition, "offset"`), "b-1", "b-2", "c-2")
+	same(t, "dead letters", column(t, pool, `SELECT headers->>'ce_id' FROM inbox_parked ORDER BY partition, "offset"`), "b-1", "b-2", "c-2")
 }
 
 // Two processes that hold the same partitions during a rebalance, each batch of several of
@@ -271,7 +271,7 @@ func TestSuspectsOfACrashAreHalvedAndEachHalfIsOnRecordFirst(t *testing.T) {
 	if deaths != 5 {
 		t.Errorf("it died %d times, want as many as the message has attempts", deaths)
 	}
-	same(t, "parked", parked(t, pool), poison)
+	same(t, "dead letters", deadLetters(t, pool), poison)
 	if got := effects(t, pool); len(got) != partitions*messages-1 {
 		t.Errorf("%d effects of %d", len(got), partitions*messages-1)
 	}

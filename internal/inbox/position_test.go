@@ -83,7 +83,7 @@ func TestFewMessagesAtFaultCostFewCalls(t *testing.T) {
 		batch = append(batch, m)
 	}
 	apply(t, in, batch...)
-	same(t, "parked", parked(t, pool), bad...)
+	same(t, "dead letters", deadLetters(t, pool), bad...)
 	if got := effects(t, pool); len(got) != 498 {
 		t.Errorf("%d effects", len(got))
 	}
@@ -112,7 +112,7 @@ func TestACommitThatIsRefusedIsTakenApart(t *testing.T) {
 		}
 	}
 	same(t, "effects", effects(t, pool), "a-1", "c-1")
-	same(t, "parked", parked(t, pool), "b-1", "b-2")
+	same(t, "dead letters", deadLetters(t, pool), "b-1", "b-2")
 	if why := column(t, pool, `SELECT reason FROM inbox_parked ORDER BY "offset"`)[0]; !strings.Contains(why, "23505") {
 		t.Errorf("reason %q", why)
 	}
@@ -154,21 +154,21 @@ func TestEachEffectOnceAndInOrderWhateverIsDelivered(t *testing.T) {
 			}
 			generation := 1
 			in := restart(t, pool, handle)
-			desk := NewParked(pool, in)
+			desk := NewDeadLetters(pool, in)
 			next := 0
 			for range 120 {
 				switch r.IntN(10) {
 				case 0: // another process, perhaps set back
 					generation++
 					in = restart(t, pool, handle)
-					desk = NewParked(pool, in)
+					desk = NewDeadLetters(pool, in)
 					stored, err := in.Claim(t.Context(), "events", 0, generation, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
 					next = r.IntN(max(int(stored.Next), 0) + 1)
 				case 1:
-					if _, err := desk.ReplayAll(t.Context(), ParkedFilter{}); err != nil && !abandoned(t.Context(), err) {
+					if _, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil && !abandoned(t.Context(), err) {
 						t.Fatal(err)
 					}
 				default:
@@ -181,11 +181,11 @@ func TestEachEffectOnceAndInOrderWhateverIsDelivered(t *testing.T) {
 			}
 			fixed = true
 			applyAs(t, in, generation, topic[next:])
-			if all, err := desk.ReplayAll(t.Context(), ParkedFilter{}); err != nil {
+			if all, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil {
 				t.Fatalf("%+v, %v", all, err)
 			}
 			applyAs(t, in, generation, topic)
-			same(t, "parked", parked(t, pool))
+			same(t, "dead letters", deadLetters(t, pool))
 			got := map[string]int{}
 			for _, id := range effects(t, pool) {
 				key, n, _ := strings.Cut(id, "-")

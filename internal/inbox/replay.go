@@ -14,7 +14,7 @@ import (
 // partition's consumer waits if it has a message of the same key.
 const replayChunk = 200
 
-// Replay is what became of a parked key. Reason says why the first of the
+// Replay is what became of a blocked key. Reason says why the first of the
 // Remaining messages was refused again.
 type Replay struct {
 	ID        string
@@ -24,17 +24,17 @@ type Replay struct {
 	Reason    string
 }
 
-// Replay applies the messages of a parked key in order, and releases the key with
+// Replay applies the messages of a blocked key in order, and releases the key with
 // the last of them: a message that arrives meanwhile waits behind them or comes
 // after the release, and never in between. At a refusal it stops, what was
-// applied stays applied, and the key stays parked.
-func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
+// applied stays applied, and the key stays blocked.
+func (p *DeadLetters) Replay(ctx context.Context, id string) (Replay, error) {
 	r := Replay{ID: id}
 	var consumer string
 	// The attempt is counted first, for the one who looks for what kills the process.
 	err := p.pool.QueryRow(ctx, `UPDATE inbox_parked_keys SET replays = replays + 1 WHERE id = $1 RETURNING consumer`, id).Scan(&consumer)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return r, ErrNotParked
+		return r, ErrNotBlocked
 	}
 	if err != nil {
 		return r, fmt.Errorf("count the replay of %s: %w", id, err)
@@ -45,7 +45,7 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 	}
 	for !r.Released && r.Reason == "" {
 		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replayAndFinish(ctx, tx, &r) })
-		if errors.Is(err, ErrNotParked) && r.Applied > 0 { // somebody else has finished it: nothing of it waits any more
+		if errors.Is(err, ErrNotBlocked) && r.Applied > 0 { // somebody else has finished it: nothing of it waits any more
 			r.Released, r.Remaining = true, 0
 			break
 		}
@@ -53,12 +53,12 @@ func (p *Parked) Replay(ctx context.Context, id string) (Replay, error) {
 			return r, fmt.Errorf("replay %s: %w", id, err)
 		}
 	}
-	in.Log.InfoContext(ctx, "parked key replayed", "parked", id, "applied", r.Applied, "released", r.Released, "refused", r.Reason)
+	in.Log.InfoContext(ctx, "blocked key replayed", "blocked", id, "applied", r.Applied, "released", r.Released, "refused", r.Reason)
 	return r, nil
 }
 
 func notHere(consumer string) error {
-	return fmt.Errorf("this process cannot apply what %s has parked", consumer)
+	return fmt.Errorf("this process cannot apply the dead letters of %s", consumer)
 }
 
 func (in *Inbox) replayAndFinish(ctx context.Context, tx pgx.Tx, r *Replay) error {
@@ -86,12 +86,12 @@ func (in *Inbox) CloseGaps(ctx context.Context) (closed int, err error) {
 	for _, id := range ids {
 		r := Replay{ID: id}
 		err := postgres.InTx(ctx, in.pool, func(tx pgx.Tx) error { return in.replayAndFinish(ctx, tx, &r) })
-		if err != nil && !errors.Is(err, ErrNotParked) {
+		if err != nil && !errors.Is(err, ErrNotBlocked) {
 			return closed, fmt.Errorf("close the gap of %s: %w", id, err)
 		}
 		if r.Released {
 			closed++
-			in.Log.InfoContext(ctx, "gap closed, its key goes on", "parked", id, "applied", r.Applied)
+			in.Log.InfoContext(ctx, "gap closed, its key goes on", "blocked", id, "applied", r.Applied)
 		}
 	}
 	return closed, nil
@@ -103,12 +103,12 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 	if err != nil {
 		return nil, err
 	}
-	parked, err := readParked(ctx, tx, r.ID, replayChunk)
+	letters, err := readDeadLetters(ctx, tx, r.ID, replayChunk)
 	if err != nil {
 		return nil, err
 	}
-	s := &sieve{in: in, tx: tx, replay: true, parts: make([]int, len(parked)), held: map[string]bool{}}
-	for _, m := range parked {
+	s := &sieve{in: in, tx: tx, replay: true, parts: make([]int, len(letters)), held: map[string]bool{}}
+	for _, m := range letters {
 		s.batch = append(s.batch, Message{
 			Topic: key.Topic, Partition: m.Partition, Offset: m.Offset, Key: key.Key, Value: m.Value, Headers: m.Headers,
 		})
@@ -121,12 +121,12 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 			return nil, err
 		}
 	}
-	taken := len(parked)
+	taken := len(letters)
 	stop, stopped := s.stops[0]
 	if stopped {
 		taken = stop.message
 	}
-	remaining, err := unpark(ctx, tx, r.ID, parked[:taken])
+	remaining, err := removeDeadLetters(ctx, tx, r.ID, letters[:taken])
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 	if stopped {
 		next.Reason = reasonOf(stop.reason)
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $3 WHERE parked_key = $1 AND arrival = $2`,
-			r.ID, parked[taken].arrival, next.Reason); err != nil {
+			r.ID, letters[taken].arrival, next.Reason); err != nil {
 			return nil, fmt.Errorf("write the refusal down: %w", err)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked_keys SET fingerprint = $2 WHERE id = $1`, r.ID, fingerprintOf(stop.reason)); err != nil {
@@ -145,43 +145,43 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 	return s.applied, nil
 }
 
-func lockKey(ctx context.Context, tx pgx.Tx, id string) (k ParkedKey, err error) {
+func lockKey(ctx context.Context, tx pgx.Tx, id string) (k BlockedKey, err error) {
 	err = tx.QueryRow(ctx, `SELECT consumer, topic, key FROM inbox_parked_keys WHERE id = $1 FOR UPDATE`, id).
 		Scan(&k.Consumer, &k.Topic, &k.Key)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return k, ErrNotParked
+		return k, ErrNotBlocked
 	}
 	if err != nil {
-		return k, fmt.Errorf("lock parked key: %w", err)
+		return k, fmt.Errorf("lock blocked key: %w", err)
 	}
 	return k, nil
 }
 
-// unpark removes messages, and with the last of them the key, whose row is locked.
-func unpark(ctx context.Context, tx pgx.Tx, id string, gone []ParkedMessage) (remaining int64, err error) {
+// removeDeadLetters removes messages, and with the last of them the key, whose row is locked.
+func removeDeadLetters(ctx context.Context, tx pgx.Tx, id string, gone []DeadLetter) (remaining int64, err error) {
 	arrivals := make([]int64, len(gone))
 	for i, m := range gone {
 		arrivals[i] = m.arrival
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM inbox_parked WHERE parked_key = $1 AND arrival = ANY ($2)`, id, arrivals); err != nil {
-		return 0, fmt.Errorf("remove parked messages: %w", err)
+		return 0, fmt.Errorf("remove dead letters: %w", err)
 	}
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM inbox_parked WHERE parked_key = $1`, id).Scan(&remaining); err != nil {
-		return 0, fmt.Errorf("count parked messages: %w", err)
+		return 0, fmt.Errorf("count dead letters: %w", err)
 	}
 	if remaining > 0 {
 		return remaining, nil
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM inbox_parked_keys WHERE id = $1`, id); err != nil {
-		return 0, fmt.Errorf("release parked key: %w", err)
+		return 0, fmt.Errorf("release blocked key: %w", err)
 	}
 	return 0, nil
 }
 
-// ReplayAll replays every key that the filter matches, the longest parked first.
+// ReplayAll replays every key that the filter matches, the oldest first.
 // A key that is refused again does not hold up the others, nor does one of a
 // consumer that this process is not.
-func (p *Parked) ReplayAll(ctx context.Context, f ParkedFilter) (all []Replay, err error) {
+func (p *DeadLetters) ReplayAll(ctx context.Context, f BlockedFilter) (all []Replay, err error) {
 	for {
 		page, err := p.List(ctx, f)
 		if err != nil {
@@ -193,7 +193,7 @@ func (p *Parked) ReplayAll(ctx context.Context, f ParkedFilter) (all []Replay, e
 				continue
 			}
 			r, err := p.Replay(ctx, k.ID)
-			if errors.Is(err, ErrNotParked) {
+			if errors.Is(err, ErrNotBlocked) {
 				continue
 			}
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A rebuild that was killed leaves what its own consumer (payment_view_next) has parked,
+// A rebuild that was killed leaves the dead letters of its own consumer (payment_view_next),
 // until the next one. Whoever replays all then gets an error at that key, and those
 // behind it are not replayed, however often it is asked for.
 func TestAReplayOfAllPassesAnotherConsumersKeyBy(t *testing.T) {
@@ -34,11 +34,11 @@ func TestAReplayOfAllPassesAnotherConsumersKeyBy(t *testing.T) {
 	live := inboxOf("test")
 	apply(t, live, message(1, "a", 1), message(2, "b", 1))
 	fail = false
-	all, err := NewParked(pool, live).ReplayAll(t.Context(), ParkedFilter{})
+	all, err := NewDeadLetters(pool, live).ReplayAll(t.Context(), BlockedFilter{})
 	if err != nil || len(all) != 3 || len(slices.DeleteFunc(all, func(r Replay) bool { return r.Released })) != 1 {
 		t.Errorf("replayed %+v, %v", all, err)
 	}
 	got := effects(t, pool)
-	slices.Sort(got) // keys parked at one time are replayed in any order
+	slices.Sort(got) // keys blocked at one time are replayed in any order
 	same(t, "effects", got, "a-1", "b-1")
 }

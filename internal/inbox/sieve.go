@@ -21,26 +21,26 @@ type sieve struct {
 	parts     []int     // of each message, the part that it is of
 	attempts  []int     // of each message, the one under way included
 	exhausted error
-	replay    bool // of one parked key: whatever fails stops it, and age refuses nothing
+	replay    bool // of one blocked key: whatever fails stops it, and age refuses nothing
 
 	fenced   map[int]bool    // parts that are a later generation's; they are not in the batch
-	held     map[string]bool // ids of parked keys
+	held     map[string]bool // ids of blocked keys
 	gaps     map[string]bool // those of them that wait for a message that is missing
 	keptFrom time.Time       // the first day whose ids are kept
 	own      map[int]bool    // messages whose ids were written here
 	known    map[int]bool    // messages whose ids were there already, or are written for an earlier one
 	struck   map[int]bool    // messages that a person discarded, and that no id tells of
 
-	applied   []Message
-	waiting   []waiting // what is parked, in order
-	faults    []fault
-	stops     map[int]stop // by part: nothing is taken in from the message on
-	duplicate int
-	dropped   int // for their age
-	parked    int
+	applied     []Message
+	waiting     []waiting // the dead letters, in order
+	faults      []fault
+	stops       map[int]stop // by part: nothing is taken in from the message on
+	duplicate   int
+	dropped     int // for their age
+	deadLetters int
 }
 
-// waiting is a message that is parked: for the reason, or behind another.
+// waiting is a dead letter: for the reason, or since it is behind another.
 type waiting struct {
 	message int
 	reason  error
@@ -52,7 +52,7 @@ type stop struct {
 	reason  error
 }
 
-// enter locks the consumer's rows of the partitions, and the parked keys of the batch
+// enter locks the consumer's rows of the partitions, and the blocked keys of the batch
 // against a replay of them. It locks the table of ids before it reads from which day on
 // they are kept, so that they are kept until the end.
 func (s *sieve) enter(ctx context.Context, hand []*part) error {
@@ -63,7 +63,7 @@ func (s *sieve) enter(ctx context.Context, hand []*part) error {
 	for _, p := range hand {
 		topics, partitions, stood = append(topics, p.topic), append(partitions, int32(p.partition)), append(stood, p.progress.next) //nolint:gosec // Kafka's partitions are int32
 		for _, m := range p.hand {
-			keys = append(keys, parkedID(s.in.consumer, m.Topic, m.Key))
+			keys = append(keys, blockedID(s.in.consumer, m.Topic, m.Key))
 		}
 	}
 	s.fenced, s.held, s.gaps = map[int]bool{}, map[string]bool{}, map[string]bool{}
@@ -177,7 +177,7 @@ func (s *sieve) recall(ctx context.Context) error {
 		if id, ok := m.id(); ok && !forgotten(id, s.keptFrom) {
 			continue
 		}
-		keys, ids = append(keys, parkedID(s.in.consumer, m.Topic, m.Key)), append(ids, clean(m.Headers[HeaderID]))
+		keys, ids = append(keys, blockedID(s.in.consumer, m.Topic, m.Key)), append(ids, clean(m.Headers[HeaderID]))
 		partitions, offsets = append(partitions, int32(m.Partition)), append(offsets, m.Offset) //nolint:gosec // Kafka's partitions are int32
 		values, at = append(values, orEmpty(m.Value)), append(at, int64(i))
 	}
@@ -244,7 +244,7 @@ func (s *sieve) sift(ctx context.Context) error {
 	return s.process(ctx, run)
 }
 
-// process applies what is not behind a parked or failed message: all at once, else each
+// process applies what is not behind a dead letter or a failed message: all at once, else each
 // half, so that few messages at fault cost few attempts more.
 func (s *sieve) process(ctx context.Context, run []int) error {
 	flowing := run[:0:0]
@@ -278,10 +278,10 @@ func (s *sieve) process(ctx context.Context, run []int) error {
 }
 
 func (s *sieve) behind(i int) bool {
-	return s.held[parkedID(s.in.consumer, s.batch[i].Topic, s.batch[i].Key)]
+	return s.held[blockedID(s.in.consumer, s.batch[i].Topic, s.batch[i].Key)]
 }
 
-// refuse parks the message's key, or stops its part before the message when it is worth
+// refuse blocks the message's key, or stops its part before the message when it is worth
 // another attempt.
 func (s *sieve) refuse(i int, reason error) {
 	m := s.batch[i]
@@ -293,7 +293,7 @@ func (s *sieve) refuse(i int, reason error) {
 		s.waiting = append(s.waiting, waiting{i, errBehind})
 		return
 	}
-	id := parkedID(s.in.consumer, m.Topic, m.Key)
+	id := blockedID(s.in.consumer, m.Topic, m.Key)
 	s.held[id], s.gaps[id] = true, fingerprintOf(reason) == fingerprintGap
 	s.waiting = append(s.waiting, waiting{i, reason})
 	s.faults = append(s.faults, fault{m, reason})
@@ -335,7 +335,7 @@ func safely(ctx context.Context, handle Handler, tx pgx.Tx, batch []Message) (er
 	return handle(ctx, tx, batch)
 }
 
-// leave takes back the ids of what was not applied, and writes what is parked.
+// leave takes back the ids of what was not applied, and writes the dead letters.
 func (s *sieve) leave(ctx context.Context) error {
 	var ids []string
 	var days []time.Time
@@ -368,18 +368,18 @@ func (s *sieve) leave(ctx context.Context) error {
 	if len(s.waiting) == 0 {
 		return nil
 	}
-	n, err := s.in.park(ctx, s.tx, s.batch, s.waiting)
-	s.parked, s.duplicate = n, s.duplicate+len(s.waiting)-n
+	n, err := s.in.block(ctx, s.tx, s.batch, s.waiting)
+	s.deadLetters, s.duplicate = n, s.duplicate+len(s.waiting)-n
 	return err
 }
 
-// closeGaps applies what waits of keys whose missing message may be among those that were
-// parked behind it just now. In a log of one partition it cannot be: then it costs nothing.
+// closeGaps applies what waits of keys whose missing message may be among those that have
+// just become dead letters behind it. In a log of one partition it cannot be: then it costs nothing.
 func (s *sieve) closeGaps(ctx context.Context) error {
 	var ids []string
 	for _, w := range s.waiting {
 		m := s.batch[w.message]
-		if id := parkedID(s.in.consumer, m.Topic, m.Key); s.gaps[id] && errors.Is(w.reason, errBehind) && !slices.Contains(ids, id) {
+		if id := blockedID(s.in.consumer, m.Topic, m.Key); s.gaps[id] && errors.Is(w.reason, errBehind) && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -387,7 +387,7 @@ func (s *sieve) closeGaps(ctx context.Context) error {
 	for _, id := range ids {
 		for r := (Replay{ID: id}); !r.Released && r.Reason == ""; {
 			applied, err := s.in.replay(ctx, s.tx, &r)
-			if errors.Is(err, ErrNotParked) { // what waits was known
+			if errors.Is(err, ErrNotBlocked) { // what waits was known
 				break
 			}
 			if err != nil {

@@ -39,6 +39,6 @@ func TestAStallOfTheProcessIsNotCountedAgainstTheMessage(t *testing.T) {
 			break
 		}
 	}
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "effects", effects(t, pool), "a-1")
 }

@@ -107,7 +107,7 @@ func TestALostPartitionIsNotCountedAgainstTheMessage(t *testing.T) {
 		<-claimed
 		same(t, "attempts that the heir finds", column(t, pool, `SELECT attempts::text FROM inbox_offsets`), "0")
 	}
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "b-1", "c-1", "c-3", "c-5", "c-7", "c-9")
 }
 
@@ -133,7 +133,7 @@ func TestAnAttemptIsTakenBackBeforeTheHeirFindsIt(t *testing.T) {
 	if n, err := last.Apply(t.Context(), 2*DefaultMaxAttempts+1, []Message{message(0, "a", 1)}); n != 1 || err != nil {
 		t.Error(n, err)
 	}
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "effects", effects(t, pool), "a-1")
 }
 
@@ -162,6 +162,6 @@ func TestAProcessThatStandsStillHoldsNoPartition(t *testing.T) {
 	if n, err := heir.Apply(t.Context(), 2, []Message{message(0, "a", 1)}); n != 1 || err != nil {
 		t.Error(n, err)
 	}
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	same(t, "effects", effects(t, pool), "a-1")
 }

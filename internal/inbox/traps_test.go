@@ -16,7 +16,7 @@ import (
 // Each test here holds a trap that was seen in a mature system, and shows that
 // the naive consumer falls into it.
 
-// naive applies each message with handle in a transaction of its own, and parks
+// naive applies each message with handle in a transaction of its own, and blocks
 // nothing. What tells it that it has had a message is up to the test.
 func naive(t *testing.T, pool *pgxpool.Pool, had func(m Message) bool, batch ...Message) {
 	t.Helper()
@@ -141,7 +141,7 @@ func TestTrapAnOffsetResetAYearLaterAppliesNothingTwice(t *testing.T) {
 		forget(t, pool)
 		apply(t, in, topic...)
 		same(t, "effects", effects(t, pool), want...)
-		same(t, "parked", parked(t, pool))
+		same(t, "dead letters", deadLetters(t, pool))
 		if got := metric(t, reg, "payments_inbox_applied_total", "duplicate"); got != 3 {
 			t.Errorf("duplicates = %v, want those of the first time", got)
 		}
@@ -197,12 +197,12 @@ func TestTrapAReplayFromTheDeadLettersKeepsTheKeysOrder(t *testing.T) {
 	apply(t, in, batch...)
 	apply(t, in, message(5, "a", 4), message(6, "b", 3))
 	same(t, "others flow", effects(t, pool), "a-1", "b-1", "b-2", "b-3")
-	desk := NewParked(pool, in)
-	if all, err := desk.ReplayAll(t.Context(), ParkedFilter{}); err != nil || len(all) != 1 || all[0].Released || all[0].Remaining != 3 {
+	desk := NewDeadLetters(pool, in)
+	if all, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil || len(all) != 1 || all[0].Released || all[0].Remaining != 3 {
 		t.Fatalf("a replay before the fix: %+v, %v", all, err)
 	}
 	broken = false
-	all, err := desk.ReplayAll(t.Context(), ParkedFilter{})
+	all, err := desk.ReplayAll(t.Context(), BlockedFilter{})
 	if err != nil || len(all) != 1 || !all[0].Released || all[0].Applied != 3 {
 		t.Fatalf("a replay after the fix: %+v, %v", all, err)
 	}

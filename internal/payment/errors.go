@@ -26,7 +26,7 @@ const (
 	CodeForbidden          Code = "forbidden"
 	CodeAPIKeyInactive     Code = "api_key_inactive"
 	CodeSignatureInvalid   Code = "signature_invalid"
-	CodeParkedMoved        Code = "parked_message_moved"
+	CodeDeadLetterMoved    Code = "parked_message_moved"
 	CodeWebhookLimit       Code = "webhook_limit"
 	CodeWebhookDisabled    Code = "webhook_endpoint_disabled"
 	CodeServiceUnavailable Code = "service_unavailable"

@@ -109,7 +109,7 @@ func (p *pipeline) settles(payments int) {
 	defer tick.Stop()
 	for n := -1; n != payments; {
 		if err := p.pool.QueryRow(ctx, `SELECT count(*) FROM payment_view WHERE sequence = 5`).Scan(&n); err != nil {
-			p.t.Fatalf("%d of %d payments are settled; parked: %q; %v", n, payments, p.parked(), err)
+			p.t.Fatalf("%d of %d payments are settled; dead letters: %q; %v", n, payments, p.deadLetters(), err)
 		}
 		<-tick.C
 	}
@@ -135,7 +135,7 @@ func TestEventsSurviveRebalancesOfTheirConsumers(t *testing.T) {
 	p.succeeded(30)
 	third()
 	p.settles(90)
-	same(t, "parked", p.parked(), []string{})
+	same(t, "dead letters", p.deadLetters(), []string{})
 	if rows := p.contents(); len(rows) != 90*6 {
 		t.Errorf("%d rows, want 90 payments with 5 lines each", len(rows))
 	}
@@ -190,7 +190,7 @@ func TestAGroupThatIsSetBackOrForgottenChangesNothing(t *testing.T) {
 	p.settles(31)
 	p.reaches(20*5 + 10*5 + 20*5 + 5)
 	same(t, "what was there before", withOnly(p.contents(), before), before)
-	same(t, "parked", p.parked(), []string{})
+	same(t, "dead letters", p.deadLetters(), []string{})
 }
 
 func (p *pipeline) reaches(offsets int64) {

@@ -28,7 +28,7 @@ func TestARefundThatFailsLaterIsTakenBack(t *testing.T) {
 	if err != nil || len(refunds) != 1 || refunds[0].Status != payment.RefundFailed || refunds[0].FailureCode != "refund_failed" {
 		t.Errorf("refunds: %+v, %v", refunds, err)
 	}
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }
 
 func TestADisputeIsShownUntilItIsWon(t *testing.T) {
@@ -63,5 +63,5 @@ func TestADisputeIsShownUntilItIsWon(t *testing.T) {
 	if got := w.get(o); got.Dispute.Disputed() || got.Dispute.Status != payment.DisputeWon {
 		t.Errorf("won: %+v", got.Dispute)
 	}
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }

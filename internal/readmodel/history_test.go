@@ -35,17 +35,17 @@ func TestAnotherHistoryAtTheSameSequencesBlocksTheKey(t *testing.T) {
 		}),
 		l.event(payment.EventOrderConfirmed, payment.StatusSucceeded, nil))
 	p := w.get(l)
-	t.Logf("write model: succeeded at 5, 4998 captured. Read model: %s at %d, %d captured; parked: %q", p.Status, p.Sequence, p.AmountCaptured, w.parked())
-	if p.Status != payment.StatusSucceeded && len(w.parked()) == 0 {
+	t.Logf("write model: succeeded at 5, 4998 captured. Read model: %s at %d, %d captured; dead letters: %q", p.Status, p.Sequence, p.AmountCaptured, w.deadLetters())
+	if p.Status != payment.StatusSucceeded && len(w.deadLetters()) == 0 {
 		t.Error("three events whose sequences are taken by other events were dropped as if they had been applied, and nobody is told")
 	}
-	if reasons := w.parked(); len(reasons) != 3 || !strings.Contains(reasons[0], "two histories") {
-		t.Errorf("parked: %q", reasons)
+	if reasons := w.deadLetters(); len(reasons) != 3 || !strings.Contains(reasons[0], "two histories") {
+		t.Errorf("dead letters: %q", reasons)
 	}
 	if got := w.get(fine); got.Sequence != 1 {
 		t.Errorf("the other key: %+v", got)
 	}
-	groups, err := inbox.NewParked(w.pool, w.inbox).Groups(t.Context())
+	groups, err := inbox.NewDeadLetters(w.pool, w.inbox).Groups(t.Context())
 	if err != nil || len(groups) != 1 || groups[0].Fingerprint != "conflict" {
 		t.Errorf("groups: %+v (%v)", groups, err)
 	}
@@ -58,8 +58,8 @@ func TestTwoHistoriesInOneBatchBlockTheKey(t *testing.T) {
 	placed, lost := l.placed(), l.event(payment.EventStockReserved, payment.StatusProcessing, nil)
 	l.sequence = 1
 	w.apply(placed, lost, l.event(payment.EventStockRejected, payment.StatusProcessing, nil))
-	if reasons := w.parked(); len(reasons) != 1 || !strings.Contains(reasons[0], "two histories") {
-		t.Errorf("parked: %q", reasons)
+	if reasons := w.deadLetters(); len(reasons) != 1 || !strings.Contains(reasons[0], "two histories") {
+		t.Errorf("dead letters: %q", reasons)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestAKeyThatMovedToAnotherPartitionClosesItsGapByItself(t *testing.T) {
 	w.apply(first...)
 	w.apply(third...)  // the new partition's pump is first
 	w.apply(second...) // what the old partition still had: waits behind the third
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 	if got := w.get(l).Sequence; got != 3 {
 		t.Errorf("the row is at %d of 3, all three events are here, and a replay will never apply them", got)
 	}
@@ -113,7 +113,7 @@ func TestOrdersThatMovedOverPartitionsInAnyOrderComeToTheirEnd(t *testing.T) {
 					}
 				}
 			}
-			same(t, "parked", w.parked(), []string{})
+			same(t, "dead letters", w.deadLetters(), []string{})
 			for _, l := range lives {
 				if got := w.get(l); got.Sequence != 5 || got.Status != payment.StatusSucceeded {
 					t.Errorf("%s at %d", got.Status, got.Sequence)
@@ -142,7 +142,7 @@ func TestAGapWhoseEventsCameAtTheSameTimeIsClosed(t *testing.T) {
 	events := l.succeeded()[:3]
 	w.apply(events[0])
 	w.apply(on(1, events[2])...)
-	// As the other process leaves it: applied, and blind to the key that was parked meanwhile.
+	// As the other process leaves it: applied, and blind to the key that was blocked meanwhile.
 	tx, err := w.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestAGapWhoseEventsCameAtTheSameTimeIsClosed(t *testing.T) {
 	if got := w.get(l).Sequence; got != 3 {
 		t.Errorf("the row is at %d", got)
 	}
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }
 
 // What the runbook says: a rebuild takes over the history that the write model has, and
@@ -188,12 +188,12 @@ func TestARebuildAndAReplayEndAConflict(t *testing.T) {
 	if r, err := s.rebuild(func(c *RebuildConfig) { c.Accept = true }); err != nil || !r.Swapped {
 		t.Fatalf("%+v: %v", r, err)
 	}
-	all, err := inbox.NewParked(s.read, s.projector()).ReplayAll(t.Context(), inbox.ParkedFilter{Fingerprint: "conflict"})
+	all, err := inbox.NewDeadLetters(s.read, s.projector()).ReplayAll(t.Context(), inbox.BlockedFilter{Fingerprint: "conflict"})
 	if err != nil || len(all) != 1 || !all[0].Released {
 		t.Fatalf("replay: %+v: %v", all, err)
 	}
 	if r, err := s.rebuild(); err != nil || r.Different != 0 || r.Behind != 0 {
 		t.Errorf("a second rebuild: %+v: %v", r, err)
 	}
-	same(t, "parked", (&world{t: t, pool: s.read}).parked(), []string{})
+	same(t, "dead letters", (&world{t: t, pool: s.read}).deadLetters(), []string{})
 }

@@ -184,8 +184,8 @@ func (w *world) contents() []string {
 	return all
 }
 
-// parked are the reasons, in order of arrival.
-func (w *world) parked() []string {
+// deadLetters are the reasons, in order of arrival.
+func (w *world) deadLetters() []string {
 	w.t.Helper()
 	var all []string
 	if err := w.pool.QueryRow(w.t.Context(), `

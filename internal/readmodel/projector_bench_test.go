@@ -76,7 +76,7 @@ func benchProjection(b *testing.B, size, partitions int, together bool) {
 	}
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	if parked := w.parked(); len(parked) > 0 {
-		b.Fatalf("parked: %q", parked[:1])
+	if letters := w.deadLetters(); len(letters) > 0 {
+		b.Fatalf("dead letters: %q", letters[:1])
 	}
 }

@@ -29,8 +29,8 @@ func TestAPaymentsRowFollowsItsEvents(t *testing.T) {
 	if got.Status != payment.StatusFailed || got.AmountCaptured != 0 || got.Failure == nil || got.Failure.Code != "card_declined" {
 		t.Errorf("failed = %+v", got)
 	}
-	if reasons := w.parked(); len(reasons) > 0 {
-		t.Errorf("parked: %q", reasons)
+	if reasons := w.deadLetters(); len(reasons) > 0 {
+		t.Errorf("dead letters: %q", reasons)
 	}
 }
 
@@ -78,7 +78,7 @@ func TestAReplayOfTheWholeTopicChangesNothing(t *testing.T) {
 	}
 	w.apply(topic...)
 	same(t, "after a replay without dedup rows", w.contents(), before)
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }
 
 func TestARowThatIsThrownAwayIsFilledAgain(t *testing.T) {
@@ -108,10 +108,10 @@ func TestAnOlderEventIsDropped(t *testing.T) {
 	}
 	w.apply(old)
 	same(t, "after an older event", w.contents(), before)
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }
 
-func TestAGapParksItsKeyAndOthersFlow(t *testing.T) {
+func TestAGapBlocksItsKeyAndOthersFlow(t *testing.T) {
 	w := newWorld(t)
 	gap, fine, late := w.order(w.merchant()), w.order(w.merchant()), w.order(w.merchant())
 	g, f, l := gap.succeeded(), fine.succeeded(), late.succeeded()
@@ -123,9 +123,9 @@ func TestAGapParksItsKeyAndOthersFlow(t *testing.T) {
 	if got := w.get(fine); got.Sequence != 5 || got.Status != payment.StatusSucceeded {
 		t.Errorf("the other key: %+v", got)
 	}
-	reasons := w.parked()
+	reasons := w.deadLetters()
 	if len(reasons) != 3 {
-		t.Fatalf("parked %q, want g[3], g[4] and l[2]", reasons)
+		t.Fatalf("dead letters %q, want g[3], g[4] and l[2]", reasons)
 	}
 	all := strings.Join(reasons, "\n")
 	for _, want := range []string{"has sequence 4 and " + gap.ids.PaymentID + " is at sequence 2", "has sequence 3 and " + late.ids.PaymentID + " is at sequence 0"} {
@@ -137,12 +137,12 @@ func TestAGapParksItsKeyAndOthersFlow(t *testing.T) {
 	if got := w.get(gap); got.Sequence != 5 || got.Status != payment.StatusSucceeded {
 		t.Errorf("after the gap was closed: %+v", got)
 	}
-	if reasons := w.parked(); len(reasons) != 1 {
-		t.Errorf("parked %q, want l[2]", reasons)
+	if reasons := w.deadLetters(); len(reasons) != 1 {
+		t.Errorf("dead letters %q, want l[2]", reasons)
 	}
 }
 
-func TestWhatIsNoEventIsParked(t *testing.T) {
+func TestWhatIsNoEventIsADeadLetter(t *testing.T) {
 	header := func(name, value string) func(*inbox.Message) {
 		return func(m *inbox.Message) { m.Headers[name] = value }
 	}
@@ -182,8 +182,8 @@ func TestWhatIsNoEventIsParked(t *testing.T) {
 			m := bad.placed()
 			c.spoil(&m)
 			w.apply(m, good.placed())
-			if reasons := w.parked(); len(reasons) != 1 || !strings.Contains(reasons[0], c.want) {
-				t.Errorf("parked for %q, want one reason with %q", reasons, c.want)
+			if reasons := w.deadLetters(); len(reasons) != 1 || !strings.Contains(reasons[0], c.want) {
+				t.Errorf("dead letters for %q, want one reason with %q", reasons, c.want)
 			}
 			if got := w.get(good); got.Sequence != 1 {
 				t.Errorf("the other key: %+v", got)
@@ -195,7 +195,7 @@ func TestWhatIsNoEventIsParked(t *testing.T) {
 	}
 }
 
-func TestAnEventThatNamesAnotherOrdersPaymentIsParked(t *testing.T) {
+func TestAnEventThatNamesAnotherOrdersPaymentIsADeadLetter(t *testing.T) {
 	w := newWorld(t)
 	m := w.merchant()
 	a, b := w.order(m), w.order(m)
@@ -205,8 +205,8 @@ func TestAnEventThatNamesAnotherOrdersPaymentIsParked(t *testing.T) {
 	if got := w.get(a); got.Sequence != 1 || got.Status != payment.StatusProcessing {
 		t.Errorf("row = %+v", got)
 	}
-	if reasons := w.parked(); len(reasons) != 1 || !strings.Contains(reasons[0], "names the payment of order") {
-		t.Errorf("parked: %q", reasons)
+	if reasons := w.deadLetters(); len(reasons) != 1 || !strings.Contains(reasons[0], "names the payment of order") {
+		t.Errorf("dead letters: %q", reasons)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestEventsOfALaterVersionAreTaken(t *testing.T) {
 	w.apply(unknown)
 	same(t, "after an unknown type", w.get(o), want)
 	w.apply(o.event(payment.EventStockReserved, payment.StatusProcessing, nil))
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 	if got := w.get(o); got.Sequence != 3 || got.Status != payment.StatusProcessing || got.Failure != nil || got.AmountCaptured != 0 {
 		t.Errorf("row = %+v", got)
 	}

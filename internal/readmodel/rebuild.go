@@ -309,7 +309,7 @@ func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
 	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '`+holdPatience+`'`); err != nil {
 		return fmt.Errorf("hold the projector: %w", err)
 	}
-	// EXCLUSIVE keeps out the projector and replays of parked keys, whose first
+	// EXCLUSIVE keeps out the projector and replays of blocked keys, whose first
 	// statement is a SELECT … FOR UPDATE on payment_view, and lets plain reads in.
 	if _, err := tx.Exec(ctx, `LOCK TABLE public.payment_view, public.refund_view, public.payment_timeline, public.payment_term IN EXCLUSIVE MODE`); err != nil {
 		return orTryAgain(fmt.Errorf("hold the projector: %w", err))
@@ -322,7 +322,7 @@ func (b *rebuild) replace(ctx context.Context, tx pgx.Tx, f *follower) error {
 	if err := f.retry(held, tx); err != nil {
 		return hold(ctx, held, err)
 	}
-	if err := b.keepParkedLines(ctx, tx); err != nil {
+	if err := b.keepBlockedLines(ctx, tx); err != nil {
 		return err
 	}
 	if err := b.judge(ctx, tx, true); err != nil {

@@ -65,26 +65,26 @@ func (f *follower) begin(ctx context.Context) (err error) {
 			f.next[partition] = span[0]
 		}
 	}
-	// After the positions: what is parked from here on comes by the log, too.
-	orders, err := parkedOrders(ctx, f.conn, f.Consumer)
+	// After the positions: what becomes a dead letter from here on comes by the log, too.
+	orders, err := blockedOrders(ctx, f.conn, f.Consumer)
 	if err != nil {
 		return err
 	}
 	if _, err := f.conn.Exec(ctx, `INSERT INTO payment_view_next.parked_before SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, orders); err != nil {
-		return fmt.Errorf("keep parked keys: %w", err)
+		return fmt.Errorf("keep blocked keys: %w", err)
 	}
 	return nil
 }
 
-// parkedOrders are those of whose events some wait for a person.
-func parkedOrders(ctx context.Context, db queryer, consumer string) ([]string, error) {
+// blockedOrders returns the orders whose keys are blocked.
+func blockedOrders(ctx context.Context, db queryer, consumer string) ([]string, error) {
 	rows, err := db.Query(ctx, `SELECT key FROM public.inbox_parked_keys WHERE consumer = $1`, consumer)
 	if err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
+		return nil, fmt.Errorf("read blocked keys: %w", err)
 	}
 	keys, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 	if err != nil {
-		return nil, fmt.Errorf("read parked keys: %w", err)
+		return nil, fmt.Errorf("read blocked keys: %w", err)
 	}
 	orders := []string{}
 	for _, k := range keys {
@@ -95,14 +95,14 @@ func parkedOrders(ctx context.Context, db queryer, consumer string) ([]string, e
 	return orders, nil
 }
 
-// retry applies what the new tables' consumer has parked and the projector may have
-// applied meanwhile, by a person's replay. What stays parked is looked at again: it
+// retry applies the dead letters of the new tables' consumer that the projector may have
+// applied meanwhile, by a person's replay. What stays blocked is looked at again: it
 // was alike as long as it waited in both, and may not be any more.
 func (f *follower) retry(ctx context.Context, tx pgx.Tx) error {
-	if _, err := inbox.NewParked(f.pool, f.inbox).ReplayAll(ctx, inbox.ParkedFilter{Consumer: f.consumer()}); err != nil {
-		return fmt.Errorf("retry what is parked: %w", err)
+	if _, err := inbox.NewDeadLetters(f.pool, f.inbox).ReplayAll(ctx, inbox.BlockedFilter{Consumer: f.consumer()}); err != nil {
+		return fmt.Errorf("retry what is dead letters: %w", err)
 	}
-	orders, err := parkedOrders(ctx, tx, f.consumer())
+	orders, err := blockedOrders(ctx, tx, f.consumer())
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (f *follower) retry(ctx context.Context, tx pgx.Tx) error {
 		INSERT INTO payment_view_next.unsettled
 		SELECT merchant_id, payment_id FROM payment_view_next.payment_view WHERE order_id = ANY ($1)
 		UNION SELECT merchant_id, payment_id FROM public.payment_view WHERE order_id = ANY ($1) ON CONFLICT DO NOTHING`, orders); err != nil {
-		return fmt.Errorf("look at what is parked again: %w", err)
+		return fmt.Errorf("look at blocked keys again: %w", err)
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func (b *rebuild) keepLines(ctx context.Context) error {
 	return b.leaveWaitingLines(ctx)
 }
 
-// leaveWaitingLines leaves out what the projector has not applied of keys that were parked
+// leaveWaitingLines leaves out what the projector has not applied of keys that were blocked
 // when the rebuild began: the lines come when a person has the key applied, each after the
 // one before it. A line that the outbox still has, of an event that waits, would stand after
 // a line that the outbox has no more, and a stream that was told it would pass the other by.
@@ -132,7 +132,7 @@ func (b *rebuild) leaveWaitingLines(ctx context.Context) error {
 		USING payment_view_next.parked_before p JOIN payment_view_next.payment_view v ON v.order_id = p.order_id
 		WHERE t.merchant_id = v.merchant_id AND t.payment_id = v.payment_id AND NOT EXISTS (SELECT FROM public.payment_timeline l
 			WHERE l.merchant_id = t.merchant_id AND l.payment_id = t.payment_id AND l.sequence = t.sequence)`); err != nil {
-		return fmt.Errorf("leave the lines of parked keys out: %w", err)
+		return fmt.Errorf("leave the lines of blocked keys out: %w", err)
 	}
 	return nil
 }
@@ -147,15 +147,15 @@ func (b *rebuild) vacuum(ctx context.Context, tables ...string) error {
 	return nil
 }
 
-// keepParkedLines takes over what a person has had applied meanwhile of keys that
-// were parked when the rebuild began: it lies before the rebuild's own position.
-func (b *rebuild) keepParkedLines(ctx context.Context, tx pgx.Tx) error {
+// keepBlockedLines takes over what a person has had applied meanwhile of keys that
+// were blocked when the rebuild began: it lies before the rebuild's own position.
+func (b *rebuild) keepBlockedLines(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO payment_view_next.payment_timeline
 		SELECT l.* FROM payment_view_next.parked_before p JOIN payment_view_next.payment_view v ON v.order_id = p.order_id
 			JOIN public.payment_timeline l ON l.merchant_id = v.merchant_id AND l.payment_id = v.payment_id AND l.sequence <= v.sequence
 		ON CONFLICT DO NOTHING`); err != nil {
-		return fmt.Errorf("keep the timeline of parked keys: %w", err)
+		return fmt.Errorf("keep the timeline of blocked keys: %w", err)
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func TestARebuildDoesNotGiveUpBehindAVacuum(t *testing.T) {
 	}
 }
 
-// A key has been parked for longer than the outbox keeps (7 days and the rest of a
+// A key has been blocked for longer than the outbox keeps (7 days and the rest of a
 // partition); later events of it are still there. A rebuild, which the runbook advises,
 // writes the later lines; the earlier ones come when a person replays the key.
 func TestAPaymentsStreamSkipsNothingThatARebuildCouldNotTell(t *testing.T) {
@@ -132,7 +132,7 @@ func TestAPaymentsStreamSkipsNothingThatARebuildCouldNotTell(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.publish(inbox.Message{Key: []byte(key), Value: []byte("{}"), Headers: map[string]string{inbox.HeaderID: "evt_01m8714zasejprk4n4a49y2r89"}})
-	awaits(t, "parked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys`)
+	awaits(t, "blocked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys`)
 	var before int64
 	if err := s.read.QueryRow(t.Context(), `SELECT max(sequence) FROM payment_timeline WHERE payment_id = $1`, payment).Scan(&before); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestAPaymentsStreamSkipsNothingThatARebuildCouldNotTell(t *testing.T) {
 	}
 	read()
 	s.release(key) // a person discards the poison and replays the rest
-	awaits(t, "parked", s.read, `SELECT count(*) FROM inbox_parked`)
+	awaits(t, "dead letters", s.read, `SELECT count(*) FROM inbox_parked`)
 	read()
 	var lines int64
 	if err := s.read.QueryRow(t.Context(), `SELECT count(*) FROM payment_timeline WHERE payment_id = $1`, payment).Scan(&lines); err != nil {

@@ -65,7 +65,7 @@ func TestARebuildWhilePostsQueriesAndTheProjectorGoOn(t *testing.T) {
 			if left := s.leftovers(); left != 0 {
 				t.Errorf("%d leftovers", left)
 			}
-			same(t, "parked", (&world{t: t, pool: s.read}).parked(), []string{})
+			same(t, "dead letters", (&world{t: t, pool: s.read}).deadLetters(), []string{})
 		})
 	}
 }
@@ -123,7 +123,7 @@ func TestARebuildFindsAndHealsWhatIsWrong(t *testing.T) {
 	// The projector goes on with what was healed.
 	s.refund()
 	s.settles()
-	same(t, "parked", (&world{t: t, pool: s.read}).parked(), []string{})
+	same(t, "dead letters", (&world{t: t, pool: s.read}).deadLetters(), []string{})
 }
 
 func TestARebuildThatIsKilledIsRunAgain(t *testing.T) {
@@ -231,7 +231,7 @@ func TestASwapGivesUpBehindALongReaderAndComesAgain(t *testing.T) {
 	}
 }
 
-// The projector stands far behind, a key is parked, and the outbox has dropped what
+// The projector stands far behind, a key is blocked, and the outbox has dropped what
 // it held: the rows come from the write model, further than the projector, and each
 // event that comes later still writes its line. A person may have the key applied
 // after the swap, or to the old tables while the new ones are filled.
@@ -246,7 +246,7 @@ func TestARebuildAheadOfTheProjectorLosesNoLine(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.publish(inbox.Message{Key: []byte(poisoned), Value: []byte("{}"), Headers: map[string]string{inbox.HeaderID: "evt_01m8714zasejprk4n4a49y2r89"}})
-			awaits(t, "parked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys`)
+			awaits(t, "blocked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys`)
 			s.refund() // its events wait behind the poison
 			s.rests()
 			awaits(t, "spilled events", s.read, `SELECT 3 - count(*) FROM inbox_parked`)
@@ -281,19 +281,19 @@ func TestARebuildAheadOfTheProjectorLosesNoLine(t *testing.T) {
 // release discards the poison and has the two events behind it applied.
 func (s *shop) release(orderID string) {
 	s.t.Helper()
-	parked := inbox.NewParked(s.read, s.projector())
-	page, err := parked.List(s.t.Context(), inbox.ParkedFilter{Consumer: "payment_view"})
+	letters := inbox.NewDeadLetters(s.read, s.projector())
+	page, err := letters.List(s.t.Context(), inbox.BlockedFilter{Consumer: "payment_view"})
 	if err != nil || len(page.Keys) != 1 || string(page.Keys[0].Key) != orderID || page.Keys[0].Messages != 3 {
-		s.t.Fatalf("parked: %+v %v", page, err)
+		s.t.Fatalf("dead letters: %+v %v", page, err)
 	}
-	_, waiting, err := parked.Show(s.t.Context(), page.Keys[0].ID, 1)
+	_, waiting, err := letters.Show(s.t.Context(), page.Keys[0].ID, 1)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := parked.Discard(s.t.Context(), page.Keys[0].ID, inbox.By{Operator: "key", Holder: "ada", Reason: "no event"}, &waiting[0].Offset); err != nil {
+	if _, err := letters.Discard(s.t.Context(), page.Keys[0].ID, inbox.By{Operator: "key", Holder: "ada", Reason: "no event"}, &waiting[0].Offset); err != nil {
 		s.t.Fatal(err)
 	}
-	if replayed, err := parked.Replay(s.t.Context(), page.Keys[0].ID); err != nil || !replayed.Released || replayed.Applied != 2 {
+	if replayed, err := letters.Replay(s.t.Context(), page.Keys[0].ID); err != nil || !replayed.Released || replayed.Applied != 2 {
 		s.t.Fatalf("replay: %+v %v", replayed, err)
 	}
 }

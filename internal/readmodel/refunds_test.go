@@ -69,5 +69,5 @@ func TestRefundsFollowTheirEvents(t *testing.T) {
 	}
 	same(t, "in one batch", shown[0], want)
 	same(t, "one by one", shown[1], want)
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }

@@ -64,7 +64,7 @@ func TestADatabaseOfABackupIsReadUpAgain(t *testing.T) {
 			p.succeeded(1)
 			p.settles(fill + 21)
 			same(t, "what was there before the restore", withOnly(p.contents(), before), before)
-			same(t, "parked", p.parked(), []string{})
+			same(t, "dead letters", p.deadLetters(), []string{})
 		})
 	}
 }
@@ -83,5 +83,5 @@ func TestAnIdleConsumerReadsUpARestoredDatabase(t *testing.T) {
 	restore()
 	p.settles(10)
 	same(t, "what was there before the restore", withOnly(p.contents(), before), before)
-	same(t, "parked", p.parked(), []string{})
+	same(t, "dead letters", p.deadLetters(), []string{})
 }

@@ -58,7 +58,7 @@ func TestTheEventsOfTheTestsAreValidByTheirSchemas(t *testing.T) {
 		}
 	}
 	w.apply(messages...)
-	same(t, "parked", w.parked(), []string{})
+	same(t, "dead letters", w.deadLetters(), []string{})
 }
 
 func TestSchemasRefuseWhatIsNoEvent(t *testing.T) {

@@ -93,13 +93,13 @@ func TestAnEndpointGetsWhatComesAfterItAlone(t *testing.T) {
 	}
 }
 
-func TestAnUnreadableEventIsParked(t *testing.T) {
+func TestAnUnreadableEventIsADeadLetter(t *testing.T) {
 	w := newWorld(t)
 	m := w.message(w.merchantID, payment.EventOrderConfirmed, 2)
 	m.Value = []byte(`{"merchant_id":"mer_x"}`)
 	w.apply(m, w.message(w.merchantID, payment.EventOrderConfirmed, 2))
 	if n := value[int](w, `SELECT count(*) FROM inbox_parked_keys WHERE consumer = 'webhooks'`); n != 1 {
-		t.Errorf("%d keys are parked", n)
+		t.Errorf("%d keys are blocked", n)
 	}
 }
 

@@ -40,7 +40,7 @@ func TestAnOldOrderOnAnOldTopicHoldsUpNoneOfItsNews(t *testing.T) {
 	w.apply(w.message(w.merchantID, payment.EventRefundSucceeded, 7, of)) // today
 	w.turn(w.dispatcher())
 	if got.Load() != 1 {
-		t.Errorf("today's refund.succeeded was posted %d times; %d keys with %d messages are parked", got.Load(),
+		t.Errorf("today's refund.succeeded was posted %d times; %d keys with %d dead letters are blocked", got.Load(),
 			value[int](w, `SELECT count(*) FROM inbox_parked_keys`), value[int](w, `SELECT count(*) FROM inbox_parked`))
 	}
 }

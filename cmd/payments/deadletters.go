@@ -22,58 +22,58 @@ import (
 	"payments/internal/telemetry"
 )
 
-// errRefusedAgain: what was replayed is parked still; the output says why.
-var errRefusedAgain = errors.New("a parked key was refused again")
+// errRefusedAgain: what was replayed is blocked still; the output says why.
+var errRefusedAgain = errors.New("a blocked key was refused again")
 
-// shownMessages of a parked key, at most.
+// shownMessages of a blocked key, at most.
 const shownMessages = 100
 
-func (e environment) parkedCommand() *cli.Command {
+func (e environment) deadLettersCommand() *cli.Command {
 	narrow := func(flags ...cli.Flag) []cli.Flag {
 		return append(flags,
 			&cli.StringFlag{Name: "consumer", Usage: "keys of this consumer only: " + projector + " or " + webhooks},
 			&cli.StringFlag{Name: "fingerprint", Usage: "keys with this fingerprint only"})
 	}
 	return &cli.Command{
-		Name: "parked", Usage: "list, show, replay or discard what could not be applied",
-		Description: about("The keys whose events a consumer could not apply, and the events that wait behind them.", "payments parked list -groups", "payments parked replay -all -fingerprint conflict"),
+		Name: "deadletters", Aliases: []string{"parked"}, Usage: "list, show, replay or discard events that could not be applied",
+		Description: about("The keys whose events a consumer could not apply, and the events that wait behind them. `parked` is the former name.", "payments deadletters list -groups", "payments deadletters replay -all -fingerprint conflict"),
 		Commands: []*cli.Command{
 			{
-				Name: "list", Usage: "list the keys, oldest first", Description: about("", "payments parked list", "payments parked list -groups"),
-				Flags: reads(narrow(&cli.BoolFlag{Name: "groups", Usage: "one line an error"})...), Action: alone(e.withParked(e.listParked)),
+				Name: "list", Usage: "list the keys, oldest first", Description: about("", "payments deadletters list", "payments deadletters list -groups"),
+				Flags: reads(narrow(&cli.BoolFlag{Name: "groups", Usage: "one line an error"})...), Action: alone(e.withDeadLetters(e.listBlockedKeys)),
 			},
 			{
 				Name: "show", Usage: "show one key with its first messages", ArgsUsage: "ID",
-				Description: about("With its reason, headers and values.", "payments parked show prk_01m8702cxwf0xvsswam8j18mgk"), Flags: reads(), Action: e.withParked(e.showParked),
+				Description: about("With its reason, headers and values.", "payments deadletters show prk_01m8702cxwf0xvsswam8j18mgk"), Flags: reads(), Action: e.withDeadLetters(e.readBlockedKey),
 			},
 			{
 				Name: "replay", Usage: "apply the messages of keys again", ArgsUsage: "ID…",
-				Description: about("Exit code 1 if a key is refused again.", "payments parked replay prk_01m8702cxwf0xvsswam8j18mgk", "payments parked replay -all -consumer payment_view"),
-				Flags:       shows(narrow(&cli.BoolFlag{Name: "all", Usage: "all of them"})...), Action: e.withParked(e.replayParked),
+				Description: about("Exit code 1 if a key is refused again.", "payments deadletters replay prk_01m8702cxwf0xvsswam8j18mgk", "payments deadletters replay -all -consumer payment_view"),
+				Flags:       shows(narrow(&cli.BoolFlag{Name: "all", Usage: "all of them"})...), Action: e.withDeadLetters(e.replayBlockedKey),
 			},
 			{
 				Name: "discard", Usage: "drop a message for good", ArgsUsage: "ID",
 				Description: about(`Needs PAYMENTS_OPERATOR_KEY and the pepper: who decides is known. The message is named by its offset, so that
-a repeated command takes no other.`, "payments parked discard -reason 'sent by a test' -offset 17 prk_01m8702cxwf0xvsswam8j18mgk"),
+a repeated command takes no other.`, "payments deadletters discard -reason 'sent by a test' -offset 17 prk_01m8702cxwf0xvsswam8j18mgk"),
 				Flags: shows(
 					&cli.StringFlag{Name: "reason", Usage: "`WHY` it is never to be applied"},
-					&cli.Int64Flag{Name: "offset", Usage: "of the key's first message, as `payments parked show` has it"},
+					&cli.Int64Flag{Name: "offset", Usage: "of the key's first message, as `payments deadletters show` has it"},
 					&cli.BoolFlag{Name: "all", Usage: "the first message and all behind it"}),
-				Action: e.withParked(e.discardParked),
+				Action: e.withDeadLetters(e.discardDeadLetters),
 			},
 		},
 	}
 }
 
-type parkedAction func(ctx context.Context, c *cli.Command, parked *inbox.Parked) error
+type deadLettersAction func(ctx context.Context, c *cli.Command, letters *inbox.DeadLetters) error
 
-func (e environment) withParked(do parkedAction) cli.ActionFunc {
+func (e environment) withDeadLetters(do deadLettersAction) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
-		if err := checkParked(c); err != nil {
+		if err := checkDeadLetters(c); err != nil {
 			return err
 		}
 		if (c.Name == "list" || c.Name == "show") && e.overAPI(c) {
-			return e.remoteParked(ctx, c)
+			return e.remoteBlockedKeys(ctx, c)
 		}
 		pool, err := e.openRead(ctx)
 		if err != nil {
@@ -89,27 +89,27 @@ func (e environment) withParked(do parkedAction) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		return do(ctx, c, inbox.NewParked(pool, in, hooks))
+		return do(ctx, c, inbox.NewDeadLetters(pool, in, hooks))
 	}
 }
 
-// checkParked refuses before anything is opened.
-func checkParked(c *cli.Command) error {
+// checkDeadLetters refuses before anything is opened.
+func checkDeadLetters(c *cli.Command) error {
 	switch c.Name {
 	case "show", "discard":
-		if _, err := oneArgument(c, "one parked key"); err != nil {
+		if _, err := oneArgument(c, "one blocked key"); err != nil {
 			return err
 		}
 	case "replay":
 		if c.Bool("all") == c.Args().Present() {
-			return usagef("name the parked keys to replay, or -all")
+			return usagef("name the blocked keys to replay, or -all")
 		}
 	}
 	if c.Name != "discard" {
 		return nil
 	}
 	if c.IsSet("offset") == c.Bool("all") {
-		return usagef("say which message by -offset, as `payments parked show` has it of the first, or -all")
+		return usagef("say which message by -offset, as `payments deadletters show` has it of the first, or -all")
 	}
 	if err := payment.CheckReason(c.String("reason")); err != nil {
 		return usagef("-reason %w", err)
@@ -117,57 +117,57 @@ func checkParked(c *cli.Command) error {
 	return nil
 }
 
-func parkedFilter(c *cli.Command) inbox.ParkedFilter {
-	return inbox.ParkedFilter{Consumer: c.String("consumer"), Fingerprint: c.String("fingerprint")}
+func blockedFilter(c *cli.Command) inbox.BlockedFilter {
+	return inbox.BlockedFilter{Consumer: c.String("consumer"), Fingerprint: c.String("fingerprint")}
 }
 
-func (e environment) listParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+func (e environment) listBlockedKeys(ctx context.Context, c *cli.Command, letters *inbox.DeadLetters) error {
 	if c.Bool("groups") {
-		groups, err := parked.Groups(ctx)
+		groups, err := letters.Groups(ctx)
 		if err != nil {
 			return err
 		}
-		all := listOf[api.ParkedGroup](nil)
+		all := listOf[api.BlockedGroup](nil)
 		for _, g := range groups {
-			all.Data = append(all.Data, api.ShowParkedGroup(g))
+			all.Data = append(all.Data, api.ShowBlockedGroup(g))
 		}
-		return e.showParkedGroups(c, all)
+		return e.showBlockedGroups(c, all)
 	}
-	all := listOf[api.ParkedKey](nil)
-	for f := parkedFilter(c); ; {
-		page, err := parked.List(ctx, f)
+	all := listOf[api.BlockedKey](nil)
+	for f := blockedFilter(c); ; {
+		page, err := letters.List(ctx, f)
 		if err != nil {
 			return err
 		}
 		for _, k := range page.Keys {
-			all.Data = append(all.Data, api.ShowParked(k, nil))
+			all.Data = append(all.Data, api.ShowBlockedKey(k, nil))
 		}
 		if f.After = page.Next; page.Next == "" {
 			break
 		}
 	}
-	return e.showParkedKeys(c, all)
+	return e.showBlockedKeys(c, all)
 }
 
-// remoteParked reads over HTTP.
-func (e environment) remoteParked(ctx context.Context, c *cli.Command) error {
+// remoteBlockedKeys reads over HTTP.
+func (e environment) remoteBlockedKeys(ctx context.Context, c *cli.Command) error {
 	r, err := e.remote()
 	if err != nil {
 		return err
 	}
 	if c.Name == "show" {
-		var key api.ParkedKey
+		var key api.BlockedKey
 		if err := r.get(ctx, "/v1/ops/parked/"+url.PathEscape(c.Args().First()), &key); err != nil {
 			return err
 		}
-		return e.showParkedKey(c, key)
+		return e.showBlockedKey(c, key)
 	}
 	if c.Bool("groups") {
-		var groups listed[api.ParkedGroup]
+		var groups listed[api.BlockedGroup]
 		if err := r.get(ctx, "/v1/ops/parked/groups", &groups); err != nil {
 			return err
 		}
-		return e.showParkedGroups(c, groups)
+		return e.showBlockedGroups(c, groups)
 	}
 	query := url.Values{}
 	for _, name := range []string{"consumer", "fingerprint"} {
@@ -175,14 +175,14 @@ func (e environment) remoteParked(ctx context.Context, c *cli.Command) error {
 			query.Set(name, value)
 		}
 	}
-	all, err := getAll[api.ParkedKey](ctx, r, "/v1/ops/parked", query, math.MaxInt)
+	all, err := getAll[api.BlockedKey](ctx, r, "/v1/ops/parked", query, math.MaxInt)
 	if err != nil {
 		return err
 	}
-	return e.showParkedKeys(c, all)
+	return e.showBlockedKeys(c, all)
 }
 
-func (e environment) showParkedGroups(c *cli.Command, all listed[api.ParkedGroup]) error {
+func (e environment) showBlockedGroups(c *cli.Command, all listed[api.BlockedGroup]) error {
 	return e.show(c, all, func(w io.Writer) {
 		t := newTable(w, "CONSUMER", "FINGERPRINT", "KEYS", "MESSAGES", "OLDEST", "REASON")
 		for _, g := range all.Data {
@@ -192,29 +192,29 @@ func (e environment) showParkedGroups(c *cli.Command, all listed[api.ParkedGroup
 	})
 }
 
-func (e environment) showParkedKeys(c *cli.Command, all listed[api.ParkedKey]) error {
+func (e environment) showBlockedKeys(c *cli.Command, all listed[api.BlockedKey]) error {
 	return e.show(c, all, func(w io.Writer) {
 		t := newTable(w, "ID", "CONSUMER", "KEY", "MESSAGES", "REPLAYS", "AGE", "FINGERPRINT", "REASON")
 		for _, k := range all.Data {
-			t.row(k.ID, k.Consumer, k.Key, k.Messages, k.Replays, age(k.ParkedAt), k.Fingerprint, k.Reason)
+			t.row(k.ID, k.Consumer, k.Key, k.Messages, k.Replays, age(k.BlockedAt), k.Fingerprint, k.Reason)
 		}
 		_ = t.Flush()
 	})
 }
 
-func (e environment) showParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
-	key, messages, err := parked.Show(ctx, c.Args().First(), shownMessages)
+func (e environment) readBlockedKey(ctx context.Context, c *cli.Command, letters *inbox.DeadLetters) error {
+	key, messages, err := letters.Show(ctx, c.Args().First(), shownMessages)
 	if err != nil {
 		return err
 	}
-	return e.showParkedKey(c, api.ShowParked(key, messages))
+	return e.showBlockedKey(c, api.ShowBlockedKey(key, messages))
 }
 
-func (e environment) showParkedKey(c *cli.Command, shown api.ParkedKey) error {
+func (e environment) showBlockedKey(c *cli.Command, shown api.BlockedKey) error {
 	return e.show(c, shown, func(w io.Writer) {
 		t := newTable(w)
-		t.row(shown.ID, fmt.Sprintf("key %s of %s, consumer %s, parked %s ago: %d messages wait, %d replays", shown.Key, shown.Topic, shown.Consumer,
-			age(shown.ParkedAt), shown.Messages, shown.Replays))
+		t.row(shown.ID, fmt.Sprintf("key %s of %s, consumer %s, blocked %s ago: %d messages wait, %d replays", shown.Key, shown.Topic, shown.Consumer,
+			age(shown.BlockedAt), shown.Messages, shown.Replays))
 		t.row("", shown.Fingerprint+": "+shown.Reason)
 		_ = t.Flush()
 		for _, m := range shown.Data {
@@ -229,24 +229,24 @@ func (e environment) showParkedKey(c *cli.Command, shown api.ParkedKey) error {
 	})
 }
 
-func (e environment) replayParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+func (e environment) replayBlockedKey(ctx context.Context, c *cli.Command, letters *inbox.DeadLetters) error {
 	var all []inbox.Replay
 	var err error
 	if c.Bool("all") {
-		all, err = parked.ReplayAll(ctx, parkedFilter(c))
+		all, err = letters.ReplayAll(ctx, blockedFilter(c))
 	}
 	for _, id := range c.Args().Slice() {
 		var r inbox.Replay
-		if r, err = parked.Replay(ctx, id); err != nil {
+		if r, err = letters.Replay(ctx, id); err != nil {
 			break
 		}
 		all = append(all, r)
 	}
 	refused := false
-	shown := listOf[api.ParkedReplay](nil)
+	shown := listOf[api.KeyReplay](nil)
 	for _, r := range all {
 		refused = refused || !r.Released
-		shown.Data = append(shown.Data, api.ShowParkedReplay(r))
+		shown.Data = append(shown.Data, api.ShowReplay(r))
 	}
 	err = errors.Join(err, e.show(c, shown, func(w io.Writer) {
 		for _, r := range shown.Data {
@@ -263,16 +263,16 @@ func (e environment) replayParked(ctx context.Context, c *cli.Command, parked *i
 	return err
 }
 
-// discardParked needs, beside the database with the keys' events, PAYMENTS_OPERATOR_KEY and the
+// discardDeadLetters needs, beside the database with the keys' events, PAYMENTS_OPERATOR_KEY and the
 // pepper: who decides is known as it is for an act on a saga.
-func (e environment) discardParked(ctx context.Context, c *cli.Command, parked *inbox.Parked) error {
+func (e environment) discardDeadLetters(ctx context.Context, c *cli.Command, letters *inbox.DeadLetters) error {
 	id := c.Args().First()
 	write, err := e.openWrite(ctx)
 	if err != nil {
 		return err
 	}
 	defer write.Close()
-	who, err := e.operator(ctx, write, access.ParkedDiscard)
+	who, err := e.operator(ctx, write, access.DeadLettersDiscard)
 	if err != nil {
 		return err
 	}
@@ -281,11 +281,11 @@ func (e environment) discardParked(ctx context.Context, c *cli.Command, parked *
 		at := c.Int64("offset")
 		offset = &at
 	}
-	remaining, err := parked.Discard(ctx, id, inbox.By{Operator: who.KeyID, Holder: who.Holder, Reason: c.String("reason")}, offset)
+	remaining, err := letters.Discard(ctx, id, inbox.By{Operator: who.KeyID, Holder: who.Holder, Reason: c.String("reason")}, offset)
 	if err != nil {
 		return err
 	}
-	return e.show(c, api.ShowParkedDiscard(id, remaining), func(w io.Writer) {
+	return e.show(c, api.ShowDiscard(id, remaining), func(w io.Writer) {
 		fmt.Fprintf(w, "%s: discarded, %d wait still\n", id, remaining)
 	})
 }

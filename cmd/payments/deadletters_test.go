@@ -13,7 +13,7 @@ import (
 	"payments/internal/payment"
 )
 
-func TestParkedKeysFromTheCommandLine(t *testing.T) {
+func TestDeadLettersFromTheCommandLine(t *testing.T) {
 	shell := newShell(t)
 	pool := shell.pool
 	in, err := newInbox(pool, config.Config{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
@@ -30,7 +30,7 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	key, adasID := shell.key(access.RoleOperator, "", "ada")
 	auditor, _ := shell.key(access.RoleAuditor, "", "ada")
 	try := func(args ...string) (out string, err error) {
-		return shell.run(key, append([]string{"parked"}, args...)...)
+		return shell.run(key, append([]string{"deadletters"}, args...)...)
 	}
 	says := func(what string, wants []string, args ...string) string {
 		t.Helper()
@@ -48,6 +48,9 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 	list := says("list", []string{"payment_view", "ord?[2J", "ce_sequence"}, "list")
 	id := strings.Fields(strings.Split(list, "\n")[1])[0]
 	says("list -groups", []string{"payment_view", "ce_sequence"}, "list", "-groups")
+	if out, err := shell.run(key, "parked", "list"); err != nil || !strings.Contains(out, id) {
+		t.Errorf("by its former name, the command prints %q (%v), want the key %s", out, err, id)
+	}
 	says("show", []string{id, `"ce_id": "evt_1"`, `"/w=="`, `"a": 1`}, "show", id)
 	if out, err := try("replay", "-all"); err == nil || !strings.Contains(out, "2 wait still") {
 		t.Errorf("replay of what cannot be applied: %q, %v", out, err)
@@ -58,11 +61,11 @@ func TestParkedKeysFromTheCommandLine(t *testing.T) {
 		{"discard", "-reason", "x", "-offset", "one", id}, {"discard", "-reason", "x", "-offset", "7", id}, {"discard", "-reason", "x", "-by", "grace", "-all", id}, {"list", "x"}, {"list", "-nonsense"},
 	} {
 		if out, err := try(args...); err == nil {
-			t.Errorf("parked %q is no error:\n%s", args, out)
+			t.Errorf("deadletters %q is no error:\n%s", args, out)
 		}
 	}
 	for _, nobody := range []string{"", auditor} {
-		if out, err := shell.run(nobody, "parked", "discard", "-reason", "x", "-offset", "1", id); err == nil || !strings.Contains(err.Error(), "PAYMENTS_OPERATOR_KEY") {
+		if out, err := shell.run(nobody, "deadletters", "discard", "-reason", "x", "-offset", "1", id); err == nil || !strings.Contains(err.Error(), "PAYMENTS_OPERATOR_KEY") {
 			t.Errorf("discarded by nobody: %v\n%s", err, out)
 		}
 	}

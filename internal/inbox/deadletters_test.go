@@ -23,7 +23,7 @@ func (m *moody) handle(ctx context.Context, tx pgx.Tx, msg Message) error {
 	return record(ctx, tx, msg)
 }
 
-func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
+func TestBlockedKeysAreListedGroupedAndShown(t *testing.T) {
 	pool := database(t)
 	h := &moody{map[string]error{}}
 	in := restart(t, pool, h.handle)
@@ -35,9 +35,9 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 	}
 	h.reasons["e-1"] = errors.New("something else\nwith more lines")
 	apply(t, in, batch...)
-	desk := NewParked(pool, in)
-	var all []ParkedKey
-	f := ParkedFilter{Consumer: "test", Limit: 2}
+	desk := NewDeadLetters(pool, in)
+	var all []BlockedKey
+	f := BlockedFilter{Consumer: "test", Limit: 2}
 	for range 10 {
 		page, err := desk.List(t.Context(), f)
 		if err != nil {
@@ -52,8 +52,8 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 		t.Fatalf("%d keys, want 5: %+v", len(all), all)
 	}
 	for _, k := range all {
-		if k.Messages != 2 || k.Consumer != "test" || k.Topic != "events" || k.Replays != 0 || time.Since(k.ParkedAt) > time.Minute ||
-			k.Reason != h.reasons[string(k.Key)+"-1"].Error() || k.ID != parkedID("test", "events", k.Key) {
+		if k.Messages != 2 || k.Consumer != "test" || k.Topic != "events" || k.Replays != 0 || time.Since(k.BlockedAt) > time.Minute ||
+			k.Reason != h.reasons[string(k.Key)+"-1"].Error() || k.ID != blockedID("test", "events", k.Key) {
 			t.Errorf("key %+v", k)
 		}
 	}
@@ -64,7 +64,7 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 	if len(groups) != 2 || groups[0].Keys != 4 || groups[0].Messages != 8 || groups[1].Keys != 1 {
 		t.Fatalf("groups %+v, want four keys of one error and one of another", groups)
 	}
-	page, err := desk.List(t.Context(), ParkedFilter{Fingerprint: groups[1].Fingerprint})
+	page, err := desk.List(t.Context(), BlockedFilter{Fingerprint: groups[1].Fingerprint})
 	if err != nil || len(page.Keys) != 1 || string(page.Keys[0].Key) != "e" {
 		t.Errorf("by fingerprint %+v, %v", page, err)
 	}
@@ -72,15 +72,15 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 	if err != nil || key.ID != page.Keys[0].ID {
 		t.Fatalf("show: %+v, %v", key, err)
 	}
-	want := []ParkedMessage{
+	want := []DeadLetter{
 		{Offset: 40, Headers: map[string]string{HeaderID: "e-1"}, Value: []byte(`{}`), Reason: "something else\nwith more lines"},
 		{Offset: 41, Headers: map[string]string{HeaderID: "e-2"}, Value: []byte(`{}`), Reason: errBehind.Error()},
 	}
-	if diff := cmp.Diff(want, messages, cmpopts.IgnoreFields(ParkedMessage{}, "ParkedAt", "arrival")); diff != "" {
+	if diff := cmp.Diff(want, messages, cmpopts.IgnoreFields(DeadLetter{}, "StoredAt", "arrival")); diff != "" {
 		t.Error(diff)
 	}
 	for _, after := range []string{"x", "eA", "_w"} {
-		if _, err := desk.List(t.Context(), ParkedFilter{After: after}); !errors.Is(err, ErrCursor) {
+		if _, err := desk.List(t.Context(), BlockedFilter{After: after}); !errors.Is(err, ErrCursor) {
 			t.Errorf("cursor %q: %v", after, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestParkedKeysAreListedGroupedAndShown(t *testing.T) {
 		"replay":  func() error { _, err := desk.Replay(t.Context(), "prk_0"); return err }(),
 		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil); return err }(),
 	} {
-		if !errors.Is(err, ErrNotParked) {
+		if !errors.Is(err, ErrNotBlocked) {
 			t.Errorf("%s of an unknown key: %v", what, err)
 		}
 	}
@@ -104,8 +104,8 @@ func TestAReplayStopsAtTheFirstRefusalAndKeepsTheRest(t *testing.T) {
 		batch = append(batch, message(int64(n), "a", n+1))
 	}
 	apply(t, in, batch...)
-	desk := NewParked(pool, in)
-	id := parkedID("test", "events", []byte("a"))
+	desk := NewDeadLetters(pool, in)
+	id := blockedID("test", "events", []byte("a"))
 	delete(h.reasons, "a-1")
 	r, err := desk.Replay(t.Context(), id)
 	if err != nil || r.Applied != 2 || r.Released || r.Remaining != int64(len(batch)-2) || r.Reason != "third" {
@@ -127,7 +127,7 @@ func TestAReplayStopsAtTheFirstRefusalAndKeepsTheRest(t *testing.T) {
 		len(batch)).Scan(&inOrder); err != nil || !inOrder {
 		t.Errorf("not each effect once and in order (%v)", err)
 	}
-	if _, err := desk.Replay(t.Context(), id); !errors.Is(err, ErrNotParked) {
+	if _, err := desk.Replay(t.Context(), id); !errors.Is(err, ErrNotBlocked) {
 		t.Errorf("a released key was replayed again: %v", err)
 	}
 }
@@ -152,7 +152,7 @@ func TestAMessageThatArrivesDuringAReplayComesAfterIt(t *testing.T) {
 	broken = false
 	done := make(chan error, 2)
 	go func() {
-		_, err := NewParked(pool, in).Replay(t.Context(), parkedID("test", "events", []byte("a")))
+		_, err := NewDeadLetters(pool, in).Replay(t.Context(), blockedID("test", "events", []byte("a")))
 		done <- err
 	}()
 	<-entered
@@ -168,7 +168,7 @@ func TestAMessageThatArrivesDuringAReplayComesAfterIt(t *testing.T) {
 		}
 	}
 	same(t, "effects", effects(t, pool), "a-1", "a-2", "a-3")
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 }
 
 func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
@@ -177,8 +177,8 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	in := restart(t, pool, h.handle)
 	batch := []Message{message(1, "a", 1), message(2, "a", 2), message(3, "b", 1), message(4, "b", 2), message(5, "b", 3)}
 	apply(t, in, batch...)
-	desk := NewParked(pool, in)
-	a, b := parkedID("test", "events", []byte("a")), parkedID("test", "events", []byte("b"))
+	desk := NewDeadLetters(pool, in)
+	a, b := blockedID("test", "events", []byte("a")), blockedID("test", "events", []byte("b"))
 	for _, by := range []By{
 		{"", "me", "why"}, {"key_1", "", "why"}, {"key_1", "me", " "}, {"key_1", "me", "w\x00y"}, {"k\xff", "me", "why"}, {"key_1", "m\xff", "why"}, {"key_1", "m\u00eb", "why"},
 	} {
@@ -194,14 +194,14 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	if _, err := desk.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); !errors.Is(err, ErrNotFirst) {
 		t.Errorf("the same discard again: %v", err)
 	}
-	same(t, "parked", parked(t, pool), "a-2", "b-1", "b-2", "b-3")
+	same(t, "dead letters", deadLetters(t, pool), "a-2", "b-1", "b-2", "b-3")
 	if r, err := desk.Replay(t.Context(), a); err != nil || !r.Released {
 		t.Fatalf("replay of the rest: %+v, %v", r, err)
 	}
 	if n, err := desk.Discard(t.Context(), b, By{"key_1", "ada", "all of it"}, nil); n != 0 || err != nil {
 		t.Fatalf("discard all: %d, %v", n, err)
 	}
-	same(t, "parked", parked(t, pool))
+	same(t, "dead letters", deadLetters(t, pool))
 	clear(h.reasons)
 	apply(t, in, batch...)
 	apply(t, in, message(6, "b", 4))
@@ -221,7 +221,7 @@ func TestWhatAnotherProcessConsumesIsNotReplayedHere(t *testing.T) {
 	pool := database(t)
 	h := &moody{map[string]error{"a-1": errors.New("no")}}
 	apply(t, restart(t, pool, h.handle), message(1, "a", 1))
-	if _, err := NewParked(pool).Replay(t.Context(), parkedID("test", "events", []byte("a"))); err == nil || errors.Is(err, ErrNotParked) {
+	if _, err := NewDeadLetters(pool).Replay(t.Context(), blockedID("test", "events", []byte("a"))); err == nil || errors.Is(err, ErrNotBlocked) {
 		t.Errorf("replay without a handler: %v", err)
 	}
 }

@@ -16,29 +16,29 @@ import (
 )
 
 const (
-	maxParkedLimit = 100
-	shownMessages  = 100  // of one key, at most
-	maxPlainText   = 1000 // characters
+	maxBlockedLimit = 100
+	shownMessages   = 100  // of one key, at most
+	maxPlainText    = 1000 // characters
 )
 
-// parkedResource is a key whose messages wait for a person. Messages counts all
-// of them; data holds the first, when one key is asked for.
-type parkedResource struct {
-	ID          string            `json:"id"`
-	Object      string            `json:"object"`
-	Consumer    string            `json:"consumer"`
-	Topic       string            `json:"topic"`
-	Key         string            `json:"key"`
-	Fingerprint string            `json:"fingerprint"`
-	Reason      string            `json:"reason"`
-	Messages    int64             `json:"messages"`
-	Replays     int               `json:"replays"`
-	ParkedAt    time.Time         `json:"parked_at"`
-	Data        []messageResource `json:"data,omitzero"`
+// blockedKeyResource is a key that dead letters block. Messages counts all of them; Data holds
+// the first ones when one key is asked for.
+type blockedKeyResource struct {
+	ID          string               `json:"id"`
+	Object      string               `json:"object"`
+	Consumer    string               `json:"consumer"`
+	Topic       string               `json:"topic"`
+	Key         string               `json:"key"`
+	Fingerprint string               `json:"fingerprint"`
+	Reason      string               `json:"reason"`
+	Messages    int64                `json:"messages"`
+	Replays     int                  `json:"replays"`
+	BlockedAt   time.Time            `json:"parked_at"`
+	Data        []deadLetterResource `json:"data,omitzero"`
 }
 
-// messageResource shows the value as the JSON that it is, else in base64.
-type messageResource struct {
+// deadLetterResource shows the value as the JSON that it is, else in base64.
+type deadLetterResource struct {
 	Object      string            `json:"object"`
 	Partition   int               `json:"partition"`
 	Offset      int64             `json:"offset"`
@@ -46,10 +46,10 @@ type messageResource struct {
 	Value       jsontext.Value    `json:"value"`
 	ValueBase64 *string           `json:"value_base64"`
 	Reason      string            `json:"reason"`
-	ParkedAt    time.Time         `json:"parked_at"`
+	StoredAt    time.Time         `json:"parked_at"`
 }
 
-type parkedGroupResource struct {
+type blockedGroupResource struct {
 	Object      string    `json:"object"`
 	Consumer    string    `json:"consumer"`
 	Fingerprint string    `json:"fingerprint"`
@@ -75,10 +75,10 @@ type discardResource struct {
 	Remaining int64  `json:"remaining"`
 }
 
-func newParkedResource(k inbox.ParkedKey) parkedResource {
-	return parkedResource{
+func newBlockedKeyResource(k inbox.BlockedKey) blockedKeyResource {
+	return blockedKeyResource{
 		ID: k.ID, Object: "parked_key", Consumer: k.Consumer, Topic: k.Topic, Key: legible(k.Key), Fingerprint: k.Fingerprint,
-		Reason: k.Reason, Messages: k.Messages, Replays: k.Replays, ParkedAt: shown(k.ParkedAt),
+		Reason: k.Reason, Messages: k.Messages, Replays: k.Replays, BlockedAt: shown(k.BlockedAt),
 	}
 }
 
@@ -90,9 +90,9 @@ func legible(b []byte) string {
 	return "base64:" + base64.StdEncoding.EncodeToString(b)
 }
 
-func newMessageResource(m inbox.ParkedMessage) messageResource {
-	r := messageResource{
-		Object: "parked_message", Partition: m.Partition, Offset: m.Offset, Headers: m.Headers, Reason: m.Reason, ParkedAt: shown(m.ParkedAt),
+func newDeadLetterResource(m inbox.DeadLetter) deadLetterResource {
+	r := deadLetterResource{
+		Object: "parked_message", Partition: m.Partition, Offset: m.Offset, Headers: m.Headers, Reason: m.Reason, StoredAt: shown(m.StoredAt),
 		Value: jsontext.Value("null"),
 	}
 	if v := jsontext.Value(m.Value); v.IsValid() {
@@ -112,15 +112,15 @@ func newReplayResource(r inbox.Replay) replayResource {
 	return shown
 }
 
-func (s *server) listParked(ctx context.Context, c *call) error {
-	f := inbox.ParkedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint")}
+func (s *server) listBlockedKeys(ctx context.Context, c *call) error {
+	f := inbox.BlockedFilter{Consumer: c.query.Get("consumer"), Fingerprint: c.query.Get("fingerprint")}
 	for name, value := range map[string]string{"consumer": f.Consumer, "fingerprint": f.Fingerprint} {
 		if !plainText(value) || value == "" && c.query.Has(name) { // for the filter it would be none
 			return queryError("/query/"+name, "text_invalid", "must be text")
 		}
 	}
 	var err error
-	if f.Limit, err = c.limit(maxParkedLimit, maxParkedLimit); err != nil {
+	if f.Limit, err = c.limit(maxBlockedLimit, maxBlockedLimit); err != nil {
 		return err
 	}
 	place, err := s.after(c)
@@ -130,16 +130,16 @@ func (s *server) listParked(ctx context.Context, c *call) error {
 	if len(place) > 0 {
 		f.After = place[0]
 	}
-	page, err := s.Parked.List(ctx, f)
+	page, err := s.DeadLetters.List(ctx, f)
 	if errors.Is(err, inbox.ErrCursor) {
 		return cursorInvalid()
 	}
 	if err != nil {
 		return err
 	}
-	items := make([]parkedResource, len(page.Keys))
+	items := make([]blockedKeyResource, len(page.Keys))
 	for i, k := range page.Keys {
-		items[i] = newParkedResource(k)
+		items[i] = newBlockedKeyResource(k)
 	}
 	l := newList(items)
 	if l.HasMore = page.Next != ""; l.HasMore {
@@ -153,61 +153,61 @@ func plainText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsRune(s, 0) && utf8.RuneCountInString(s) <= maxPlainText
 }
 
-func (s *server) groupParked(ctx context.Context, c *call) error {
-	groups, err := s.Parked.Groups(ctx)
+func (s *server) groupBlockedKeys(ctx context.Context, c *call) error {
+	groups, err := s.DeadLetters.Groups(ctx)
 	if err != nil {
 		return err
 	}
-	items := make([]parkedGroupResource, len(groups))
+	items := make([]blockedGroupResource, len(groups))
 	for i, g := range groups {
-		items[i] = newParkedGroupResource(g)
+		items[i] = newBlockedGroupResource(g)
 	}
 	return s.ok(ctx, c, newList(items))
 }
 
-func newParkedGroupResource(g inbox.ParkedGroup) parkedGroupResource {
-	return parkedGroupResource{
+func newBlockedGroupResource(g inbox.BlockedGroup) blockedGroupResource {
+	return blockedGroupResource{
 		Object: "parked_group", Consumer: g.Consumer, Fingerprint: g.Fingerprint, Reason: g.Reason,
 		Keys: g.Keys, Messages: g.Messages, Oldest: shown(g.Oldest),
 	}
 }
 
-func notParked(err error) error {
-	if errors.Is(err, inbox.ErrNotParked) {
-		return payment.Errorf(payment.CodeNotFound, "There is no such parked key.").Because(err)
+func notBlocked(err error) error {
+	if errors.Is(err, inbox.ErrNotBlocked) {
+		return payment.Errorf(payment.CodeNotFound, "There is no such blocked key.").Because(err)
 	}
 	return err
 }
 
-func (s *server) getParked(ctx context.Context, c *call) error {
+func (s *server) getBlockedKey(ctx context.Context, c *call) error {
 	id := chi.URLParam(c.r, "id")
-	key, messages, err := s.Parked.Show(ctx, id, shownMessages)
+	key, messages, err := s.DeadLetters.Show(ctx, id, shownMessages)
 	if err != nil {
-		return notParked(err)
+		return notBlocked(err)
 	}
-	r := newParkedResource(key)
-	r.Data = make([]messageResource, len(messages))
+	r := newBlockedKeyResource(key)
+	r.Data = make([]deadLetterResource, len(messages))
 	for i, m := range messages {
-		r.Data[i] = newMessageResource(m)
+		r.Data[i] = newDeadLetterResource(m)
 	}
 	return s.ok(ctx, c, r)
 }
 
-func (s *server) replayParked(ctx context.Context, c *call) error {
+func (s *server) replayBlockedKey(ctx context.Context, c *call) error {
 	id := chi.URLParam(c.r, "id")
 	if err := c.decode(&struct{}{}); err != nil {
 		return err
 	}
-	r, err := s.Parked.Replay(ctx, id)
+	r, err := s.DeadLetters.Replay(ctx, id)
 	if err != nil {
-		return notParked(err)
+		return notBlocked(err)
 	}
 	return s.ok(ctx, c, newReplayResource(r))
 }
 
-// replayAllParked answers what it came to within the request's time: what is
+// replayBlockedKeys answers what it came to within the request's time: what is
 // left is replayed by the next request.
-func (s *server) replayAllParked(ctx context.Context, c *call) error {
+func (s *server) replayBlockedKeys(ctx context.Context, c *call) error {
 	var q struct {
 		Consumer    *string `json:"consumer"`    // optional
 		Fingerprint *string `json:"fingerprint"` // optional
@@ -215,7 +215,7 @@ func (s *server) replayAllParked(ctx context.Context, c *call) error {
 	if err := c.decode(&q); err != nil {
 		return err
 	}
-	f := inbox.ParkedFilter{}
+	f := inbox.BlockedFilter{}
 	for _, m := range []struct {
 		from *string
 		to   *string
@@ -229,7 +229,7 @@ func (s *server) replayAllParked(ctx context.Context, c *call) error {
 		}
 		*m.to = *m.from
 	}
-	all, err := s.Parked.ReplayAll(ctx, f)
+	all, err := s.DeadLetters.ReplayAll(ctx, f)
 	if err != nil && (len(all) == 0 || ctx.Err() == nil) {
 		return err
 	}
@@ -240,7 +240,7 @@ func (s *server) replayAllParked(ctx context.Context, c *call) error {
 	return s.ok(ctx, c, newList(items))
 }
 
-func (s *server) discardParked(ctx context.Context, c *call) error {
+func (s *server) discardDeadLetters(ctx context.Context, c *call) error {
 	id := chi.URLParam(c.r, "id")
 	var q struct {
 		Reason *string `json:"reason"`
@@ -264,12 +264,12 @@ func (s *server) discardParked(ctx context.Context, c *call) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	remaining, err := s.Parked.Discard(ctx, id, by, q.Offset)
+	remaining, err := s.DeadLetters.Discard(ctx, id, by, q.Offset)
 	if errors.Is(err, inbox.ErrNotFirst) {
-		return payment.Errorf(payment.CodeParkedMoved, "The message at this offset is not the key's first, or not any more.").Because(err)
+		return payment.Errorf(payment.CodeDeadLetterMoved, "The message at this offset is not the key's first, or not any more.").Because(err)
 	}
 	if err != nil {
-		return notParked(err)
+		return notBlocked(err)
 	}
 	return s.ok(ctx, c, discardResource{ID: id, Object: "parked_discard", Released: remaining == 0, Remaining: remaining})
 }

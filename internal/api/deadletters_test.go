@@ -10,9 +10,9 @@ import (
 	"payments/internal/payment"
 )
 
-// park leaves an order's key behind an event that is not valid, with one more
+// block leaves an order's key behind an event that is not valid, with one more
 // behind it, and gives the key's id.
-func (w *world) park(orderID string, values ...string) string {
+func (w *world) block(orderID string, values ...string) string {
 	w.t.Helper()
 	var batch []inbox.Message
 	for i, v := range values {
@@ -22,15 +22,15 @@ func (w *world) park(orderID string, values ...string) string {
 		})
 	}
 	if n, err := w.projector.Apply(context.WithoutCancel(w.t.Context()), 1, batch); n != len(batch) || err != nil {
-		w.t.Fatalf("park: %d, %v", n, err)
+		w.t.Fatalf("block: %d, %v", n, err)
 	}
 	list := w.do("GET", "/v1/ops/parked", w.operator, "")
 	return list.at(w.t, "data.0.id").(string)
 }
 
-func TestParkedKeysAreTheOperatorsAlone(t *testing.T) {
+func TestBlockedKeysAreTheOperatorsAlone(t *testing.T) {
 	w := newWorld(t)
-	id := w.park(w.ids.New(payment.PrefixOrder), "{}")
+	id := w.block(w.ids.New(payment.PrefixOrder), "{}")
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -51,10 +51,10 @@ func TestParkedKeysAreTheOperatorsAlone(t *testing.T) {
 	}
 }
 
-func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
+func TestBlockedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 	w := newWorld(t)
 	orderID := w.ids.New(payment.PrefixOrder)
-	id := w.park(orderID, `{"a": 1}`, "\xff")
+	id := w.block(orderID, `{"a": 1}`, "\xff")
 	list := w.do("GET", "/v1/ops/parked?consumer=payment_view&limit=1", w.operator, "")
 	for path, want := range map[string]any{
 		"object": "list", "has_more": false, "data.0.object": "parked_key", "data.0.key": orderID, "data.0.topic": payment.Topic,
@@ -104,7 +104,7 @@ func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 	if first.status != http.StatusOK || first.at(t, "remaining") != "1" || first.at(t, "released") != false {
 		t.Errorf("discard: %d %s", first.status, first.body)
 	}
-	w.refused("the same again", w.do("POST", discard, w.operator, `{"reason": "not ours", "offset": 0}`), 409, payment.CodeParkedMoved)
+	w.refused("the same again", w.do("POST", discard, w.operator, `{"reason": "not ours", "offset": 0}`), 409, payment.CodeDeadLetterMoved)
 	rest := w.do("POST", discard, w.operator, `{"reason": "not ours", "all": true}`)
 	if rest.at(t, "released") != true {
 		t.Errorf("discard all: %s", rest.body)
@@ -122,7 +122,7 @@ func TestParkedKeysAreShownReplayedAndDiscarded(t *testing.T) {
 	}
 }
 
-func TestQueriesOfParkedKeysAreHeldToTheirRules(t *testing.T) {
+func TestQueriesOfBlockedKeysAreHeldToTheirRules(t *testing.T) {
 	w := newWorld(t)
 	for query, want := range map[string]string{
 		"limit=0": "/query/limit out_of_range", "limit=101": "/query/limit out_of_range", "limit=x": "/query/limit out_of_range",

@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// park writes messages behind those that wait already, and their keys. A message
-// that is parked already, or was applied before its key was parked and has come
-// again, is left out; n counts the others.
-func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []waiting) (n int, err error) {
+// block writes the messages as dead letters, after those that wait already, and blocks their keys.
+// It leaves out a message that is a dead letter already, and one that was applied before its key
+// was blocked and has come again. n counts the others.
+func (in *Inbox) block(ctx context.Context, tx pgx.Tx, batch []Message, all []waiting) (n int, err error) {
 	var keyIDs, topics, prints []string
 	var keys [][]byte
 	seen := map[string]bool{}
@@ -24,9 +24,9 @@ func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []wai
 	var days []time.Time
 	for _, w := range all {
 		m := batch[w.message]
-		owner := parkedID(in.consumer, m.Topic, m.Key)
+		owner := blockedID(in.consumer, m.Topic, m.Key)
 		why := reasonOf(w.reason)
-		if !seen[owner] { // the first of a key has the reason, unless the key is parked already
+		if !seen[owner] { // the first of a key has the reason, unless the key is blocked already
 			seen[owner] = true
 			keyIDs, topics, keys, prints = append(keyIDs, owner), append(topics, m.Topic), append(keys, orEmpty(m.Key)), append(prints, fingerprintOf(w.reason))
 		}
@@ -47,7 +47,7 @@ func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []wai
 		INSERT INTO inbox_parked_keys (id, consumer, topic, key, fingerprint)
 		SELECT id, $1, topic, key, print FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[]) AS k (id, topic, key, print)
 		ON CONFLICT DO NOTHING`, in.consumer, keyIDs, topics, keys, prints); err != nil {
-		return 0, fmt.Errorf("park keys: %w", err)
+		return 0, fmt.Errorf("block keys: %w", err)
 	}
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO inbox_parked (parked_key, "offset", partition, headers, value, reason)
@@ -57,7 +57,7 @@ func (in *Inbox) park(ctx context.Context, tx pgx.Tx, batch []Message, all []wai
 		WHERE NOT EXISTS (SELECT FROM inbox_messages s WHERE s.consumer = $1 AND s.made_on = m.made_on AND s.message_id = m.id)
 		ORDER BY n ON CONFLICT DO NOTHING`, in.consumer, owners, offsets, partitions, headers, values, reasons, ids, days)
 	if err != nil {
-		return 0, fmt.Errorf("park messages: %w", err)
+		return 0, fmt.Errorf("write dead letters: %w", err)
 	}
 	return int(tag.RowsAffected()), nil
 }

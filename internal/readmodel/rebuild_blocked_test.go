@@ -6,7 +6,7 @@ import (
 	"payments/internal/inbox"
 )
 
-// While a rebuild fills its tables, a poison message parks an order's key for the
+// While a rebuild fills its tables, a poison message blocks an order's key for the
 // projector and for the rebuild's own consumer alike, so that both rows stand still and
 // are alike when they are compared. Then, before the swap, a person has the key applied
 // to the live tables: the swap must not put the older row in the newer one's place.
@@ -31,7 +31,7 @@ func TestASwapTakesNothingBackThatAReplayHasAppliedMeanwhile(t *testing.T) {
 			switch {
 			case p == PhaseIndex: // the snapshot is taken
 				s.publish(inbox.Message{Key: []byte(poisoned), Value: []byte("{}"), Headers: map[string]string{inbox.HeaderID: "evt_01m8714zasejprk4n4a49y2r89"}})
-				awaits(t, "parked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys WHERE consumer = 'payment_view'`)
+				awaits(t, "blocked keys", s.read, `SELECT 1 - count(*) FROM inbox_parked_keys WHERE consumer = 'payment_view'`)
 				s.refund()
 				s.rests()
 				awaits(t, "spilled events", s.read, `
@@ -54,5 +54,5 @@ func TestASwapTakesNothingBackThatAReplayHasAppliedMeanwhile(t *testing.T) {
 	s.rests()
 	awaits(t, "events", s.read, `SELECT CASE WHEN EXISTS (SELECT FROM inbox_parked) OR
 		(SELECT sum(sequence) FROM payment_view) = (SELECT sum(sequence) FROM orders) THEN 0 ELSE 1 END`)
-	same(t, "parked", (&world{t: t, pool: s.read}).parked(), []string{})
+	same(t, "dead letters", (&world{t: t, pool: s.read}).deadLetters(), []string{})
 }
