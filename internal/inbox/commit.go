@@ -87,27 +87,27 @@ type fault struct {
 func (in *Inbox) commit(ctx context.Context, h *hold, hand []*part, exhausted error) (out outcome, err error) {
 	complete, unlocked := false, false // complete: all but the commit
 	err = postgres.InTx(ctx, h.conn, func(tx pgx.Tx) error {
-		s := &sieve{in: in, tx: tx, exhausted: exhausted}
-		if err := s.enter(ctx, hand); err != nil {
+		a := &batchApply{in: in, tx: tx, exhausted: exhausted}
+		if err := a.enter(ctx, hand); err != nil {
 			return err
 		}
-		if err := s.sift(ctx); err != nil {
+		if err := a.apply(ctx); err != nil {
 			return err
 		}
-		if err := s.leave(ctx); err != nil {
+		if err := a.leave(ctx); err != nil {
 			return err
 		}
-		if err := s.closeGaps(ctx); err != nil {
+		if err := a.closeGaps(ctx); err != nil {
 			return err
 		}
-		out = outcome{applied: len(s.applied), duplicate: s.duplicate, dropped: s.dropped, deadLetters: s.deadLetters, faults: s.faults, of: make([]partOutcome, len(hand))}
+		out = outcome{applied: len(a.applied), duplicate: a.duplicate, dropped: a.dropped, deadLetters: a.deadLetters, faults: a.faults, of: make([]partOutcome, len(hand))}
 		var rows []progressRow
 		for i, p := range hand {
-			if s.fenced[i] {
+			if a.fenced[i] {
 				out.of[i].stopped = ErrFenced
 				continue
 			}
-			out.of[i] = s.outcomeOf(i, p)
+			out.of[i] = a.outcomeOf(i, p)
 			rows = append(rows, progressRow{p.partitionKey, out.of[i].progress, p.progress.next})
 		}
 		if len(rows) == 0 {
@@ -125,7 +125,7 @@ func (in *Inbox) commit(ctx context.Context, h *hold, hand []*part, exhausted er
 		if len(mine) != len(rows) { // enter has locked them
 			return fmt.Errorf("save offsets: %w", ErrFenced)
 		}
-		if err := in.finish(ctx, tx, s.applied); err != nil {
+		if err := in.finish(ctx, tx, a.applied); err != nil {
 			return &finishError{err}
 		}
 		complete = true

@@ -107,22 +107,22 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 	if err != nil {
 		return nil, err
 	}
-	s := &sieve{in: in, tx: tx, replay: true, parts: make([]int, len(letters)), held: map[string]bool{}}
+	a := &batchApply{in: in, tx: tx, replay: true, parts: make([]int, len(letters)), held: map[string]bool{}}
 	for _, m := range letters {
-		s.batch = append(s.batch, Message{
+		a.batch = append(a.batch, Message{
 			Topic: key.Topic, Partition: m.Partition, Offset: m.Offset, Key: key.Key, Value: m.Value, Headers: m.Headers,
 		})
 	}
-	if s.keptFrom, err = lockKept(ctx, tx); err != nil {
+	if a.keptFrom, err = lockKept(ctx, tx); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.note, s.sift, s.leave} {
+	for _, step := range []func(context.Context) error{a.note, a.apply, a.leave} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
 	taken := len(letters)
-	stop, stopped := s.stops[0]
+	stop, stopped := a.stops[0]
 	if stopped {
 		taken = stop.message
 	}
@@ -130,7 +130,7 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 	if err != nil {
 		return nil, err
 	}
-	next := Replay{ID: r.ID, Applied: r.Applied + len(s.applied), Released: remaining == 0, Remaining: remaining}
+	next := Replay{ID: r.ID, Applied: r.Applied + len(a.applied), Released: remaining == 0, Remaining: remaining}
 	if stopped {
 		next.Reason = reasonOf(stop.reason)
 		if _, err := tx.Exec(ctx, `UPDATE inbox_parked SET reason = $3 WHERE parked_key = $1 AND arrival = $2`,
@@ -142,7 +142,7 @@ func (in *Inbox) replay(ctx context.Context, tx pgx.Tx, r *Replay) (applied []Me
 		}
 	}
 	*r = next
-	return s.applied, nil
+	return a.applied, nil
 }
 
 func lockKey(ctx context.Context, tx pgx.Tx, id string) (k BlockedKey, err error) {
