@@ -194,7 +194,7 @@ func TestWhatIsRepeated(t *testing.T) {
 		"an order under way":           {pay, refusal(409, "order_in_progress"), 1},
 		"a key of another request":     {pay, refusal(422, "idempotency_key_reused"), 1},
 		"a field":                      {pay, refusal(400, "validation_failed"), 1},
-		"a stranger":                   {pay, refusal(401, "unauthenticated"), 1},
+		"an unauthenticated caller":    {pay, refusal(401, "unauthenticated"), 1},
 		"too many":                     {pay, refusal(429, "rate_limited"), 3},
 		"an error of the service":      {pay, refusal(500, "internal_error"), 3},
 		"a proxy without a service":    {pay, says(502, `<html>`, "Content-Type", "text/html"), 3},

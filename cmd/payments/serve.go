@@ -391,7 +391,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		},
 		Closing: answer,
 		RateLimits: api.RateLimits{
-			PerSecond: s.RateLimit, Burst: s.RateBurst, StrangersPerSecond: s.StrangerLimit, StrangersBurst: s.StrangerBurst, Now: time.Now,
+			PerSecond: s.RateLimit, Burst: s.RateBurst, UnauthenticatedPerSecond: s.UnauthenticatedLimit, UnauthenticatedBurst: s.UnauthenticatedBurst, Now: time.Now,
 		},
 	})
 	if err != nil {

@@ -29,9 +29,9 @@ type RateLimits struct {
 	// Of one remote address (an IPv6 address by its /64), for what is refused without
 	// a caller that is known: a wrong key, a wrong signature, a path that is not there.
 	// Wrong keys with one id have a tenth of it, from all addresses together.
-	// Who has a key is never limited by these, whatever strangers do behind his address.
-	StrangersPerSecond, StrangersBurst int
-	Now                                func() time.Time // required with a limit
+	// A caller with a valid key is never limited by these, whatever others do at the same address.
+	UnauthenticatedPerSecond, UnauthenticatedBurst int
+	Now                                            func() time.Time // required with a limit
 }
 
 // limiter is a token bucket for each key of a kind. A nil one limits nobody.
@@ -118,11 +118,11 @@ func (l *limiter[K]) seconds(tokens float64) int {
 }
 
 // limits of keys are taken after it was seen who calls, so that nobody uses up what
-// belongs to another. Those of strangers are taken before anything is asked for them.
+// belongs to another. The unauthenticated limit is taken before anything is asked of the database.
 type limits struct {
-	keys      *limiter[string]
-	strangers *limiter[netip.Addr]
-	wrongKeys *limiter[string] // by the id that they name
+	keys            *limiter[string]
+	unauthenticated *limiter[netip.Addr]
+	wrongKeys       *limiter[string] // by the id that they name
 }
 
 const (
@@ -136,26 +136,26 @@ func newLimits(c RateLimits, limited *prometheus.CounterVec) (l limits, err erro
 	if l.keys, err = newLimiter[string]("key", c.PerSecond, c.Burst, c.Now, limited.WithLabelValues("key")); err != nil {
 		return limits{}, err
 	}
-	if l.strangers, err = newLimiter[netip.Addr]("address", c.StrangersPerSecond, c.StrangersBurst, c.Now, limited.WithLabelValues("address")); err != nil || l.strangers == nil {
+	if l.unauthenticated, err = newLimiter[netip.Addr]("address", c.UnauthenticatedPerSecond, c.UnauthenticatedBurst, c.Now, limited.WithLabelValues("address")); err != nil || l.unauthenticated == nil {
 		return l, err
 	}
-	l.wrongKeys, err = newLimiter[string]("address", max(c.StrangersPerSecond/wrongKeyShare, 1), max(c.StrangersBurst/wrongKeyShare, wrongKeyMinBurst),
+	l.wrongKeys, err = newLimiter[string]("address", max(c.UnauthenticatedPerSecond/wrongKeyShare, 1), max(c.UnauthenticatedBurst/wrongKeyShare, wrongKeyMinBurst),
 		c.Now, limited.WithLabelValues("key_id"))
 	return l, err
 }
 
 // lookup is the limit of access.AuthenticateWithin: it counts a key that is not recognized, before
-// it costs a query. It is nil, no limit, where strangers have none.
+// it costs a query. It is nil, no limit, without an unauthenticated limit.
 func (l limits) lookup(c *call) func(keyID string) error {
-	if l.strangers == nil {
+	if l.unauthenticated == nil {
 		return nil
 	}
 	return func(keyID string) error {
 		from := remote(c.r)
 		c.counted = func() error { return nil }
 		switch {
-		case !l.strangers.allow(from):
-			c.counted = func() error { return l.strangers.refuse(c.w.Header(), from) }
+		case !l.unauthenticated.allow(from):
+			c.counted = func() error { return l.unauthenticated.refuse(c.w.Header(), from) }
 		case keyID != "" && !l.wrongKeys.allow(keyID):
 			c.counted = func() error { return l.wrongKeys.refuse(c.w.Header(), keyID) }
 		default:
@@ -172,17 +172,17 @@ func (l limits) refused(c *call, err error) error {
 		return err // a fault of ours
 	}
 	if c.counted != nil {
-		l.strangers.tell(c.w.Header(), remote(c.r))
+		l.unauthenticated.tell(c.w.Header(), remote(c.r))
 		return cmp.Or(c.counted(), err)
 	}
-	if limited := l.strangers.take(c.w.Header(), remote(c.r)); limited != nil {
+	if limited := l.unauthenticated.take(c.w.Header(), remote(c.r)); limited != nil {
 		return limited
 	}
 	return err
 }
 
-// remote is the peer's address: of a proxy where there is one. All that cannot be
-// read is one stranger.
+// remote is the peer's address: of a proxy where there is one. All addresses that
+// cannot be read count as one.
 func remote(r *http.Request) netip.Addr {
 	a := peer(r).Unmap().WithZone("")
 	if a.Is6() { // one subscriber has a /64 of them

@@ -35,7 +35,7 @@ func (w *world) rate(a answer, policy, left string) {
 
 func TestAKeyHasItsOwnBudget(t *testing.T) {
 	w := newWorld(t)
-	now := w.limit(RateLimits{PerSecond: 2, Burst: 3, StrangersPerSecond: 1, StrangersBurst: 1000})
+	now := w.limit(RateLimits{PerSecond: 2, Burst: 3, UnauthenticatedPerSecond: 1, UnauthenticatedBurst: 1000})
 	get := func(key string) answer { t.Helper(); return w.do("GET", "/v1/stock", key, "") }
 	const policy = `"key";q=3;w=2`
 	for _, left := range []string{`"key";r=2;t=1`, `"key";r=1;t=1`, `"key";r=0;t=2`} {
@@ -74,7 +74,7 @@ func TestAKeyHasItsOwnBudget(t *testing.T) {
 	w.rate(get(w.merchant), policy, `"key";r=2;t=1`)
 
 	if err := testutil.GatherAndCompare(w.registry, strings.NewReader(`
-		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.
+		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of unauthenticated callers, a remote address's or a key id's.
 		# TYPE payments_http_rate_limited_total counter
 		payments_http_rate_limited_total{by="address"} 0
 		payments_http_rate_limited_total{by="key"} 4
@@ -84,9 +84,9 @@ func TestAKeyHasItsOwnBudget(t *testing.T) {
 	}
 }
 
-func TestStrangersShareTheBudgetOfTheirAddress(t *testing.T) {
+func TestUnauthenticatedCallersShareTheBudgetOfTheirAddress(t *testing.T) {
 	w := newWorld(t)
-	now := w.limit(RateLimits{StrangersPerSecond: 1, StrangersBurst: 4})
+	now := w.limit(RateLimits{UnauthenticatedPerSecond: 1, UnauthenticatedBurst: 4})
 	const notification = `{"id":"evt_1"}`
 	strange := []func() answer{
 		func() answer { return w.do("GET", "/v1/payments", "", "") },
@@ -104,14 +104,14 @@ func TestStrangersShareTheBudgetOfTheirAddress(t *testing.T) {
 		w.rate(a, `"address";q=4;w=4`, fmt.Sprintf(`"address";r=%d;t=%d`, 3-i, i+1))
 	}
 	for _, ask := range strange {
-		w.refused("a stranger too many", ask(), http.StatusTooManyRequests, codeRateLimited)
+		w.refused("an unauthenticated call too many", ask(), http.StatusTooManyRequests, codeRateLimited)
 	}
-	// Who is known is not a stranger, at the same address.
+	// A caller with a key is not limited at the same address.
 	if a := w.do("GET", "/v1/stock", w.merchant, ""); a.status != http.StatusOK || a.header.Get("RateLimit") != "" {
 		t.Errorf("with a key: %d %v", a.status, a.header)
 	}
 	if a := w.do("POST", "/v1/provider/webhooks/simulator", "", notification, "Provider-Signature", signed(providerSecret, notification)); a.status == http.StatusTooManyRequests {
-		t.Errorf("the provider is taken for a stranger: %s", a.body)
+		t.Errorf("the provider is taken for an unauthenticated caller: %s", a.body)
 	}
 	*now = now.Add(time.Second)
 	w.refused("one more", strange[0](), http.StatusUnauthorized, payment.CodeUnauthenticated)
@@ -122,7 +122,7 @@ func TestStrangersShareTheBudgetOfTheirAddress(t *testing.T) {
 // the process has not seen it before, and neither is a key that was made after it was tried.
 func TestWrongKeysAreLimitedByTheIDThatTheyName(t *testing.T) {
 	w := newWorld(t)
-	w.limit(RateLimits{StrangersPerSecond: 10, StrangersBurst: 1000})
+	w.limit(RateLimits{UnauthenticatedPerSecond: 10, UnauthenticatedBurst: 1000})
 	idOf := func(key string) string { return payment.PrefixKey + "_" + key[len("sk_test_"):][:26] }
 	get := func(key string) answer { t.Helper(); return w.do("GET", "/v1/stock", key, "") }
 	unknown := w.ids.New(payment.PrefixKey)
@@ -147,7 +147,7 @@ func TestWrongKeysAreLimitedByTheIDThatTheyName(t *testing.T) {
 	}
 	w.refused("no key at all", get(""), http.StatusUnauthorized, payment.CodeUnauthenticated)
 	if err := testutil.GatherAndCompare(w.registry, strings.NewReader(`
-		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.
+		# HELP payments_http_rate_limited_total Requests answered 429, by whose budget it was: an API key's or, of unauthenticated callers, a remote address's or a key id's.
 		# TYPE payments_http_rate_limited_total counter
 		payments_http_rate_limited_total{by="address"} 0
 		payments_http_rate_limited_total{by="key"} 0
@@ -187,7 +187,7 @@ func TestRemote(t *testing.T) {
 
 func TestLimitsThatAreRefused(t *testing.T) {
 	for _, l := range []RateLimits{
-		{PerSecond: 1, Burst: 1}, {PerSecond: 1, Now: time.Now}, {PerSecond: -1, Burst: 1, Now: time.Now}, {StrangersPerSecond: 1, Now: time.Now},
+		{PerSecond: 1, Burst: 1}, {PerSecond: 1, Now: time.Now}, {PerSecond: -1, Burst: 1, Now: time.Now}, {UnauthenticatedPerSecond: 1, Now: time.Now},
 	} {
 		m, err := newMetrics(prometheus.NewRegistry())
 		if err != nil {

@@ -32,7 +32,7 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 			Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"method", "route"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of strangers, a remote address's or a key id's.",
+			Name: "payments_http_rate_limited_total", Help: "Requests answered 429, by whose budget it was: an API key's or, of unauthenticated callers, a remote address's or a key id's.",
 		}, []string{"by"}),
 		deprecated: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "payments_http_deprecated_requests_total", Help: "Requests that were answered with Deprecation, by version of the API, method, and pattern of the route.",

@@ -123,14 +123,14 @@ func TestReading(t *testing.T) {
 		t.Errorf("failed ones: %s", a.body)
 	}
 	if a := w.do("GET", "/v1/payments", w.other, ""); a.body != `{"object":"list","data":[],"has_more":false,"next_cursor":null}` {
-		t.Errorf("a stranger's list: %s", a.body)
+		t.Errorf("another merchant's list: %s", a.body)
 	}
 	if a := w.do("HEAD", path, w.merchant, ""); a.status != 200 || a.body != "" {
 		t.Errorf("HEAD: %d %q", a.status, a.body)
 	}
 	// Another merchant's, none at all, and no id at all look alike.
 	for _, p := range []string{path, path + "/timeline"} {
-		w.refused("a stranger's "+p, w.do("GET", p, w.other, ""), 404, payment.CodeNotFound)
+		w.refused("another merchant's "+p, w.do("GET", p, w.other, ""), 404, payment.CodeNotFound)
 	}
 	w.refused("none", w.do("GET", "/v1/payments/pay_01jqh0000000000000000000zz", w.merchant, ""), 404, payment.CodeNotFound)
 	w.refused("no id", w.do("GET", "/v1/payments/1%00", w.merchant, ""), 404, payment.CodeNotFound)

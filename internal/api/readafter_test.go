@@ -117,10 +117,10 @@ func TestWhatCannotBeReadAfter(t *testing.T) {
 			t.Errorf("%s: %s", name, a.body)
 		}
 	}
-	// A stranger's token is as none: the answer of the list is there before any projection could be.
+	// Another merchant's token is ignored: the list is answered before any projection could be.
 	foreign := w.do("GET", "/v1/payments", w.other, "", after(token)...)
 	if foreign.status != 200 || foreign.body != w.do("GET", "/v1/payments", w.other, "").body {
-		t.Errorf("a stranger's: %d %s", foreign.status, foreign.body)
+		t.Errorf("another merchant's: %d %s", foreign.status, foreign.body)
 	}
 	// What never comes is refused for now.
 	w.project()

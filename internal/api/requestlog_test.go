@@ -64,12 +64,12 @@ func TestARequestIDLeadsToALine(t *testing.T) {
 		"a payment": {placed, map[string]any{
 			"level": "INFO", "method": "POST", "route": "/v1/payments", "status": 202.0, "merchant": w.merchantID, "payment": id, "trace_id": "0af7651916cd43dd8448eb211c80319c",
 		}, nil},
-		"its replay":   {w.post(w.merchant, good, key("k-1")...), map[string]any{"route": "/v1/payments", "status": 202.0, "payment": id}, nil},
-		"its cancel":   {w.do("POST", "/v1/payments/"+id+"/cancel", w.merchant, ""), map[string]any{"route": "/v1/payments/{id}/cancel", "status": 202.0, "payment": id}, nil},
-		"an operator":  {w.do("GET", "/v1/ops/sagas?state=x", w.operator, ""), map[string]any{"route": "/v1/ops/sagas", "status": 400.0}, []string{"merchant", "payment"}},
-		"a stranger":   {w.do("GET", "/v1/payments/"+id, "", ""), map[string]any{"route": "/v1/payments/{id}", "status": 401.0}, []string{"merchant", "key", "payment"}},
-		"no such path": {w.do("GET", "/nowhere", "", ""), map[string]any{"route": "unmatched", "status": 404.0}, []string{"merchant", "key", "payment"}},
-		"no id":        {w.do("GET", "/v1/payments/s3cret", w.merchant, ""), map[string]any{"route": "/v1/payments/{id}", "status": 404.0}, []string{"payment"}},
+		"its replay":      {w.post(w.merchant, good, key("k-1")...), map[string]any{"route": "/v1/payments", "status": 202.0, "payment": id}, nil},
+		"its cancel":      {w.do("POST", "/v1/payments/"+id+"/cancel", w.merchant, ""), map[string]any{"route": "/v1/payments/{id}/cancel", "status": 202.0, "payment": id}, nil},
+		"an operator":     {w.do("GET", "/v1/ops/sagas?state=x", w.operator, ""), map[string]any{"route": "/v1/ops/sagas", "status": 400.0}, []string{"merchant", "payment"}},
+		"unauthenticated": {w.do("GET", "/v1/payments/"+id, "", ""), map[string]any{"route": "/v1/payments/{id}", "status": 401.0}, []string{"merchant", "key", "payment"}},
+		"no such path":    {w.do("GET", "/nowhere", "", ""), map[string]any{"route": "unmatched", "status": 404.0}, []string{"merchant", "key", "payment"}},
+		"no id":           {w.do("GET", "/v1/payments/s3cret", w.merchant, ""), map[string]any{"route": "/v1/payments/{id}", "status": 404.0}, []string{"payment"}},
 	} {
 		line := log.lines(t, test.answer.header.Get("Request-Id"))["request"]
 		for name, want := range test.want {

@@ -106,7 +106,7 @@ type call struct {
 	streaming context.Context //nolint:containedctx // of this one request
 	wait      time.Duration   // preferred; 0 without
 	placed    func(made bool) // of a route that admits: the request was accepted; a payment was made, or is replayed
-	counted   func() error    // set once the key was counted against the limits of strangers: their refusal, or nil
+	counted   func() error    // set once the key was counted against the unauthenticated limits: their refusal, or nil
 }
 
 // check refuses a table with a route that anybody could call.

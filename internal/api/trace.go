@@ -11,8 +11,8 @@ import (
 
 // span makes the request's, which began with the request: of the caller's trace, if the caller is
 // known and sent one W3C Trace Context (Recommendation of 2021-11-23) that can be read, else of a new
-// one. What follows from the request, its saga and its events, is of that trace. A stranger's trace
-// is not taken over: its sampled flag would have every request recorded that the stranger sends.
+// one. What follows from the request, its saga and its events, is of that trace. An unauthenticated
+// caller's trace is not taken over: its sampled flag would have each of that caller's requests recorded.
 func (s *server) span(c *call) trace.Span {
 	ctx := c.r.Context()
 	if c.principal.KeyID != "" && len(c.r.Header.Values("Traceparent")) == 1 {

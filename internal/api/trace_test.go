@@ -53,7 +53,7 @@ func TestTheTraceOfARequestGoesOnInItsSagaAndItsEvents(t *testing.T) {
 }
 
 // A caller without a valid key has no say in what is recorded, whatever its flags are.
-func TestAStrangersTraceIsNotRecorded(t *testing.T) {
+func TestAnUnauthenticatedCallersTraceIsNotRecorded(t *testing.T) {
 	w := newWorld(t)
 	recorded := tracetest.NewInMemoryExporter()
 	w.api.Tracer = sdk.NewTracerProvider(sdk.WithSyncer(recorded), sdk.WithSampler(sdk.ParentBased(sdk.NeverSample()))).Tracer("")

@@ -65,7 +65,7 @@ func TestARequestIsAnsweredInItsVersion(t *testing.T) {
 			t.Errorf("%s: %s names no versions", unknown, a.body)
 		}
 	}
-	// What it is answered in tells a stranger nothing, and what a stranger names is not looked at.
+	// The answer tells an unauthenticated caller nothing, and the version that this caller names is ignored.
 	w.refused("no key", w.do("GET", path, "", "", in("2999-01-01")...), 401, payment.CodeUnauthenticated)
 	if a := w.do("GET", "/problems/not_found", "", "", in(firstVersion)...); a.status != 200 || a.header.Get(headerVersion) != firstVersion {
 		t.Errorf("an open route: %d %v", a.status, a.header)

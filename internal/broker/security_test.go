@@ -65,7 +65,7 @@ func (a *authority) pair() tls.Certificate {
 }
 
 func TestWhoMayPublishAndConsume(t *testing.T) {
-	ca, stranger := newAuthority(t), newAuthority(t)
+	ca, other := newAuthority(t), newAuthority(t)
 	encrypted := &tls.Config{Certificates: []tls.Certificate{ca.pair()}}
 	mutual := &tls.Config{Certificates: encrypted.Certificates, ClientCAs: ca.pool, ClientAuth: tls.RequireAndVerifyClientCert}
 	trusting := &tls.Config{RootCAs: ca.pool}
@@ -83,7 +83,7 @@ func TestWhoMayPublishAndConsume(t *testing.T) {
 		may    bool
 	}{
 		"TLS":                        {devstack.BrokerConfig{TLS: encrypted}, broker.Config{TLS: trusting}, true},
-		"TLS, another authority":     {devstack.BrokerConfig{TLS: encrypted}, broker.Config{TLS: &tls.Config{RootCAs: stranger.pool}}, false},
+		"TLS, another authority":     {devstack.BrokerConfig{TLS: encrypted}, broker.Config{TLS: &tls.Config{RootCAs: other.pool}}, false},
 		"TLS, plain text":            {devstack.BrokerConfig{TLS: encrypted}, broker.Config{}, false},
 		"mutual TLS":                 {devstack.BrokerConfig{TLS: mutual}, broker.Config{TLS: known}, true},
 		"mutual TLS, no certificate": {devstack.BrokerConfig{TLS: mutual}, broker.Config{TLS: trusting}, false},

@@ -25,26 +25,26 @@ type Traces struct {
 
 // Config of `payments serve`.
 type Config struct {
-	Addr               string // host:port
-	AdminAddr          string
-	AdminHosts         []string // names that the admin address may be asked by
-	TLSCert            string   // PEM file of the public address's certificate chain; empty: plain HTTP
-	TLSKey             string   // PEM file of its key; empty without TLSCert
-	RateLimit          int      // requests a second of one API key; 0: no limit
-	RateBurst          int
-	StrangerLimit      int // refusals a second of one address's callers without a key; 0: no limit
-	StrangerBurst      int
-	Held               Held
-	FeedKeep           time.Duration // how long a merchant's feed can be resumed
-	DatabaseURL        string
-	MigrateDatabaseURL string // of the schema's owner; DatabaseURL unless set
-	ReadDatabaseURL    string // of the read model; DatabaseURL unless set
-	KafkaBrokers       []string
-	Kafka              Kafka
-	KafkaPartitions    int    // of a topic that has to be made
-	KafkaPrefix        string // before the name of every topic and group; empty unless set
-	Outbox             Outbox
-	Reports            Reports
+	Addr                 string // host:port
+	AdminAddr            string
+	AdminHosts           []string // names that the admin address may be asked by
+	TLSCert              string   // PEM file of the public address's certificate chain; empty: plain HTTP
+	TLSKey               string   // PEM file of its key; empty without TLSCert
+	RateLimit            int      // requests a second of one API key; 0: no limit
+	RateBurst            int
+	UnauthenticatedLimit int // refusals a second of one address's unauthenticated callers; 0: no limit
+	UnauthenticatedBurst int
+	Held                 Held
+	FeedKeep             time.Duration // how long a merchant's feed can be resumed
+	DatabaseURL          string
+	MigrateDatabaseURL   string // of the schema's owner; DatabaseURL unless set
+	ReadDatabaseURL      string // of the read model; DatabaseURL unless set
+	KafkaBrokers         []string
+	Kafka                Kafka
+	KafkaPartitions      int    // of a topic that has to be made
+	KafkaPrefix          string // before the name of every topic and group; empty unless set
+	Outbox               Outbox
+	Reports              Reports
 	Bank
 	WebhookSecrets []string // whsec_…, each live, of the provider's webhooks; none: they are not served
 	// WebhooksAllowPrivate lets merchants' endpoints be http, loopback and private addresses.
@@ -98,8 +98,8 @@ func load(lookup Lookup) (Config, error) {
 		TLSKey:               r.text("PAYMENTS_TLS_KEY", optional),
 		RateLimit:            r.integer("PAYMENTS_RATE_LIMIT", 2000, 0, 1_000_000),
 		RateBurst:            r.integer("PAYMENTS_RATE_BURST", 4000, 1, 10_000_000),
-		StrangerLimit:        r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
-		StrangerBurst:        r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
+		UnauthenticatedLimit: r.integer("PAYMENTS_STRANGER_LIMIT", 100, 0, 1_000_000),
+		UnauthenticatedBurst: r.integer("PAYMENTS_STRANGER_BURST", 500, 1, 10_000_000),
 		Held:                 r.held(),
 		FeedKeep:             r.duration("PAYMENTS_FEED_KEEP", 7*24*time.Hour, time.Hour, 10*365*24*time.Hour),
 		DatabaseURL:          r.databaseURL("PAYMENTS_DATABASE_URL", required),

@@ -56,7 +56,7 @@ func TestDefaults(t *testing.T) {
 		Bank:            Bank{Provider: "simulator", ProviderURL: "http://provider:8090", ProviderTimeout: 2 * time.Second},
 		ProviderHorizon: 5 * time.Second, UnfinishedPayments: 256, UnfinishedAge: 10 * time.Second, SagaConcurrency: 256, ProviderCalls: 64, WebhooksConcurrency: 128,
 		InboxKeep: 30 * 24 * time.Hour, InboxMaxAttempts: 5,
-		RateLimit: 2000, RateBurst: 4000, StrangerLimit: 100, StrangerBurst: 500,
+		RateLimit: 2000, RateBurst: 4000, UnauthenticatedLimit: 100, UnauthenticatedBurst: 500,
 		Held: Held{Waits: 1000, WaitsPerMerchant: 200, Streams: 1000, StreamsPerMerchant: 100, Exports: 8, ExportsPerMerchant: 2}, FeedKeep: 168 * time.Hour,
 		OrderDeadline: time.Hour, CaptureWindow: 144 * time.Hour, Reconcile: Reconcile{6 * time.Hour, 3, 5},
 		Roles: Roles{"api", "saga", "relay", "projector", "webhooks", "reports"}, Traces: Traces{Ratio: 1}, Log: Log{slog.LevelInfo, "json"},
@@ -90,7 +90,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		c.InboxKeep != 48*time.Hour || c.InboxMaxAttempts != 7 ||
 		c.TLSCert != "/tls/cert.pem" || c.TLSKey != "/tls/key.pem" ||
 		c.Held != (Held{Waits: 8, WaitsPerMerchant: 9, Streams: 5, StreamsPerMerchant: 6, Exports: 3, ExportsPerMerchant: 4}) || c.FeedKeep != 2*time.Hour ||
-		!slices.Equal(c.AdminHosts, []string{"service", "payments.internal"}) || c.RateLimit != 0 || c.RateBurst != 1 || c.StrangerLimit != 3 || c.StrangerBurst != 4 ||
+		!slices.Equal(c.AdminHosts, []string{"service", "payments.internal"}) || c.RateLimit != 0 || c.RateBurst != 1 || c.UnauthenticatedLimit != 3 || c.UnauthenticatedBurst != 4 ||
 		c.OrderDeadline != 2*time.Second || c.CaptureWindow != 3*time.Second ||
 		c.ProviderTimeout != 100*time.Millisecond || c.ProviderHorizon != c.ProviderTimeout ||
 		!c.Roles.Has(RoleRelay) || !c.Roles.Has(RoleAPI) || c.Roles.Has(RoleSaga) || c.Log != (Log{slog.LevelDebug, "text"}) ||

@@ -182,11 +182,11 @@ func TestANotificationMakesResolveHappenSooner(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, stranger := range []provider.Notification{
+	for _, unknown := range []provider.Notification{
 		{Reference: "pay_x", Key: "sag_x:y"}, {Reference: id, Key: ""}, {}, {Reference: "\x00"}, {Reference: id, Key: "\xff\x00:y"},
 	} {
-		if err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return w.orders.Notified(t.Context(), tx, stranger) }); err != nil {
-			t.Errorf("%+v: %v", stranger, err)
+		if err := postgres.InTx(t.Context(), w.pool, func(tx pgx.Tx) error { return w.orders.Notified(t.Context(), tx, unknown) }); err != nil {
+			t.Errorf("%+v: %v", unknown, err)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestAMerchantSeesItsOwnAlone(t *testing.T) {
 		}
 	}
 	for _, r := range refusals {
-		same(t, "a stranger's payment and none", r, refusals[0])
+		same(t, "another merchant's payment and none", r, refusals[0])
 	}
 	page, err := w.queries.List(t.Context(), scope, Filter{})
 	if err != nil || len(page.Payments) != 1 || page.Payments[0].ID != mine.ids.PaymentID {
