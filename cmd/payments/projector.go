@@ -50,7 +50,7 @@ func (s *service) consume(ctx context.Context, loop, consumer string, sink broke
 	s.group.Go(func() error {
 		err := s.broker.Consume(ctx, broker.ConsumerConfig{
 			Group: "payments." + consumer, Topic: payment.Topic, Log: s.log, Registerer: s.registry,
-			Beat: func() { s.monitor.Beat(loop) },
+			Heartbeat: func() { s.monitor.Heartbeat(loop) },
 		}, sink)
 		if errors.Is(err, context.Canceled) {
 			return nil

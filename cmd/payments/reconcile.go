@@ -141,7 +141,7 @@ func (s *service) reconcileProvider(ctx context.Context) error {
 	const loop = "reconcile"
 	r, err := order.NewReconciler(s.orders, order.ReconcilerConfig{
 		Interval: s.Reconcile.Interval, Days: s.Reconcile.Days, Pause: order.Pace(s.Reconcile.Rate),
-		Beat: func() { s.monitor.Beat(loop) }, Now: time.Now, Log: s.log, Registerer: s.registry,
+		Heartbeat: func() { s.monitor.Heartbeat(loop) }, Now: time.Now, Log: s.log, Registerer: s.registry,
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 func (s *service) refreshReports(ctx context.Context) error {
 	const loop = "reports"
 	r, err := report.NewRefresher(s.write, report.RefresherConfig{
-		Interval: s.Reports.Interval, Timeout: s.Reports.Timeout, Beat: func() { s.monitor.Beat(loop) }, Registerer: s.registry, Log: s.log,
+		Interval: s.Reports.Interval, Timeout: s.Reports.Timeout, Heartbeat: func() { s.monitor.Heartbeat(loop) }, Registerer: s.registry, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -239,7 +239,7 @@ func TestAdmin(t *testing.T) {
 	if status, body := get("/healthz"); status != 200 || body != `{"status":"alive"}` {
 		t.Errorf("alive: %d %s", status, body)
 	}
-	monitor.Beat("relay")
+	monitor.Heartbeat("relay")
 	if status, body := get("/metrics"); status != 200 || !strings.Contains(body, `payments_loop_last_turn_timestamp_seconds{loop="relay"}`) {
 		t.Errorf("metrics: %d %s", status, body)
 	}

@@ -28,7 +28,7 @@ const (
 	// gave up before the second is over, and joined again, would keep it from ending.
 	groupTimeout = 10 * time.Second
 
-	beatInterval = time.Second
+	aliveInterval = time.Second
 	// watchInterval is how soon an idle consumer notices that its database has lost commits.
 	watchInterval = 3 * time.Second
 	drainTimeout  = 3 * time.Second
@@ -42,9 +42,9 @@ type ConsumerConfig struct {
 	// MaxBatch is how many messages at most are handled at once, of all partitions
 	// together. As many are fetched ahead of each partition. Default 500.
 	MaxBatch int
-	// Beat is called each second in which every partition that is this member's
+	// Heartbeat is called each second in which every partition that is this member's
 	// was asked for messages and none is held up by an error.
-	Beat       func()
+	Heartbeat  func()
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -77,8 +77,8 @@ type consumer struct {
 // the configuration is at fault. It registers payments_inbox_lag_messages, which
 // consumers share.
 func (c *Client) Consume(ctx context.Context, cfg ConsumerConfig, sink Sink) error {
-	if cfg.Group == "" || cfg.Topic == "" || cfg.Beat == nil || cfg.Log == nil || cfg.Registerer == nil || sink == nil {
-		return errors.New("a consumer needs a group, a topic, a beat, a logger, a registerer and a sink")
+	if cfg.Group == "" || cfg.Topic == "" || cfg.Heartbeat == nil || cfg.Log == nil || cfg.Registerer == nil || sink == nil {
+		return errors.New("a consumer needs a group, a topic, a heartbeat, a logger, a registerer and a sink")
 	}
 	if cfg.MaxBatch < 0 {
 		return fmt.Errorf("a batch of at most %d messages is negative", cfg.MaxBatch)
@@ -200,7 +200,7 @@ func (k *consumer) generation(ctx, owned context.Context, gen *kafka.Generation)
 			k.watch(fetching, w, int(gen.ID))
 		})
 	}
-	k.beat(fetching, a)
+	k.reportAlive(fetching, a)
 	wg.Wait()
 }
 
@@ -222,8 +222,8 @@ func (k *consumer) watch(ctx context.Context, sink watched, generation int) {
 	})
 }
 
-func (k *consumer) beat(ctx context.Context, a *applier) {
-	each(ctx, beatInterval, func() (more bool) {
+func (k *consumer) reportAlive(ctx context.Context, a *applier) {
+	each(ctx, aliveInterval, func() (more bool) {
 		alive := a.turned.Load()
 		for _, p := range a.pumps {
 			alive = p.alive() && alive
@@ -233,7 +233,7 @@ func (k *consumer) beat(ctx context.Context, a *applier) {
 			for _, p := range a.pumps {
 				p.began()
 			}
-			k.Beat()
+			k.Heartbeat()
 		}
 		return true
 	})

@@ -117,11 +117,11 @@ func TestBeatsTellALivingConsumer(t *testing.T) {
 		return nil
 	}}
 	m.start(c, name, name, 0)
-	await(t, "beats of an idle consumer", func() bool { return m.count(&m.beats)() >= 2 })
+	await(t, "heartbeats of an idle consumer", func() bool { return m.count(&m.heartbeats)() >= 2 })
 	idle := (&member{t: t}).start(c, name, name, 0)
 	third := (&member{t: t}).start(c, name, name, 0)
-	await(t, "beats of a member without a partition", func() bool {
-		return idle.count(&idle.beats)() >= 2 && third.count(&third.beats)() >= 2
+	await(t, "heartbeats of a member without a partition", func() bool {
+		return idle.count(&idle.heartbeats)() >= 2 && third.count(&third.heartbeats)() >= 2
 	})
 	idle.stop()
 	third.stop()
@@ -131,10 +131,10 @@ func TestBeatsTellALivingConsumer(t *testing.T) {
 	publish(t, broker.NewPublisher(c), message(name, "a", 1))
 	tries := m.count(&m.tries)
 	await(t, "a failure", func() bool { return tries() >= 1 })
-	beats := m.count(&m.beats)()
+	heartbeats := m.count(&m.heartbeats)()
 	await(t, "more failures", func() bool { return tries() >= 10 })
-	if more := m.count(&m.beats)() - beats; more > 1 { // one may have been due
-		t.Errorf("%d beats while one of two partitions fails", more)
+	if more := m.count(&m.heartbeats)() - heartbeats; more > 1 { // one may have been due
+		t.Errorf("%d heartbeats while one of two partitions fails", more)
 	}
 	away.Store(false)
 	m.has(1)

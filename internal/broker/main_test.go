@@ -226,10 +226,10 @@ type member struct {
 	cancel context.CancelFunc
 	done   chan error
 
-	mu    sync.Mutex
-	got   []inbox.Message
-	tries int
-	beats int
+	mu         sync.Mutex
+	got        []inbox.Message
+	tries      int
+	heartbeats int
 }
 
 func (m *member) start(c *broker.Client, topic, group string, batch int) *member {
@@ -241,7 +241,7 @@ func (m *member) start(c *broker.Client, topic, group string, batch int) *member
 	go func() {
 		m.done <- c.Consume(ctx, broker.ConsumerConfig{
 			Group: group, Topic: topic, MaxBatch: batch, Log: slog.New(slog.DiscardHandler), Registerer: m.reg,
-			Beat: func() { m.mu.Lock(); defer m.mu.Unlock(); m.beats++ },
+			Heartbeat: func() { m.mu.Lock(); defer m.mu.Unlock(); m.heartbeats++ },
 		}, m)
 	}()
 	m.t.Cleanup(func() { m.stop() })

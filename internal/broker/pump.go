@@ -38,7 +38,7 @@ type pump struct {
 	queue  []inbox.Message // fetched and not taken in
 	taken  int64           // the offset behind the last message that was taken in; negative before the first
 	end    int64           // the offset behind the partition's newest message, when it was last asked for
-	turned bool            // asked for messages without an error since the last beat
+	turned bool            // asked for messages without an error since the last heartbeat
 	room   chan struct{}   // wakes the pump when something is in hand no more
 	hand   bool            // some of the queue is in hand
 	stuck  bool            // the last try of its messages has failed

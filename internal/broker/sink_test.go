@@ -145,7 +145,7 @@ func TestWhatWasTakenIsCommittedAndTheRestComesAgain(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- c.Consume(ctx, broker.ConsumerConfig{
-			Group: name, Topic: name, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Beat: func() {},
+			Group: name, Topic: name, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Heartbeat: func() {},
 		}, first)
 	}()
 	await(t, "three messages, and tries of the fourth", func() bool { return first.count(&first.tries)() >= 3 })

@@ -58,8 +58,8 @@ func (m *Monitor) Expect(name string, d time.Duration) {
 	m.turned(name)
 }
 
-// Beat says that the loop has turned.
-func (m *Monitor) Beat(name string) {
+// Heartbeat records that the loop has run once without an error.
+func (m *Monitor) Heartbeat(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.turned(name)
@@ -116,7 +116,7 @@ func Run(ctx context.Context, c Config) error {
 		next := c.Interval
 		switch {
 		case err == nil:
-			c.Monitor.Beat(c.Name)
+			c.Monitor.Heartbeat(c.Name)
 			pause.Reset()
 			if failing {
 				failing = false

@@ -148,7 +148,7 @@ func TestTheScheduledComparison(t *testing.T) {
 	now := time.Now().Add(20 * time.Minute) // what is younger than ten minutes is left out
 	config := func(reg *prometheus.Registry) order.ReconcilerConfig {
 		return order.ReconcilerConfig{
-			Interval: time.Hour, Days: 1, Pause: unpaced, Beat: func() {}, Now: func() time.Time { return now },
+			Interval: time.Hour, Days: 1, Pause: unpaced, Heartbeat: func() {}, Now: func() time.Time { return now },
 			Log: slog.New(slog.DiscardHandler), Registerer: reg,
 		}
 	}

@@ -13,12 +13,12 @@ import (
 
 // ReconcilerConfig of a Reconciler; every member is needed.
 type ReconcilerConfig struct {
-	Interval time.Duration // from the end of one comparison to the begin of the next
-	Days     int           // how far back a comparison goes
-	Pause    func(context.Context) error
-	Beat     func() // called while a turn goes on
-	Now      func() time.Time
-	Log      *slog.Logger
+	Interval  time.Duration // from the end of one comparison to the begin of the next
+	Days      int           // how far back a comparison goes
+	Pause     func(context.Context) error
+	Heartbeat func() // called while a turn goes on
+	Now       func() time.Time
+	Log       *slog.Logger
 
 	Registerer prometheus.Registerer
 }
@@ -99,7 +99,7 @@ func (r *Reconciler) Turn(ctx context.Context) (again bool, err error) {
 	_, err = r.orders.CompareRange(ctx, RangeComparison{
 		From: s.from, To: s.to, Cursor: s.cursor, Follow: true,
 		Pause: func(ctx context.Context) error {
-			r.Beat()
+			r.Heartbeat()
 			return r.Pause(ctx)
 		},
 		Found: func(d Difference) error {

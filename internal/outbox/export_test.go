@@ -2,8 +2,8 @@ package outbox
 
 import "context"
 
-// Beat lets the next turn look at the other relays, however short ago it did.
-func (r *Relay) Beat() { r.beaten = r.beaten.Add(-r.Lease) }
+// Heartbeat makes the next RunOnce look at the other relays, however recently it did.
+func (r *Relay) Heartbeat() { r.heartbeatAt = r.heartbeatAt.Add(-r.Lease) }
 
 // Idle waits until nothing is being published any more.
 func (r *Relay) Idle(ctx context.Context) {

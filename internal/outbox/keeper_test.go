@@ -194,7 +194,7 @@ func TestReadingAWindowPassesClosedPartitions(t *testing.T) {
 	for n := range 5 * small {
 		commit(t, pool, "a")
 		keep(t, k)
-		r.Beat()
+		r.Heartbeat()
 		settle(t, r)
 		if first, again := w.inSequence(t); first != n+1 || again != 0 {
 			t.Fatalf("%d of %d messages were published, %d twice", first, n+1, again)

@@ -26,7 +26,7 @@ func (r *Relay) join(ctx context.Context) error {
 		return fmt.Errorf("connect the relay: %w", err)
 	}
 	conn := pooled.Hijack() // its settings are not for others
-	r.conn, r.beaten, r.last, r.from = conn, time.Time{}, 0, 0
+	r.conn, r.heartbeatAt, r.last, r.from = conn, time.Time{}, 0, 0
 	// A partition that was empty when the plan was made is soon no longer. Small tables
 	// are scanned anyway, at a cost that is taken for a reason to compile.
 	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET jit = off`); err != nil {
@@ -102,17 +102,17 @@ type standing struct {
 	mine, free bool
 }
 
-// beat renews the lease and moves towards this relay's fair share: the shards by
+// heartbeat renews the lease and moves towards this relay's fair share: the shards by
 // the number of living relays, one more for those that joined first. Who has too
 // many gives some back, who has too few takes free ones.
-func (r *Relay) beat(ctx context.Context) error {
+func (r *Relay) heartbeat(ctx context.Context) error {
 	now := r.Now()
 	if _, err := r.conn.Exec(ctx, `
 		INSERT INTO outbox_relays (owner, lease_until) VALUES ($1, clock_timestamp() + $2::interval)
 		ON CONFLICT (owner) DO UPDATE SET lease_until = excluded.lease_until`, r.Owner, r.Lease); err != nil {
 		return fmt.Errorf("renew the lease of relay %s: %w", r.Owner, err)
 	}
-	r.beaten, r.leaseEnd = now, now.Add(r.Lease)
+	r.heartbeatAt, r.leaseEnd = now, now.Add(r.Lease)
 	// Whoever had drawn up to last had a transaction id by then. The one that has just been
 	// committed is higher, and so is xmax of every snapshot from here on. (That xmax is behind the last
 	// transaction that ended, not the last that began: without one in between it would prove nothing.)

@@ -116,11 +116,11 @@ type Relay struct {
 	shared       bool      // into RelayConfig.Shards
 	server       Server    // that conn leads to
 	promoted     bool      // the server was, and nobody has looked yet for lost commits
-	beaten       time.Time
+	heartbeatAt  time.Time
 	leaseEnd     time.Time // by Now, counted from before the lease was asked for
 	silent       map[string]silence
 	last         int64 // position that the last look knew of
-	from         int64 // what last was at the last beat
+	from         int64 // what last was at the last heartbeat
 	shards       map[int32]*shard
 	closed       []closedPartition
 	checkpointed time.Time
@@ -228,8 +228,8 @@ func (r *Relay) turn(ctx context.Context) (again bool, err error) {
 		}
 		r.shared = true
 	}
-	if r.Now().Sub(r.beaten) >= r.Lease/6 {
-		if err := r.beat(ctx); err != nil {
+	if r.Now().Sub(r.heartbeatAt) >= r.Lease/6 {
+		if err := r.heartbeat(ctx); err != nil {
 			return false, err
 		}
 	}

@@ -27,7 +27,7 @@ func TestACrashBetweenPublishingAndTheCheckpointSendsAgainInSequence(t *testing.
 		t.Error("the shard was taken while its lease ran")
 	}
 	expire(t, owner)
-	successor.Beat()
+	successor.Heartbeat()
 	turn(t, successor)
 	same(t, "on the wire", w.ids(), "a-1", "b-1", "a-2", "a-3", "b-2", "a-2", "a-3", "b-2", "b-3")
 	if first, again := w.inSequence(t); first != 6 || again != 3 {

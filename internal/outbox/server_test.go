@@ -113,15 +113,15 @@ func TestADumpRestoredIntoAFreshClusterLosesNoEvent(t *testing.T) {
 }
 
 // What the last checkpoint proves is not published again: the events whose positions were
-// drawn before the snapshot's beat. Those after it are, and so is what was not published before the dump.
+// drawn before the snapshot's heartbeat. Those after it are, and so is what was not published before the dump.
 func TestAResetPublishesAgainFromTheLastCheckpointThatIsProven(t *testing.T) {
 	service, owner := database(t)
 	burn(t, owner, 5000)
 	w := &wire{}
 	r, _ := relay(t, service, w, outbox.RelayConfig{})
 	commit(t, service, "a", "b")
-	settle(t, r) // looks
-	r.Beat()     // what was looked at is behind the next snapshot
+	settle(t, r)  // looks
+	r.Heartbeat() // what was looked at is behind the next snapshot
 	commit(t, service, "a")
 	settle(t, r)
 	if err := r.Release(t.Context()); err != nil {
@@ -218,9 +218,9 @@ func TestAResetToATimePublishesAgain(t *testing.T) {
 	if _, err := outbox.Reset(t.Context(), owner, since); err != nil {
 		t.Fatal(err)
 	}
-	r.Beat() // it learns that it has lost its shards
+	r.Heartbeat() // it learns that it has lost its shards
 	turn(t, r)
-	r.Beat() // and takes them again
+	r.Heartbeat() // and takes them again
 	settle(t, r)
 	if err := open.Commit(t.Context()); err != nil {
 		t.Fatal(err)

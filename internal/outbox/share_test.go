@@ -21,7 +21,7 @@ import (
 func look(t *testing.T, relays ...*outbox.Relay) {
 	t.Helper()
 	for _, r := range relays {
-		r.Beat()
+		r.Heartbeat()
 		turn(t, r)
 	}
 }
@@ -179,7 +179,7 @@ func TestNothingIsLostOrInvertedWhileRelaysComeAndGo(t *testing.T) {
 			living = append(living, r)
 		}
 		for _, r := range living {
-			r.Beat()
+			r.Heartbeat()
 			if _, err := r.Turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -203,7 +203,7 @@ func TestNothingIsLostOrInvertedWhileRelaysComeAndGo(t *testing.T) {
 	want := query[int](t, pool, `SELECT count(*) FROM outbox`)
 	await(t, "everything is published", func() bool {
 		for _, r := range living {
-			r.Beat()
+			r.Heartbeat()
 			turn(t, r)
 		}
 		w.mu.Lock()

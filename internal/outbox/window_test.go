@@ -237,8 +237,8 @@ func (c *turns) wait(ctx context.Context, n int) {
 	}
 }
 
-// beating is a clock that goes on by step each time it is asked, by whichever goroutine.
-func beating(step time.Duration) func() time.Time {
+// stepping is a clock that goes on by step each time it is asked, by whichever goroutine.
+func stepping(step time.Duration) func() time.Time {
 	start := time.Now()
 	var asked atomic.Int64
 	return func() time.Time { return start.Add(time.Duration(asked.Add(1)) * step) }
@@ -248,7 +248,7 @@ func beating(step time.Duration) func() time.Time {
 func TestALargeWindowBehindAnOpenTransactionIsReadFromWhereItBegins(t *testing.T) {
 	pool, _ := database(t)
 	w := &wire{}
-	r, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 2, Lease: 10 * time.Minute, Now: beating(100 * time.Second)})
+	r, _ := relay(t, pool, w, outbox.RelayConfig{Batch: 2, Lease: 10 * time.Minute, Now: stepping(100 * time.Second)})
 	open := begin(t, pool, "open")
 	for range 200 {
 		commit(t, pool, "a")

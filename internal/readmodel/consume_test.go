@@ -49,7 +49,7 @@ func (p *pipeline) consumer() (stop func()) {
 	done := make(chan error, 1)
 	go func() {
 		done <- p.client.Consume(ctx, broker.ConsumerConfig{
-			Group: p.topic, Topic: p.topic, MaxBatch: 20, Beat: func() {}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+			Group: p.topic, Topic: p.topic, MaxBatch: 20, Heartbeat: func() {}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		}, in)
 	}()
 	stopped := false

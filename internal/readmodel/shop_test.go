@@ -162,7 +162,7 @@ func (s *shop) project() (stop func()) {
 	done := make(chan error, 1)
 	go func() {
 		done <- s.client.Consume(ctx, broker.ConsumerConfig{
-			Group: "payment_view", Topic: payment.Topic, Beat: func() {}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+			Group: "payment_view", Topic: payment.Topic, Heartbeat: func() {}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		}, in)
 	}()
 	var once sync.Once

@@ -19,9 +19,9 @@ const (
 	refreshLock = 0x72657066
 	// firstRetry is the pause after a first failure; it doubles up to Interval.
 	firstRetry = 10 * time.Second
-	// beatEvery is how often a refresh that runs says that its loop is alive.
-	beatEvery = 5 * time.Second
-	endWithin = 5 * time.Second
+	// heartbeatEvery is how often a refresh that runs says that its loop is alive.
+	heartbeatEvery = 5 * time.Second
+	endWithin      = 5 * time.Second
 	// maxFailure is the length of a failure that is kept, in characters; the table has the same.
 	maxFailure = 1000
 )
@@ -33,9 +33,9 @@ type RefresherConfig struct {
 	Interval time.Duration
 	// Timeout of a whole refresh. Default 30 minutes.
 	Timeout time.Duration
-	// Beat, which may be nil, is called from time to time while a refresh runs, so that
+	// Heartbeat, which may be nil, is called from time to time while a refresh runs, so that
 	// its loop is not taken for dead.
-	Beat       func()
+	Heartbeat  func()
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 }
@@ -69,8 +69,8 @@ func NewRefresher(pool *pgxpool.Pool, c RefresherConfig) (*Refresher, error) {
 	if c.Timeout == 0 {
 		c.Timeout = 30 * time.Minute
 	}
-	if c.Beat == nil {
-		c.Beat = func() {}
+	if c.Heartbeat == nil {
+		c.Heartbeat = func() {}
 	}
 	r := &Refresher{
 		RefresherConfig: c, pool: pool,
@@ -157,7 +157,7 @@ func (r *Refresher) session(ctx context.Context) (*pgx.Conn, error) {
 
 // refresh is called with the lock held, which it has to be before the snapshot is taken.
 func (r *Refresher) refresh(ctx context.Context, conn *pgx.Conn, started time.Time) error {
-	stop := r.beat(ctx)
+	stop := r.heartbeat(ctx)
 	defer stop()
 	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `SELECT report_refresh($1::interval)`, r.Interval)
@@ -180,16 +180,16 @@ func (r *Refresher) refresh(ctx context.Context, conn *pgx.Conn, started time.Ti
 	return fmt.Errorf("refresh reports, which stay as they were: %w", err)
 }
 
-// beat until the returned function is called, or a refresh should long have ended.
-func (r *Refresher) beat(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout+beatEvery)
+// heartbeat reports that the loop is alive until the returned function is called, or a refresh should long have ended.
+func (r *Refresher) heartbeat(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout+heartbeatEvery)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(beatEvery)
+		tick := time.NewTicker(heartbeatEvery)
 		defer tick.Stop()
 		for {
-			r.Beat()
+			r.Heartbeat()
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
