@@ -49,8 +49,8 @@ func forms(text string) map[string][]byte {
 	return all
 }
 
-// sightings are the forms of the text in a place.
-func (p place) sightings(text string) (found []string) {
+// occurrences are the forms of the text in a place.
+func (p place) occurrences(text string) (found []string) {
 	for form, b := range forms(text) {
 		if bytes.Contains(p.content, b) {
 			found = append(found, form)
@@ -66,11 +66,11 @@ func TestTheSearchFindsWhatIsPlanted(t *testing.T) {
 		"base64 at 0": base64.StdEncoding.EncodeToString([]byte(text + " more")), "base64 at 1": base64.StdEncoding.EncodeToString([]byte("{" + text + "}")),
 		"base64 at 2": base64.StdEncoding.EncodeToString([]byte("{{" + text + "}")), "base64url at 0": base64.URLEncoding.EncodeToString([]byte(text)),
 	} {
-		if found := (place{content: []byte("before " + planted + " after")}).sightings(text); len(found) == 0 {
+		if found := (place{content: []byte("before " + planted + " after")}).occurrences(text); len(found) == 0 {
 			t.Errorf("%s is not found in %s", form, planted)
 		}
 	}
-	if found := (place{content: []byte("ada+canary@example.org")}).sightings(text); len(found) > 0 {
+	if found := (place{content: []byte("ada+canary@example.org")}).occurrences(text); len(found) > 0 {
 		t.Errorf("found as %v in what does not have it", found)
 	}
 }
@@ -200,7 +200,7 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 	} {
 		found := false
 		for _, p := range places {
-			found = found || p.name == name && len(p.sightings(text)) > 0
+			found = found || p.name == name && len(p.occurrences(text)) > 0
 		}
 		if !found {
 			t.Errorf("%q is not found in %s, where it stands", text, name)
@@ -211,12 +211,12 @@ func TestNoSecretIsStoredLoggedOrPublished(t *testing.T) {
 			if len(text) < 12 {
 				t.Fatalf("%s is too short to be looked for", name)
 			}
-			if found := p.sightings(text); len(found) > 0 {
+			if found := p.occurrences(text); len(found) > 0 {
 				t.Errorf("%s stands in %s, as %v", name, p.name, found)
 			}
 		}
 		for name, text := range methods {
-			if found := p.sightings(text); len(found) > 0 && p.name != "simulator.db" {
+			if found := p.occurrences(text); len(found) > 0 && p.name != "simulator.db" {
 				t.Errorf("%s stands in %s, as %v", name, p.name, found)
 			}
 		}

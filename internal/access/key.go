@@ -16,7 +16,7 @@ import (
 	"payments/internal/secret"
 )
 
-// Mode keeps keys of test and live installations apart at sight. It is part of
+// Mode lets a person tell keys of test and live installations apart. It is part of
 // what the MAC covers.
 type Mode string
 

@@ -37,7 +37,7 @@ func OldestUnpublished(ctx context.Context, pool *pgxpool.Pool) (time.Duration, 
 			WHERE c.page IS NOT NULL AND position > c.position AND key_hash % c.n = ANY (c.shards)
 				AND pg_visible_in_snapshot(xid, c.page) AND NOT pg_visible_in_snapshot(xid, c.done)
 			ORDER BY position LIMIT 1)
-		) oldest`, firstSight).Scan(&seconds)
+		) oldest`, firstSnapshot).Scan(&seconds)
 	if err != nil {
 		return 0, fmt.Errorf("measure the oldest unpublished message: %w", err)
 	}

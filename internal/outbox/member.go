@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// firstSight is a cursor that has seen nothing: no transaction is older than xid 3.
-const firstSight = "1:1:"
+// firstSnapshot is a cursor that has seen nothing: no transaction is older than xid 3.
+const firstSnapshot = "1:1:"
 
 // forget bounds how long a relay that ended without a word stands in outbox_relays.
 const forget = time.Minute
@@ -87,7 +87,7 @@ func (r *Relay) divide(ctx context.Context) error {
 			)
 			INSERT INTO outbox_checkpoints (shard, epoch, done, system_identifier, timeline)
 			SELECT shard, epoch, done::pg_snapshot, $3, $4 FROM divided, first`,
-			r.Shards, firstSight, r.server.SystemIdentifier, r.server.Timeline)
+			r.Shards, firstSnapshot, r.server.SystemIdentifier, r.server.Timeline)
 		if err != nil {
 			return fmt.Errorf("divide the outbox into %d shards: %w", r.Shards, err)
 		}

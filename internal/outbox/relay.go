@@ -243,7 +243,7 @@ func (r *Relay) turn(ctx context.Context) (again bool, err error) {
 	if err := r.lookForLost(ctx); err != nil {
 		return false, err
 	}
-	now, err := r.look(ctx)
+	now, err := r.takeSnapshot(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -134,7 +134,7 @@ func rewind(ctx context.Context, tx pgx.Tx, here Server, from time.Time) error {
 		SELECT shard, n.epoch, $2::pg_snapshot, coalesce(page_snapshot, done),
 			least(CASE WHEN page_snapshot IS NOT NULL THEN page_position END, first.position - 1),
 			coalesce(pg_sequence_last_value('outbox_position'), 0), $3, $4
-		FROM stand JOIN next n USING (shard), first`, from, firstSight, here.SystemIdentifier, here.Timeline)
+		FROM stand JOIN next n USING (shard), first`, from, firstSnapshot, here.SystemIdentifier, here.Timeline)
 	if err != nil {
 		return fmt.Errorf("set the shards back: %w", err)
 	}

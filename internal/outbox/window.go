@@ -10,17 +10,17 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// sight is one look at the database, shared by all shards of a turn.
-type sight struct {
-	snapshot string
+// snapshot is a pg_snapshot of the database, shared by all shards of one RunOnce.
+type snapshot struct {
+	text string // as Postgres writes it
 	// last is a position beyond which the snapshot sees nothing: it was read after
 	// the snapshot was taken.
 	last int64
 }
 
-func (r *Relay) look(ctx context.Context) (s sight, err error) {
+func (r *Relay) takeSnapshot(ctx context.Context) (s snapshot, err error) {
 	err = r.conn.QueryRow(ctx, `
-		SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('outbox_position'), 0)`).Scan(&s.snapshot, &s.last)
+		SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('outbox_position'), 0)`).Scan(&s.text, &s.last)
 	if err != nil {
 		return s, fmt.Errorf("take a snapshot: %w", err)
 	}
@@ -61,12 +61,12 @@ func (r *Relay) groups() []*group {
 
 // advance hands the group what lies between its cursor and now, or the next piece
 // of that; more tells that there is another one.
-func (r *Relay) advance(ctx context.Context, g *group, now sight) (more bool, err error) {
+func (r *Relay) advance(ctx context.Context, g *group, now snapshot) (more bool, err error) {
 	c := g.cursor
 	var next cursor
 	var read [][]Message
 	if c.page == "" {
-		if c.done == now.snapshot {
+		if c.done == now.text {
 			return false, nil
 		}
 		whole, messages, err := r.readWindow(ctx, g, now)
@@ -74,13 +74,13 @@ func (r *Relay) advance(ctx context.Context, g *group, now sight) (more bool, er
 			return false, err
 		}
 		if whole {
-			next, read = cursor{done: now.snapshot, from: r.from}, messages
+			next, read = cursor{done: now.text, from: r.from}, messages
 		} else {
 			first, err := r.first(ctx, c)
 			if err != nil {
 				return false, err
 			}
-			c = cursor{c.done, now.snapshot, first, now.last, r.from}
+			c = cursor{c.done, now.text, first, now.last, r.from}
 		}
 	}
 	if c.page != "" {
@@ -101,7 +101,7 @@ const columns = `position, merchant_id, id, topic, key, key_hash, sequence, head
 // that began after the cursor, and those that were running then, both by index outbox_xid.
 // More than a batch is not the whole of it, and is not given. The bounds of position let
 // the planner leave the partitions out that the cursor has passed.
-func (r *Relay) readWindow(ctx context.Context, g *group, now sight) (whole bool, messages [][]Message, err error) {
+func (r *Relay) readWindow(ctx context.Context, g *group, now snapshot) (whole bool, messages [][]Message, err error) {
 	rows, err := r.conn.Query(ctx, `
 		SELECT `+columns+` FROM (
 			(SELECT `+columns+` FROM outbox
@@ -115,7 +115,7 @@ func (r *Relay) readWindow(ctx context.Context, g *group, now sight) (whole bool
 			LIMIT $6)
 		) both_branches
 		ORDER BY position`,
-		g.cursor.done, now.snapshot, r.low(g.cursor.done), r.Shards, g.ids, r.Batch+1, g.cursor.from)
+		g.cursor.done, now.text, r.low(g.cursor.done), r.Shards, g.ids, r.Batch+1, g.cursor.from)
 	messages, n, _, err := r.collectRows(rows, err)
 	if n > r.Batch {
 		return false, nil, err
@@ -196,8 +196,8 @@ type closedPartition struct {
 }
 
 // low is a position below which the snapshot leaves nothing unseen.
-func (r *Relay) low(snapshot string) int64 {
-	first, _, _ := strings.Cut(snapshot, ":") // xmin:xmax:xip,…
+func (r *Relay) low(done string) int64 {
+	first, _, _ := strings.Cut(done, ":") // xmin:xmax:xip,…
 	xmin, err := strconv.ParseUint(first, 10, 64)
 	if err != nil {
 		return 0 // reads more than it has to
