@@ -128,7 +128,7 @@ func (s *Service) inspect(ctx context.Context, tx pgx.Tx, d sagaData) error {
 		return fmt.Errorf("look for an inspection under way: %w", err)
 	}
 	if waiting != nil {
-		return saga.Hurry(ctx, tx, d.MerchantID, *waiting, stepInspect)
+		return saga.Nudge(ctx, tx, d.MerchantID, *waiting, stepInspect)
 	}
 	d.forget()
 	raw, err := d.encode()

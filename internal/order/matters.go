@@ -97,7 +97,7 @@ const sagaOfPayment = `LEFT JOIN LATERAL (
 		SELECT * FROM sagas WHERE merchant_id = p.merchant_id AND definition = d.name AND subject = p.order_id OFFSET 0) s) s ON true`
 
 // mattersTo decides by what is known of the payment. step is where the order's saga stands;
-// waits says that no worker holds it and that news could make it due now (saga.Hurry).
+// waits says that no worker holds it and that news could make it due now (saga.Nudge).
 func (n *notice) mattersTo(at noticed, step string, waits bool) bool {
 	live := at.state == saga.Running || at.state == saga.Compensating
 	if n.sagaID != at.sagaID {

@@ -58,9 +58,9 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	live := b.state == saga.Running || b.state == saga.Compensating
 	switch {
 	case named && (sagaID != b.sagaID || live):
-		err = saga.Hurry(ctx, tx, b.data.MerchantID, sagaID, step)
+		err = saga.Nudge(ctx, tx, b.data.MerchantID, sagaID, step)
 	case !named && live:
-		err = saga.Hurry(ctx, tx, b.data.MerchantID, b.sagaID, "")
+		err = saga.Nudge(ctx, tx, b.data.MerchantID, b.sagaID, "")
 	}
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, sagaID str
 	case over: // it is voided, or waits for a person
 		return nil
 	case searching != nil:
-		return saga.Hurry(ctx, tx, d.MerchantID, *searching, stepFind)
+		return saga.Nudge(ctx, tx, d.MerchantID, *searching, stepFind)
 	}
 	d.AuthorizationKey = saga.Key(sagaID, stepAuthorize)
 	if err := s.beginOrphan(ctx, tx, d, fmt.Sprintf("%s/%d", d.PaymentID, searches+1), "", 0); !errors.Is(err, saga.ErrBegun) {

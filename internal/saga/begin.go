@@ -195,22 +195,22 @@ func Signal(ctx context.Context, tx pgx.Tx, merchantID, definition, subject stri
 // due: each of many notices of one operation would else cause a lookup.
 const newsPause = 200 * time.Millisecond
 
-// Hurry makes a waiting saga due: there may be news of what it waits for. One that
+// Nudge makes a waiting saga due: there may be news of what it waits for. One that
 // stands at another step than the news is of (empty: any), has nothing to look up,
 // is held by a worker, or is at its end is left alone.
-func Hurry(ctx context.Context, tx pgx.Tx, merchantID, id, step string) error {
+func Nudge(ctx context.Context, tx pgx.Tx, merchantID, id, step string) error {
 	// updated_at stays: many notices do not put off what one makes due.
 	if _, err := tx.Exec(ctx, `
 		UPDATE sagas SET due_at = greatest(now(), updated_at + $4::interval)
 		WHERE merchant_id = $1 AND id = $2 AND owner IS NULL AND due_at > greatest(now(), updated_at + $4::interval)
 			AND (resolving OR attempts = 0) AND (step = $3 OR $3 = '')`, merchantID, id, step, newsPause); err != nil {
-		return fmt.Errorf("hurry saga: %w", err)
+		return fmt.Errorf("nudge saga: %w", err)
 	}
 	return nil
 }
 
-// HurryOf is Hurry, at any step, for who knows a subject and its possible definitions.
-func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definitions ...string) error {
+// NudgeSubject is Nudge, at any step, for who knows a subject and its possible definitions.
+func NudgeSubject(ctx context.Context, tx pgx.Tx, merchantID, subject string, definitions ...string) error {
 	var id string
 	err := tx.QueryRow(ctx, `
 		SELECT s.id FROM unnest($2::text[]) AS d (name), LATERAL (
@@ -220,9 +220,9 @@ func HurryOf(ctx context.Context, tx pgx.Tx, merchantID, subject string, definit
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("hurry saga: %w", err)
+		return fmt.Errorf("nudge saga: %w", err)
 	}
-	return Hurry(ctx, tx, merchantID, id, "")
+	return Nudge(ctx, tx, merchantID, id, "")
 }
 
 // Provide makes the sagas due whose calls lack one of these, on the caller's transaction.

@@ -113,7 +113,7 @@ func TestNewsHastensOneLookup(t *testing.T) {
 					return err
 				}
 				for range 3 {
-					if err := Hurry(t.Context(), tx, "mer_1", "sag_1", c.step); err != nil {
+					if err := Nudge(t.Context(), tx, "mer_1", "sag_1", c.step); err != nil {
 						return err
 					}
 				}
