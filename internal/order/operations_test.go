@@ -96,7 +96,7 @@ func TestACompensationThatCannotFinishIsReviewedByTwo(t *testing.T) {
 	if want := []string{"ada propose", "ada withdraw", "ada propose", "ada retry", "ada propose", "grace approve"}; !slices.Equal(acts, want) {
 		t.Errorf("kept are %v, want %v", acts, want)
 	}
-	last := f.Trials[len(f.Trials)-2] // before the release of the stock
+	last := f.Attempts[len(f.Attempts)-2] // before the release of the stock
 	if last.Call != "operator" || last.Reference != back || last.Step != "void_authorization" {
 		t.Errorf("the attempt is %+v", last)
 	}
@@ -214,7 +214,7 @@ func TestAnOperatorSeesEveryAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var calls []string
-	for n, a := range f.Trials {
+	for n, a := range f.Attempts {
 		if a.Number != n+1 || a.FinishedAt == nil || a.Epoch < 1 || a.Owner == "" {
 			t.Errorf("attempt %+v", a)
 		}

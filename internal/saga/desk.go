@@ -121,9 +121,9 @@ func (d *Desk) List(ctx context.Context, f Filter) ([]Summary, error) {
 	return list, nil
 }
 
-// Trial is an attempt with all that is known of it. RequestDigest is SHA-256 in
+// AttemptRecord is an attempt with all that is known of it. RequestDigest is SHA-256 in
 // hexadecimal over the request's key and data.
-type Trial struct {
+type AttemptRecord struct {
 	Number         int
 	Step, Call     string
 	Epoch          int64
@@ -151,8 +151,8 @@ type Act struct {
 // File is all that is known of a saga.
 type File struct {
 	Summary
-	Trials []Trial
-	Acts   []Act
+	Attempts []AttemptRecord
+	Acts     []Act
 }
 
 // Open reads one saga's file. Error: ErrNoSaga.
@@ -174,7 +174,7 @@ func (d *Desk) Open(ctx context.Context, id string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("read attempts: %w", err)
 	}
-	f.Trials, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t Trial, err error) {
+	f.Attempts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t AttemptRecord, err error) {
 		var digest []byte
 		err = row.Scan(&t.Number, &t.Step, &t.Call, &t.Epoch, &t.Owner, &t.IdempotencyKey, &digest, &t.StartedAt, &t.FinishedAt,
 			&t.Outcome, &t.Code, &t.Detail, &t.Reference)
