@@ -143,10 +143,10 @@ func getAll[T any](ctx context.Context, r remote, path string, query url.Values,
 	}
 }
 
-// remoteDesk reads sagas over HTTP.
-type remoteDesk struct{ remote }
+// remoteSagas reads sagas over HTTP.
+type remoteSagas struct{ remote }
 
-func (d remoteDesk) list(ctx context.Context, f order.SagaFilter, about order.About) (listed[api.Saga], error) {
+func (d remoteSagas) list(ctx context.Context, f order.SagaFilter, about order.About) (listed[api.Saga], error) {
 	query := url.Values{}
 	for name, value := range map[string]string{
 		"state": string(f.State), "definition": f.Definition, "payment": about.Payment, "order": about.Order, "reference": about.Reference,
@@ -168,7 +168,7 @@ func (d remoteDesk) list(ctx context.Context, f order.SagaFilter, about order.Ab
 	return getAll[api.Saga](ctx, d.remote, "/v1/ops/sagas", query, f.Limit)
 }
 
-func (d remoteDesk) open(ctx context.Context, id string) (s api.Saga, err error) {
+func (d remoteSagas) open(ctx context.Context, id string) (s api.Saga, err error) {
 	err = d.get(ctx, "/v1/ops/sagas/"+url.PathEscape(id), &s)
 	return s, err
 }

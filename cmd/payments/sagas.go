@@ -31,7 +31,7 @@ var actUsage = map[string]string{
 	"accept_capture": "accept a capture that was made at the provider by hand",
 }
 
-// sagasCommand is the operators' desk on the command line. It needs the database alone, for an
+// sagasCommand is what operators do with sagas on the command line. It needs the database alone, for an
 // act PAYMENTS_OPERATOR_KEY and the pepper, and for a verdict the provider: who acts is known by the same API key
 // as over HTTP, and not by a name that anybody can type.
 func (e environment) sagasCommand() *cli.Command {
@@ -59,12 +59,12 @@ func (e environment) sagasCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				desk, done, err := e.sagaDesk(ctx, c)
+				sagas, done, err := e.openSagas(ctx, c)
 				if err != nil {
 					return err
 				}
 				defer done()
-				return e.showSaga(ctx, c, desk, id)
+				return e.showSaga(ctx, c, sagas, id)
 			},
 		},
 	}
@@ -142,11 +142,11 @@ func (e environment) actOnSaga(ctx context.Context, c *cli.Command, act string) 
 		return err
 	}
 	by.Operator, by.Holder = who.KeyID, who.Holder
-	desk := order.New(order.Config{Pool: pool, IDs: generator(), Provider: bank, Former: true}).Operations()
-	if err := desk.Act(ctx, by, id, act, verdict); err != nil {
+	sagas := order.New(order.Config{Pool: pool, IDs: generator(), Provider: bank, Former: true}).Operations()
+	if err := sagas.Act(ctx, by, id, act, verdict); err != nil {
 		return err
 	}
-	return e.showSaga(ctx, c, databaseDesk{desk}, id)
+	return e.showSaga(ctx, c, databaseSagas{sagas}, id)
 }
 
 // operator has the API key in the environment, if the policies let it act. A key that is
@@ -231,12 +231,12 @@ func (e environment) listSagas(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	desk, done, err := e.sagaDesk(ctx, c)
+	sagas, done, err := e.openSagas(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer done()
-	list, err := desk.list(ctx, f, about)
+	list, err := sagas.list(ctx, f, about)
 	if err != nil {
 		return err
 	}
@@ -291,8 +291,8 @@ func why(s api.Saga, now time.Time) string {
 	return reason
 }
 
-func (e environment) showSaga(ctx context.Context, c *cli.Command, desk sagaReader, id string) error {
-	f, err := desk.open(ctx, id)
+func (e environment) showSaga(ctx context.Context, c *cli.Command, sagas sagaReader, id string) error {
+	f, err := sagas.open(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -335,21 +335,21 @@ type sagaReader interface {
 	open(ctx context.Context, id string) (api.Saga, error)
 }
 
-func (e environment) sagaDesk(ctx context.Context, c *cli.Command) (sagaReader, func(), error) {
+func (e environment) openSagas(ctx context.Context, c *cli.Command) (sagaReader, func(), error) {
 	if e.overAPI(c) {
 		r, err := e.remote()
-		return remoteDesk{r}, func() {}, err
+		return remoteSagas{r}, func() {}, err
 	}
 	pool, err := e.openWrite(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	return databaseDesk{order.New(order.Config{Pool: pool, IDs: generator(), Provider: (*provider.HTTP)(nil)}).Operations()}, pool.Close, nil
+	return databaseSagas{order.New(order.Config{Pool: pool, IDs: generator(), Provider: (*provider.HTTP)(nil)}).Operations()}, pool.Close, nil
 }
 
-type databaseDesk struct{ order.Operations }
+type databaseSagas struct{ order.Operations }
 
-func (d databaseDesk) list(ctx context.Context, f order.SagaFilter, about order.About) (listed[api.Saga], error) {
+func (d databaseSagas) list(ctx context.Context, f order.SagaFilter, about order.About) (listed[api.Saga], error) {
 	if about != (order.About{}) {
 		payments, err := d.Find(ctx, about)
 		if err == nil && about.Reference != "" {
@@ -370,7 +370,7 @@ func (d databaseDesk) list(ctx context.Context, f order.SagaFilter, about order.
 	return listOf(sagas), err
 }
 
-func (d databaseDesk) open(ctx context.Context, id string) (api.Saga, error) {
+func (d databaseSagas) open(ctx context.Context, id string) (api.Saga, error) {
 	f, err := d.Open(ctx, id)
 	return api.ShowSagaFile(f), err
 }

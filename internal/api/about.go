@@ -66,8 +66,8 @@ func (s *server) sagaSubjects(ctx context.Context, c *call) ([]order.SagaSubject
 	if err != nil || about == (order.About{}) {
 		return nil, err
 	}
-	desk := s.Orders.Operations()
-	found, err := desk.Find(ctx, about)
+	operations := s.Orders.Operations()
+	found, err := operations.Find(ctx, about)
 	if err != nil {
 		return nil, err
 	}
@@ -83,11 +83,11 @@ func (s *server) sagaSubjects(ctx context.Context, c *call) ([]order.SagaSubject
 		for _, p := range found {
 			ids = append(ids, p.PaymentID)
 		}
-		if found, err = desk.FindPayments(ctx, ids); err != nil {
+		if found, err = operations.FindPayments(ctx, ids); err != nil {
 			return nil, err
 		}
 	}
-	return desk.Subjects(ctx, found)
+	return operations.Subjects(ctx, found)
 }
 
 // askedDeliveries are the events of the query's payment, or nil without one.

@@ -16,7 +16,7 @@ func (w *world) keyIDOf(role string) string {
 	return id
 }
 
-// A support desk's refund has no answer, and before it asks again its API key is
+// A refund by support has no answer, and before it asks again its API key is
 // rotated, which is what the overlap is for.
 func TestARotationBetweenTwoTriesRefundsOnce(t *testing.T) {
 	w := newWorld(t)

@@ -35,11 +35,11 @@ func TestBlockedKeysAreListedGroupedAndShown(t *testing.T) {
 	}
 	h.reasons["e-1"] = errors.New("something else\nwith more lines")
 	apply(t, in, batch...)
-	desk := NewDeadLetters(pool, in)
+	letters := NewDeadLetters(pool, in)
 	var all []BlockedKey
 	f := BlockedFilter{Consumer: "test", Limit: 2}
 	for range 10 {
-		page, err := desk.List(t.Context(), f)
+		page, err := letters.List(t.Context(), f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,18 +57,18 @@ func TestBlockedKeysAreListedGroupedAndShown(t *testing.T) {
 			t.Errorf("key %+v", k)
 		}
 	}
-	groups, err := desk.Groups(t.Context())
+	groups, err := letters.Groups(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(groups) != 2 || groups[0].Keys != 4 || groups[0].Messages != 8 || groups[1].Keys != 1 {
 		t.Fatalf("groups %+v, want four keys of one error and one of another", groups)
 	}
-	page, err := desk.List(t.Context(), BlockedFilter{Fingerprint: groups[1].Fingerprint})
+	page, err := letters.List(t.Context(), BlockedFilter{Fingerprint: groups[1].Fingerprint})
 	if err != nil || len(page.Keys) != 1 || string(page.Keys[0].Key) != "e" {
 		t.Errorf("by fingerprint %+v, %v", page, err)
 	}
-	key, messages, err := desk.Show(t.Context(), page.Keys[0].ID, 10)
+	key, messages, err := letters.Show(t.Context(), page.Keys[0].ID, 10)
 	if err != nil || key.ID != page.Keys[0].ID {
 		t.Fatalf("show: %+v, %v", key, err)
 	}
@@ -80,14 +80,14 @@ func TestBlockedKeysAreListedGroupedAndShown(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, after := range []string{"x", "eA", "_w"} {
-		if _, err := desk.List(t.Context(), BlockedFilter{After: after}); !errors.Is(err, ErrCursor) {
+		if _, err := letters.List(t.Context(), BlockedFilter{After: after}); !errors.Is(err, ErrCursor) {
 			t.Errorf("cursor %q: %v", after, err)
 		}
 	}
 	for what, err := range map[string]error{
-		"show":    func() error { _, _, err := desk.Show(t.Context(), "prk_0", 1); return err }(),
-		"replay":  func() error { _, err := desk.Replay(t.Context(), "prk_0"); return err }(),
-		"discard": func() error { _, err := desk.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil); return err }(),
+		"show":    func() error { _, _, err := letters.Show(t.Context(), "prk_0", 1); return err }(),
+		"replay":  func() error { _, err := letters.Replay(t.Context(), "prk_0"); return err }(),
+		"discard": func() error { _, err := letters.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil); return err }(),
 	} {
 		if !errors.Is(err, ErrNotBlocked) {
 			t.Errorf("%s of an unknown key: %v", what, err)
@@ -104,20 +104,20 @@ func TestAReplayStopsAtTheFirstRefusalAndKeepsTheRest(t *testing.T) {
 		batch = append(batch, message(int64(n), "a", n+1))
 	}
 	apply(t, in, batch...)
-	desk := NewDeadLetters(pool, in)
+	letters := NewDeadLetters(pool, in)
 	id := blockedID("test", "events", []byte("a"))
 	delete(h.reasons, "a-1")
-	r, err := desk.Replay(t.Context(), id)
+	r, err := letters.Replay(t.Context(), id)
 	if err != nil || r.Applied != 2 || r.Released || r.Remaining != int64(len(batch)-2) || r.Reason != "third" {
 		t.Fatalf("replay %+v, %v", r, err)
 	}
 	same(t, "effects", effects(t, pool), "a-1", "a-2")
-	key, messages, err := desk.Show(t.Context(), id, 1)
+	key, messages, err := letters.Show(t.Context(), id, 1)
 	if err != nil || key.Replays != 1 || key.Fingerprint != fingerprint("third") || messages[0].Reason != "third" {
 		t.Errorf("key %+v, head %+v, %v", key, messages, err)
 	}
 	delete(h.reasons, "a-3")
-	r, err = desk.Replay(t.Context(), id)
+	r, err = letters.Replay(t.Context(), id)
 	if err != nil || !r.Released || r.Applied != len(batch)-2 || r.Remaining != 0 {
 		t.Fatalf("replay %+v, %v", r, err)
 	}
@@ -127,7 +127,7 @@ func TestAReplayStopsAtTheFirstRefusalAndKeepsTheRest(t *testing.T) {
 		len(batch)).Scan(&inOrder); err != nil || !inOrder {
 		t.Errorf("not each effect once and in order (%v)", err)
 	}
-	if _, err := desk.Replay(t.Context(), id); !errors.Is(err, ErrNotBlocked) {
+	if _, err := letters.Replay(t.Context(), id); !errors.Is(err, ErrNotBlocked) {
 		t.Errorf("a released key was replayed again: %v", err)
 	}
 }
@@ -177,28 +177,28 @@ func TestADiscardSaysWhoAndWhyAndIsNotAppliedWhenItComesAgain(t *testing.T) {
 	in := restart(t, pool, h.handle)
 	batch := []Message{message(1, "a", 1), message(2, "a", 2), message(3, "b", 1), message(4, "b", 2), message(5, "b", 3)}
 	apply(t, in, batch...)
-	desk := NewDeadLetters(pool, in)
+	letters := NewDeadLetters(pool, in)
 	a, b := blockedID("test", "events", []byte("a")), blockedID("test", "events", []byte("b"))
 	for _, by := range []By{
 		{"", "me", "why"}, {"key_1", "", "why"}, {"key_1", "me", " "}, {"key_1", "me", "w\x00y"}, {"k\xff", "me", "why"}, {"key_1", "m\xff", "why"}, {"key_1", "m\u00eb", "why"},
 	} {
-		if _, err := desk.Discard(t.Context(), a, by, nil); !errors.Is(err, ErrNoReason) {
+		if _, err := letters.Discard(t.Context(), a, by, nil); !errors.Is(err, ErrNoReason) {
 			t.Errorf("discard by %q: %v", by, err)
 		}
 	}
 	first := int64(1)
-	if n, err := desk.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); n != 1 || err != nil {
+	if n, err := letters.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); n != 1 || err != nil {
 		t.Fatalf("discard: %d, %v", n, err)
 	}
 	// The answer was lost.
-	if _, err := desk.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); !errors.Is(err, ErrNotFirst) {
+	if _, err := letters.Discard(t.Context(), a, By{"key_1", "ada", "sent by mistake"}, &first); !errors.Is(err, ErrNotFirst) {
 		t.Errorf("the same discard again: %v", err)
 	}
 	same(t, "dead letters", deadLetters(t, pool), "a-2", "b-1", "b-2", "b-3")
-	if r, err := desk.Replay(t.Context(), a); err != nil || !r.Released {
+	if r, err := letters.Replay(t.Context(), a); err != nil || !r.Released {
 		t.Fatalf("replay of the rest: %+v, %v", r, err)
 	}
-	if n, err := desk.Discard(t.Context(), b, By{"key_1", "ada", "all of it"}, nil); n != 0 || err != nil {
+	if n, err := letters.Discard(t.Context(), b, By{"key_1", "ada", "all of it"}, nil); n != 0 || err != nil {
 		t.Fatalf("discard all: %d, %v", n, err)
 	}
 	same(t, "dead letters", deadLetters(t, pool))

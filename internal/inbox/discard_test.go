@@ -23,10 +23,10 @@ func TestADiscardedMessageThatNoIDTellsOfStaysDiscarded(t *testing.T) {
 	empty.Value = nil
 	batch := []Message{nameless(1, "x"), empty, message(3, "a", 1), old, message(5, "b", 2)}
 	apply(t, in, batch...)
-	desk := NewDeadLetters(pool, in)
+	letters := NewDeadLetters(pool, in)
 	discard := func(key string, offset int64) {
 		t.Helper()
-		if _, err := desk.Discard(t.Context(), blockedID("test", "events", []byte(key)), By{Operator: "key_1", Holder: "ada", Reason: "of nobody"}, &offset); err != nil {
+		if _, err := letters.Discard(t.Context(), blockedID("test", "events", []byte(key)), By{Operator: "key_1", Holder: "ada", Reason: "of nobody"}, &offset); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -36,7 +36,7 @@ func TestADiscardedMessageThatNoIDTellsOfStaysDiscarded(t *testing.T) {
 	apply(t, in, batch...) // while what came behind them waits
 	same(t, "dead letters", deadLetters(t, pool), "a-1", "b-2")
 	for _, key := range []string{"a", "b"} {
-		if r, err := desk.Replay(t.Context(), blockedID("test", "events", []byte(key))); err != nil || !r.Released {
+		if r, err := letters.Replay(t.Context(), blockedID("test", "events", []byte(key))); err != nil || !r.Released {
 			t.Fatal(r, err)
 		}
 	}

@@ -112,20 +112,20 @@ func TestAnotherServiceOfAnotherDomain(t *testing.T) {
 		t.Error(err)
 	}
 
-	desk := inbox.NewDeadLetters(pool, in)
-	page, err := desk.List(ctx, inbox.BlockedFilter{})
+	letters := inbox.NewDeadLetters(pool, in)
+	page, err := letters.List(ctx, inbox.BlockedFilter{})
 	if err != nil || len(page.Keys) != 1 || page.Keys[0].Messages != 2 {
 		t.Fatalf("dead letters: %+v, %v", page, err)
 	}
 	id := page.Keys[0].ID
-	_, waiting, err := desk.Show(ctx, id, 1)
+	_, waiting, err := letters.Show(ctx, id, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := desk.Discard(ctx, id, inbox.By{Operator: "gate 1", Holder: "gatekeeper", Reason: "the gate was wet"}, &waiting[0].Offset); err != nil {
+	if _, err := letters.Discard(ctx, id, inbox.By{Operator: "gate 1", Holder: "gatekeeper", Reason: "the gate was wet"}, &waiting[0].Offset); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := desk.Replay(ctx, id); err != nil || !r.Released {
+	if r, err := letters.Replay(ctx, id); err != nil || !r.Released {
 		t.Fatalf("replay: %+v, %v", r, err)
 	}
 	says("after the replay", "blue A2 1, green C1 1, red B1 2")

@@ -154,21 +154,21 @@ func TestEachEffectOnceAndInOrderWhateverIsDelivered(t *testing.T) {
 			}
 			generation := 1
 			in := restart(t, pool, handle)
-			desk := NewDeadLetters(pool, in)
+			letters := NewDeadLetters(pool, in)
 			next := 0
 			for range 120 {
 				switch r.IntN(10) {
 				case 0: // another process, perhaps set back
 					generation++
 					in = restart(t, pool, handle)
-					desk = NewDeadLetters(pool, in)
+					letters = NewDeadLetters(pool, in)
 					stored, err := in.Claim(t.Context(), "events", 0, generation, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
 					next = r.IntN(max(int(stored.Next), 0) + 1)
 				case 1:
-					if _, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil && !abandoned(t.Context(), err) {
+					if _, err := letters.ReplayAll(t.Context(), BlockedFilter{}); err != nil && !abandoned(t.Context(), err) {
 						t.Fatal(err)
 					}
 				default:
@@ -181,7 +181,7 @@ func TestEachEffectOnceAndInOrderWhateverIsDelivered(t *testing.T) {
 			}
 			fixed = true
 			applyAs(t, in, generation, topic[next:])
-			if all, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil {
+			if all, err := letters.ReplayAll(t.Context(), BlockedFilter{}); err != nil {
 				t.Fatalf("%+v, %v", all, err)
 			}
 			applyAs(t, in, generation, topic)

@@ -197,12 +197,12 @@ func TestTrapAReplayFromTheDeadLettersKeepsTheKeysOrder(t *testing.T) {
 	apply(t, in, batch...)
 	apply(t, in, message(5, "a", 4), message(6, "b", 3))
 	same(t, "others flow", effects(t, pool), "a-1", "b-1", "b-2", "b-3")
-	desk := NewDeadLetters(pool, in)
-	if all, err := desk.ReplayAll(t.Context(), BlockedFilter{}); err != nil || len(all) != 1 || all[0].Released || all[0].Remaining != 3 {
+	letters := NewDeadLetters(pool, in)
+	if all, err := letters.ReplayAll(t.Context(), BlockedFilter{}); err != nil || len(all) != 1 || all[0].Released || all[0].Remaining != 3 {
 		t.Fatalf("a replay before the fix: %+v, %v", all, err)
 	}
 	broken = false
-	all, err := desk.ReplayAll(t.Context(), BlockedFilter{})
+	all, err := letters.ReplayAll(t.Context(), BlockedFilter{})
 	if err != nil || len(all) != 1 || !all[0].Released || all[0].Applied != 3 {
 		t.Fatalf("a replay after the fix: %+v, %v", all, err)
 	}

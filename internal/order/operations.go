@@ -41,23 +41,23 @@ func SagaNames() []string {
 // CodeSecondOperator; CodeInvalid, also when the provider contradicts a verdict;
 // CodeServiceUnavailable when the provider cannot be asked about one.
 type Operations struct {
-	desk   *saga.Desk
+	sagas   *saga.Operations
 	orders *Service
 }
 
 // Operations of the sagas of this package.
 func (s *Service) Operations() Operations {
-	return Operations{saga.NewDesk(s.Pool, s.Sagas()...), s}
+	return Operations{saga.NewOperations(s.Pool, s.Sagas()...), s}
 }
 
 // List is oldest first.
 func (o Operations) List(ctx context.Context, f SagaFilter) ([]SagaSummary, error) {
-	return o.desk.List(ctx, f)
+	return o.sagas.List(ctx, f)
 }
 
 // Open reads all that is known of one saga.
 func (o Operations) Open(ctx context.Context, id string) (SagaFile, error) {
-	f, err := o.desk.Open(ctx, id)
+	f, err := o.sagas.Open(ctx, id)
 	return f, explained(err)
 }
 
@@ -83,19 +83,19 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 	}
 	switch act {
 	case "retry":
-		err = o.desk.Retry(ctx, by, id)
+		err = o.sagas.Retry(ctx, by, id)
 	case "resolve":
-		err = o.desk.Resolve(ctx, by, id)
+		err = o.sagas.Resolve(ctx, by, id)
 	case "pause":
-		err = o.desk.Pause(ctx, by, id)
+		err = o.sagas.Pause(ctx, by, id)
 	case "resume":
-		err = o.desk.Resume(ctx, by, id)
+		err = o.sagas.Resume(ctx, by, id)
 	case "cancel":
-		err = o.desk.Cancel(ctx, by, id, canceled())
+		err = o.sagas.Cancel(ctx, by, id, canceled())
 	case "propose", "approve":
-		decide := o.desk.Propose
+		decide := o.sagas.Propose
 		if act == "approve" {
-			decide = o.desk.Approve
+			decide = o.sagas.Approve
 		}
 		if !verdict.Whole() {
 			err = saga.ErrVerdict
@@ -103,7 +103,7 @@ func (o Operations) Act(ctx context.Context, by By, id, act string, verdict Verd
 			err = decide(ctx, by, id, verdict)
 		}
 	case "withdraw":
-		err = o.desk.Withdraw(ctx, by, id)
+		err = o.sagas.Withdraw(ctx, by, id)
 	case actAcceptCapture:
 		err = o.acceptCapture(ctx, by, id)
 	default:

@@ -72,7 +72,7 @@ const actAcceptCapture = "accept_capture"
 // be voided: it had been captured at the provider. The provider proves the capture, so
 // that no second person has to: the capture step looks for it once more.
 func (o Operations) acceptCapture(ctx context.Context, by By, id string) error {
-	f, err := o.desk.Open(ctx, id)
+	f, err := o.sagas.Open(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (o Operations) acceptCapture(ctx context.Context, by By, id string) error {
 	if _, ok := wholeCapture(b.data(), b.authorization, state); !ok {
 		return payment.Errorf(payment.CodeSagaState, "The provider has no capture of the payment's whole amount.")
 	}
-	return o.desk.Forward(ctx, by, id, actAcceptCapture, stepCapture)
+	return o.sagas.Forward(ctx, by, id, actAcceptCapture, stepCapture)
 }
 
 func wholeCapture(d sagaData, authorization string, state provider.State) (provider.CaptureState, bool) {

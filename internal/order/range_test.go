@@ -223,33 +223,33 @@ func TestAnOperatorAcceptsAChange(t *testing.T) {
 	w.hear()
 	disputed := w.account.OpenDispute(w.charge(id), 0, "fraudulent", time.Now().Add(time.Hour))
 	w.hear()
-	desk := w.orders.Operations()
-	open, err := desk.Changes(t.Context(), "open", "", 10)
+	operations := w.orders.Operations()
+	open, err := operations.Changes(t.Context(), "open", "", 10)
 	if err != nil || len(open) != 1 || open[0].PaymentID != id || open[0].Subject != disputed {
 		t.Fatalf("open are %+v, %v", open, err)
 	}
 	var refused *payment.Error
-	if _, err := desk.AcceptChange(t.Context(), ada, w.ids.New(payment.PrefixChange)); !errors.As(err, &refused) || refused.Code != payment.CodeNotFound {
+	if _, err := operations.AcceptChange(t.Context(), ada, w.ids.New(payment.PrefixChange)); !errors.As(err, &refused) || refused.Code != payment.CodeNotFound {
 		t.Errorf("a change that does not exist: %v", err)
 	}
-	if _, err := desk.AcceptChange(t.Context(), order.By{Operator: "k", Holder: "ada", Reason: " "}, open[0].ID); !errors.As(err, &refused) || refused.Code != payment.CodeInvalid {
+	if _, err := operations.AcceptChange(t.Context(), order.By{Operator: "k", Holder: "ada", Reason: " "}, open[0].ID); !errors.As(err, &refused) || refused.Code != payment.CodeInvalid {
 		t.Errorf("without a reason: %v", err)
 	}
 	for range 2 {
-		c, err := desk.AcceptChange(t.Context(), ada, open[0].ID)
+		c, err := operations.AcceptChange(t.Context(), ada, open[0].ID)
 		if err != nil || c.State != "accepted" || *c.Holder != "ada" {
 			t.Errorf("accepted: %+v, %v", c, err)
 		}
 	}
-	if open, err = desk.Changes(t.Context(), "open", "", 10); err != nil || len(open) != 0 {
+	if open, err = operations.Changes(t.Context(), "open", "", 10); err != nil || len(open) != 0 {
 		t.Errorf("open are %+v, %v", open, err)
 	}
 	w.account.CloseDispute(disputed, "lost")
 	w.hear()
-	if open, err = desk.Changes(t.Context(), "open", "", 10); err != nil || len(open) != 1 {
+	if open, err = operations.Changes(t.Context(), "open", "", 10); err != nil || len(open) != 1 {
 		t.Errorf("after news of it, open are %+v, %v", open, err)
 	}
-	if all, err := desk.Changes(t.Context(), "", "", 10); err != nil || len(all) != 1 {
+	if all, err := operations.Changes(t.Context(), "", "", 10); err != nil || len(all) != 1 {
 		t.Errorf("all are %+v, %v", all, err)
 	}
 }

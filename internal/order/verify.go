@@ -29,7 +29,7 @@ type claim struct {
 
 // verify refuses a verdict that the provider contradicts. Errors: CodeInvalid, with what is
 // wrong; CodeServiceUnavailable if the provider cannot be asked. What no verdict can be
-// given on is left to the desk.
+// given on is left to operators.
 func (s *Service) verify(ctx context.Context, sagaID, act string, v Verdict) error {
 	c := claim{sagaID: sagaID, verdict: v}
 	var state saga.State

@@ -42,7 +42,7 @@ type actedOn struct {
 }
 
 // act locks the saga, does what do says, and keeps the act, in one transaction.
-func (d *Desk) act(ctx context.Context, by By, id, action string, verdict *Outcome, do func(tx pgx.Tx, on actedOn) error) error {
+func (d *Operations) act(ctx context.Context, by By, id, action string, verdict *Outcome, do func(tx pgx.Tx, on actedOn) error) error {
 	return postgres.InTx(ctx, d.pool, func(tx pgx.Tx) error {
 		on := actedOn{id: id}
 		err := tx.QueryRow(ctx, `
@@ -87,12 +87,12 @@ func goOn(ctx context.Context, tx pgx.Tx, on actedOn, verdict *Outcome) error {
 }
 
 // Retry lets a parked or waiting saga try again now.
-func (d *Desk) Retry(ctx context.Context, by By, id string) error {
+func (d *Operations) Retry(ctx context.Context, by By, id string) error {
 	return d.act(ctx, by, id, "retry", nil, func(tx pgx.Tx, on actedOn) error { return goOn(ctx, tx, on, nil) })
 }
 
 // Resolve looks up now what was sent at the saga's step. Error: ErrNothingSent.
-func (d *Desk) Resolve(ctx context.Context, by By, id string) error {
+func (d *Operations) Resolve(ctx context.Context, by By, id string) error {
 	return d.act(ctx, by, id, "resolve", nil, func(tx pgx.Tx, on actedOn) error {
 		if !on.attempted {
 			return ErrNothingSent
@@ -102,7 +102,7 @@ func (d *Desk) Resolve(ctx context.Context, by By, id string) error {
 }
 
 // Pause holds the saga before its next step; what a worker has in hand it finishes.
-func (d *Desk) Pause(ctx context.Context, by By, id string) error {
+func (d *Operations) Pause(ctx context.Context, by By, id string) error {
 	return d.act(ctx, by, id, "pause", nil, func(tx pgx.Tx, on actedOn) error {
 		if _, err := tx.Exec(ctx, `UPDATE sagas SET paused_at = coalesce(paused_at, now()) WHERE merchant_id = $1 AND id = $2`, on.merchantID, id); err != nil {
 			return fmt.Errorf("pause saga: %w", err)
@@ -112,7 +112,7 @@ func (d *Desk) Pause(ctx context.Context, by By, id string) error {
 }
 
 // Resume ends a pause. Error: ErrNotPaused.
-func (d *Desk) Resume(ctx context.Context, by By, id string) error {
+func (d *Operations) Resume(ctx context.Context, by By, id string) error {
 	return d.act(ctx, by, id, "resume", nil, func(tx pgx.Tx, on actedOn) error {
 		if !on.paused {
 			return ErrNotPaused
@@ -125,7 +125,7 @@ func (d *Desk) Resume(ctx context.Context, by By, id string) error {
 }
 
 // Cancel asks the saga to turn back. Errors: those of Abort.
-func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) error {
+func (d *Operations) Cancel(ctx context.Context, by By, id string, why Rejection) error {
 	return d.act(ctx, by, id, "cancel", nil, func(tx pgx.Tx, on actedOn) error {
 		var subject string
 		if err := tx.QueryRow(ctx, `SELECT subject FROM sagas WHERE merchant_id = $1 AND id = $2`, on.merchantID, id).Scan(&subject); err != nil {
@@ -138,7 +138,7 @@ func (d *Desk) Cancel(ctx context.Context, by By, id string, why Rejection) erro
 // Propose says, with the evidence in by.Reason, how a parked saga's call ended.
 // Nothing follows until another person approves. Errors: ErrNotParked,
 // ErrNoCall, ErrVerdict.
-func (d *Desk) Propose(ctx context.Context, by By, id string, o Outcome) error {
+func (d *Operations) Propose(ctx context.Context, by By, id string, o Outcome) error {
 	if !o.Whole() {
 		return ErrVerdict
 	}
@@ -161,7 +161,7 @@ func (o Outcome) says(other Outcome) bool {
 }
 
 // calls refuses a step that makes no call.
-func (d *Desk) calls(on actedOn) error {
+func (d *Operations) calls(on actedOn) error {
 	for _, definition := range d.definitions {
 		if definition.Name != on.definition || definition.Version != on.version {
 			continue
@@ -177,7 +177,7 @@ func (d *Desk) calls(on actedOn) error {
 // saga as it stands, as the outcome of its step. It says once more what it approves:
 // what was proposed may have changed since its operator looked. Errors: ErrNotParked,
 // ErrNoProposal, ErrSameOperator, ErrOtherVerdict, ErrVerdict.
-func (d *Desk) Approve(ctx context.Context, by By, id string, o Outcome) error {
+func (d *Operations) Approve(ctx context.Context, by By, id string, o Outcome) error {
 	if !o.Whole() {
 		return ErrVerdict
 	}
@@ -211,7 +211,7 @@ func (d *Desk) Approve(ctx context.Context, by By, id string, o Outcome) error {
 }
 
 // Withdraw makes a proposal void. Error: ErrNoProposal.
-func (d *Desk) Withdraw(ctx context.Context, by By, id string) error {
+func (d *Operations) Withdraw(ctx context.Context, by By, id string) error {
 	return d.act(ctx, by, id, "withdraw", nil, func(tx pgx.Tx, on actedOn) error {
 		var proposed bool
 		err := tx.QueryRow(ctx, `
@@ -227,7 +227,7 @@ func (d *Desk) Withdraw(ctx context.Context, by By, id string) error {
 // Forward lets a saga that turned back go on to step after all, which needs what was done
 // before it: it is parked at its first compensation, so that nothing is undone yet. What
 // may have been sent at step is looked up first. Errors: ErrNotParked, ErrUndone.
-func (d *Desk) Forward(ctx context.Context, by By, id, action, step string) error {
+func (d *Operations) Forward(ctx context.Context, by By, id, action, step string) error {
 	return d.act(ctx, by, id, action, nil, func(tx pgx.Tx, on actedOn) error {
 		if on.state != Parked {
 			return ErrNotParked
@@ -251,7 +251,7 @@ func (d *Desk) Forward(ctx context.Context, by By, id, action, step string) erro
 }
 
 // nothingUndone reports whether the saga stands at the compensation nearest before step.
-func (d *Desk) nothingUndone(on actedOn, step string) bool {
+func (d *Operations) nothingUndone(on actedOn, step string) bool {
 	for _, definition := range d.definitions {
 		if definition.Name != on.definition || definition.Version != on.version {
 			continue

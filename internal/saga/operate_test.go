@@ -18,8 +18,8 @@ var ada = saga.By{Operator: "key", Holder: "ada", Reason: "it takes long"}
 // make the next worker believe that the request was concluded: when this one dies,
 // its request may still be carried out, and nothing can turn back any more.
 func TestAnActDuringACallLosesNothingOfItsIntent(t *testing.T) {
-	for name, act := range map[string]func(*saga.Desk, context.Context, saga.By, string) error{
-		"retry": (*saga.Desk).Retry, "resolve": (*saga.Desk).Resolve,
+	for name, act := range map[string]func(*saga.Operations, context.Context, saga.By, string) error{
+		"retry": (*saga.Operations).Retry, "resolve": (*saga.Operations).Resolve,
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := open(t)
@@ -27,7 +27,7 @@ func TestAnActDuringACallLosesNothingOfItsIntent(t *testing.T) {
 			d := b.definition()
 			d.Steps[0].Do.Call.Lookup = func(context.Context, saga.Request) saga.Outcome { return saga.Outcome{Verdict: saga.NotFound} }
 			b.during = func() {
-				if err := act(saga.NewDesk(pool, d), t.Context(), ada, "sag_1"); err != nil {
+				if err := act(saga.NewOperations(pool, d), t.Context(), ada, "sag_1"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -61,10 +61,10 @@ func TestAfterAPauseARequestIsLookedUpBeforeItIsSentAgain(t *testing.T) {
 	pool := open(t)
 	b := &bank{answer: saga.Outcome{Verdict: saga.Unknown, Code: "timeout"}}
 	d := b.definition()
-	desk, lookups := saga.NewDesk(pool, d), 0
+	operations, lookups := saga.NewOperations(pool, d), 0
 	d.Steps[0].Do.Call.Lookup = func(context.Context, saga.Request) saga.Outcome {
 		if lookups++; lookups == 1 {
-			if err := desk.Pause(t.Context(), ada, "sag_1"); err != nil {
+			if err := operations.Pause(t.Context(), ada, "sag_1"); err != nil {
 				t.Error(err)
 			}
 		}
@@ -75,7 +75,7 @@ func TestAfterAPauseARequestIsLookedUpBeforeItIsSentAgain(t *testing.T) {
 	for lookups == 0 {
 		turn(t, w)
 	}
-	if err := desk.Resume(t.Context(), ada, "sag_1"); err != nil {
+	if err := operations.Resume(t.Context(), ada, "sag_1"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pool.Exec(t.Context(), `UPDATE sagas SET due_at = now(), step_since = now() - interval '2 hours'`); err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Desk is where operators look at sagas.
-type Desk struct {
+// Operations is what operators see of sagas and do with them.
+type Operations struct {
 	pool        *pgxpool.Pool
 	definitions []Definition
 }
 
-// NewDesk takes the definitions whose sagas can be acted on.
-func NewDesk(pool *pgxpool.Pool, definitions ...Definition) *Desk {
-	return &Desk{pool: pool, definitions: definitions}
+// NewOperations takes the definitions whose sagas can be acted on.
+func NewOperations(pool *pgxpool.Pool, definitions ...Definition) *Operations {
+	return &Operations{pool: pool, definitions: definitions}
 }
 
 // Summary is a saga as it stands. DueAt is nil when it is at its end or parked.
@@ -98,7 +98,7 @@ func listing(s State) string {
 }
 
 // List is oldest first.
-func (d *Desk) List(ctx context.Context, f Filter) ([]Summary, error) {
+func (d *Operations) List(ctx context.Context, f Filter) ([]Summary, error) {
 	sql, args := listing(f.State), []any{f.Definition, f.OlderThan, f.Paused, f.After, f.Limit}
 	if f.Of != nil {
 		var merchants, subjects, names []string
@@ -156,7 +156,7 @@ type File struct {
 }
 
 // Open reads one saga's file. Error: ErrNoSaga.
-func (d *Desk) Open(ctx context.Context, id string) (File, error) {
+func (d *Operations) Open(ctx context.Context, id string) (File, error) {
 	rows, err := d.pool.Query(ctx, selectSummary+`WHERE id = $1`, id)
 	if err != nil {
 		return File{}, fmt.Errorf("read saga: %w", err)
