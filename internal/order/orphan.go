@@ -75,7 +75,7 @@ func (s *Service) age(key string) time.Duration {
 	return s.IDs.Now().Sub(made)
 }
 
-// suspect begins or hurries the search for a late authorization of a payment that
+// suspect begins or nudges the search for a late authorization of a payment that
 // has turned back. It is the order's own request that is searched for, whatever the
 // notification names.
 func (s *Service) suspect(ctx context.Context, tx pgx.Tx, d sagaData, sagaID string) error {

@@ -80,16 +80,16 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func (c Config) fillBeside(ctx context.Context, merchants []merchant, batches <-chan *batch) error {
-	if err := unhurried(ctx, c.Write, func(tx pgx.Tx) error { return makeMerchants(ctx, tx, merchants) }); err != nil {
+	if err := withoutTimeouts(ctx, c.Write, func(tx pgx.Tx) error { return makeMerchants(ctx, tx, merchants) }); err != nil {
 		return err
 	}
 	done := 0
 	for b := range batches {
-		if err := unhurried(ctx, c.Write, b.write(ctx)); err != nil {
+		if err := withoutTimeouts(ctx, c.Write, b.write(ctx)); err != nil {
 			return err
 		}
 		// Until then the read model is behind, as a projector is.
-		if err := unhurried(ctx, c.Read, b.read(ctx)); err != nil {
+		if err := withoutTimeouts(ctx, c.Read, b.read(ctx)); err != nil {
 			return err
 		}
 		done += b.payments
@@ -99,7 +99,7 @@ func (c Config) fillBeside(ctx context.Context, merchants []merchant, batches <-
 }
 
 func (c Config) fillEmpty(ctx context.Context, merchants []merchant, batches <-chan *batch) error {
-	return unhurried(ctx, c.Write, func(write pgx.Tx) error {
+	return withoutTimeouts(ctx, c.Write, func(write pgx.Tx) error {
 		read := write
 		fill := func(tx pgx.Tx) error {
 			read = tx
@@ -108,7 +108,7 @@ func (c Config) fillEmpty(ctx context.Context, merchants []merchant, batches <-c
 		if c.Read == c.Write {
 			return fill(write)
 		}
-		return unhurried(ctx, c.Read, fill)
+		return withoutTimeouts(ctx, c.Read, fill)
 	})
 }
 
@@ -212,8 +212,8 @@ func (b *batch) read(ctx context.Context) func(pgx.Tx) error {
 	return func(tx pgx.Tx) error { return copyAll(ctx, tx, b.projected) }
 }
 
-// unhurried is a transaction whose statements take as long as they need.
-func unhurried(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
+// withoutTimeouts runs fn in a transaction whose statements have no timeout.
+func withoutTimeouts(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
 	return postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL synchronous_commit = off;
 			SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL maintenance_work_mem = '512MB'`); err != nil {
