@@ -98,11 +98,11 @@ func relayOurs(ctx context.Context, p *place, ready func()) error {
 	var keeping sync.WaitGroup
 	var kept error
 	keeping.Go(func() {
-		kept = loop.Run(ctx, loop.Config{Name: "outbox_keeper", Interval: 5 * time.Second, Turn: keeper.Turn, Monitor: monitor, Log: p.stack.log})
+		kept = loop.Run(ctx, loop.Config{Name: "outbox_keeper", Interval: 5 * time.Second, RunOnce: keeper.RunOnce, Monitor: monitor, Log: p.stack.log})
 	})
 	ready()
 	err = loop.Run(ctx, loop.Config{
-		Name: "relay", Interval: 5 * time.Millisecond, Turn: r.Turn, Monitor: monitor, Log: p.stack.log,
+		Name: "relay", Interval: 5 * time.Millisecond, RunOnce: r.RunOnce, Monitor: monitor, Log: p.stack.log,
 	})
 	keeping.Wait()
 	return errors.Join(err, kept, r.Release(context.WithoutCancel(ctx)))
@@ -164,7 +164,7 @@ func relayFlag(ctx context.Context, p *place, ready func()) error {
 	reg := prometheus.NewRegistry()
 	ready()
 	return loop.Run(ctx, loop.Config{
-		Name: "poller", Interval: 5 * time.Millisecond, Turn: turn, Monitor: loop.NewMonitor(time.Now, reg), Log: p.stack.log,
+		Name: "poller", Interval: 5 * time.Millisecond, RunOnce: turn, Monitor: loop.NewMonitor(time.Now, reg), Log: p.stack.log,
 	})
 }
 

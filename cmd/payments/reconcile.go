@@ -146,6 +146,6 @@ func (s *service) reconcileProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.loop(ctx, loop, 15*time.Second, r.Turn, nil)
+	s.loop(ctx, loop, 15*time.Second, r.RunOnce, nil)
 	return nil
 }

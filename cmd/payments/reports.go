@@ -17,6 +17,6 @@ func (s *service) refreshReports(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.loop(ctx, loop, time.Second, r.Turn, nil)
+	s.loop(ctx, loop, time.Second, r.RunOnce, nil)
 	return nil
 }

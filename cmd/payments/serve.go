@@ -306,7 +306,7 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 		s.loop(working, "provider_account", 10*time.Second, newAccountWatch(s).runOnce, nil)
 	}
 	if s.Roles.Has(config.RoleSaga) {
-		s.loop(working, "saga", 100*time.Millisecond, s.worker.Turn, s.worker.Woken())
+		s.loop(working, "saga", 100*time.Millisecond, s.worker.RunOnce, s.worker.Woken())
 		s.loop(working, "saga_metrics", 5*time.Second, s.worker.Measure, nil)
 		if err := s.reconcileProvider(working); err != nil {
 			return err
@@ -341,7 +341,7 @@ func (s *service) begin(accepting, working context.Context, stop func()) error {
 
 func (s *service) loop(ctx context.Context, name string, interval time.Duration, turn func(context.Context) (bool, error), wake <-chan struct{}) {
 	s.group.Go(func() error {
-		return loop.Run(ctx, loop.Config{Name: name, Interval: interval, Turn: turn, Wake: wake, Monitor: s.monitor, Log: s.log})
+		return loop.Run(ctx, loop.Config{Name: name, Interval: interval, RunOnce: turn, Wake: wake, Monitor: s.monitor, Log: s.log})
 	})
 }
 
@@ -355,7 +355,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 		return err
 	}
 	authenticator := access.NewAuthenticator(s.write, s.Pepper)
-	s.loop(working, "key_usage", 10*time.Second, authenticator.Turn, nil)
+	s.loop(working, "key_usage", 10*time.Second, authenticator.RunOnce, nil)
 	acts, err := access.NewActGauge(s.write, s.registry)
 	if err != nil {
 		return err
@@ -367,7 +367,7 @@ func (s *service) serveAPI(accepting, working context.Context, done func()) erro
 	if err != nil {
 		return err
 	}
-	s.loop(working, "streams", 20*time.Millisecond, streams.Turn, nil)
+	s.loop(working, "streams", 20*time.Millisecond, streams.RunOnce, nil)
 	context.AfterFunc(accepting, streams.Drain)
 	admission, err := api.NewAdmission(api.AdmissionConfig{
 		Count: s.orders.Unfinished(s.engine).Count, Most: s.UnfinishedPayments, Oldest: s.UnfinishedAge,
@@ -452,7 +452,7 @@ func (s *service) relay(ctx context.Context) error {
 	}
 	s.relaying.Store(r)
 	s.group.Go(func() error {
-		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: outbox.Longest, Turn: r.Turn, Rest: r.Rest, Wake: r.Woken(), Monitor: s.monitor, Log: s.log})
+		err := loop.Run(ctx, loop.Config{Name: "relay", Interval: outbox.Longest, RunOnce: r.RunOnce, Rest: r.Rest, Wake: r.Woken(), Monitor: s.monitor, Log: s.log})
 		give, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
 		defer cancel()
 		if rerr := r.Release(give); rerr != nil {
@@ -471,6 +471,6 @@ func (s *service) keepOutbox(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.loop(ctx, "outbox_keeper", 5*time.Second, k.Turn, nil)
+	s.loop(ctx, "outbox_keeper", 5*time.Second, k.RunOnce, nil)
 	return nil
 }

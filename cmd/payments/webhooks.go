@@ -48,7 +48,7 @@ func (s *service) dispatchWebhooks(ctx context.Context) (err error) {
 		return err
 	}
 	s.consume(ctx, "webhooks_fanout", webhooks, waking{s.webhookInbox, s.dispatcher.Wake})
-	s.loop(ctx, "webhooks", 200*time.Millisecond, s.dispatcher.Turn, s.dispatcher.Woken())
+	s.loop(ctx, "webhooks", 200*time.Millisecond, s.dispatcher.RunOnce, s.dispatcher.Woken())
 	s.loop(ctx, "webhooks_metrics", 5*time.Second, s.dispatcher.Measure, nil)
 	s.loop(ctx, "webhooks_reaper", time.Minute, func(ctx context.Context) (bool, error) { return webhook.Reap(ctx, s.write) }, nil)
 	return nil

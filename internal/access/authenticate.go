@@ -35,7 +35,7 @@ type Authenticator struct {
 	memory   *memory
 
 	mu   sync.Mutex
-	used map[string]use // since the last Turn, by key
+	used map[string]use // since the last RunOnce, by key
 }
 
 func NewAuthenticator(pool *pgxpool.Pool, pepper *secret.Pepper) *Authenticator {

@@ -135,11 +135,11 @@ func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 		if _, err := a.Authenticate(t.Context(), text, here); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Turn(t.Context()); err != nil {
+		if _, err := a.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := a.Turn(t.Context()); err != nil || lastUsed(t, pool, key.ID) != nil {
+	if _, err := a.RunOnce(t.Context()); err != nil || lastUsed(t, pool, key.ID) != nil {
 		t.Fatalf("never used: %v", err)
 	}
 	useOnce()
@@ -165,7 +165,7 @@ func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 	if _, err := a.Authenticate(t.Context(), FormatKey(ModeTest, key.ID, [20]byte{1}), here); err == nil {
 		t.Fatal("a wrong secret is accepted")
 	}
-	if _, err := a.Turn(t.Context()); err != nil || lastUsed(t, pool, key.ID) != nil {
+	if _, err := a.RunOnce(t.Context()); err != nil || lastUsed(t, pool, key.ID) != nil {
 		t.Errorf("a refused attempt counts as a use (%v)", err)
 	}
 }
@@ -226,7 +226,7 @@ func TestPepperRotatesOnUse(t *testing.T) {
 				if _, err := a.Authenticate(t.Context(), used, here); err != nil {
 					t.Errorf("refused while the pepper rotates: %v", err)
 				}
-				if _, err := a.Turn(t.Context()); err != nil {
+				if _, err := a.RunOnce(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}

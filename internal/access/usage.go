@@ -16,7 +16,7 @@ type use struct {
 // noted after the next.
 const maxUsed = 100_000
 
-// note keeps the use of a verified key for Turn, so that no request waits for it.
+// note keeps the use of a verified key for RunOnce, so that no request waits for it.
 func (a *Authenticator) note(c Credential, stored []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -31,10 +31,10 @@ func (a *Authenticator) note(c Credential, stored []byte) {
 	a.used[c.KeyID] = u
 }
 
-// Turn writes when keys were used, each key at most once a minute in all
+// RunOnce writes when keys were used, each key at most once a minute in all
 // processes, and gives a key whose MAC is of an older pepper one of the primary.
 // What could not be written is written by a later turn.
-func (a *Authenticator) Turn(ctx context.Context) (more bool, err error) {
+func (a *Authenticator) RunOnce(ctx context.Context) (more bool, err error) {
 	a.mu.Lock()
 	used := a.used
 	a.used = map[string]use{}

@@ -223,7 +223,7 @@ func (w *world) streams(pool *pgxpool.Pool, c StreamsConfig) *Streams {
 	go func() {
 		defer close(ended)
 		_ = loop.Run(ctx, loop.Config{
-			Name: "streams", Interval: 5 * time.Millisecond, Turn: s.Turn,
+			Name: "streams", Interval: 5 * time.Millisecond, RunOnce: s.RunOnce,
 			Monitor: loop.NewMonitor(time.Now, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 		})
 	}()

@@ -18,7 +18,7 @@ func (w *world) refreshReports() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := r.Turn(w.t.Context()); err != nil {
+	if _, err := r.RunOnce(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -66,7 +66,7 @@ type Streams struct {
 	open     map[*stream]bool
 	draining bool
 
-	// Of Turn alone.
+	// Of RunOnce alone.
 	pause                   time.Duration
 	nextLook, checked, keys time.Time
 	looked                  time.Time // the last look that succeeded, or was not needed
@@ -161,9 +161,9 @@ func (s *Streams) drained() error {
 	return nil
 }
 
-// Turn looks for events and at the streams' keys, each when it is time to, and at
+// RunOnce looks for events and at the streams' keys, each when it is time to, and at
 // nothing while no stream is open.
-func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
+func (s *Streams) RunOnce(ctx context.Context) (more bool, err error) {
 	now, keys := s.Now(), s.openKeys()
 	if len(keys) == 0 {
 		s.checked, s.looked = now, now
@@ -197,7 +197,7 @@ func (s *Streams) Turn(ctx context.Context) (more bool, err error) {
 func (s *Streams) look(ctx context.Context) (more, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return s.Followers.Turn(ctx)
+	return s.Followers.RunOnce(ctx)
 }
 
 func (s *Streams) endAll(cause error) {

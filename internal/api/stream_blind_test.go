@@ -46,7 +46,7 @@ func TestAnIdleStreamEndsWhenItsReadDatabaseIsAway(t *testing.T) {
 	failed := 0
 	for range 360 { // an hour
 		now = now.Add(10 * time.Second)
-		if _, err := s.Turn(t.Context()); err != nil {
+		if _, err := s.RunOnce(t.Context()); err != nil {
 			failed++
 		}
 	}
@@ -78,7 +78,7 @@ func TestAnIdleStreamBearsAShortOutageOfItsReadDatabase(t *testing.T) {
 	for range 3 {
 		for _, turn := range []context.Context{t.Context(), away} {
 			now = now.Add(lookPatience - time.Millisecond)
-			if _, err := s.Turn(turn); (err != nil) != (turn == away) {
+			if _, err := s.RunOnce(turn); (err != nil) != (turn == away) {
 				t.Fatal(err)
 			}
 		}

@@ -31,7 +31,7 @@ func TestAStreamEndsWhenNobodyKnowsItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Turn(t.Context()); err != nil { // there is nobody
+	if _, err := s.RunOnce(t.Context()); err != nil { // there is nobody
 		t.Fatal(err)
 	}
 	ctx, end, err := s.begin(t.Context(), "key_1", "/v1/events")
@@ -44,7 +44,7 @@ func TestAStreamEndsWhenNobodyKnowsItsKey(t *testing.T) {
 		ended bool
 	}{{keyCheck, false}, {keyPatience - 2*keyCheck, false}, {keyCheck, true}} {
 		now = now.Add(c.later)
-		if _, err := s.Turn(t.Context()); err == nil || (ctx.Err() != nil) != c.ended {
+		if _, err := s.RunOnce(t.Context()); err == nil || (ctx.Err() != nil) != c.ended {
 			t.Errorf("after %s: %v, ended %v", c.later, err, ctx.Err())
 		}
 	}

@@ -85,9 +85,12 @@ func TestBlockedKeysAreListedGroupedAndShown(t *testing.T) {
 		}
 	}
 	for what, err := range map[string]error{
-		"show":    func() error { _, _, err := letters.Show(t.Context(), "prk_0", 1); return err }(),
-		"replay":  func() error { _, err := letters.Replay(t.Context(), "prk_0"); return err }(),
-		"discard": func() error { _, err := letters.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil); return err }(),
+		"show":   func() error { _, _, err := letters.Show(t.Context(), "prk_0", 1); return err }(),
+		"replay": func() error { _, err := letters.Replay(t.Context(), "prk_0"); return err }(),
+		"discard": func() error {
+			_, err := letters.Discard(t.Context(), "prk_0", By{"key_1", "me", "why"}, nil)
+			return err
+		}(),
 	} {
 		if !errors.Is(err, ErrNotBlocked) {
 			t.Errorf("%s of an unknown key: %v", what, err)

@@ -83,13 +83,13 @@ func (m *Monitor) Stale() map[string]time.Duration {
 	return stale
 }
 
-// Config of one loop. Turn returns again when there is more to do at once. Rest, which may be
+// Config of one loop. RunOnce returns again when there is more to do at once. Rest, which may be
 // nil, gives the pause after a turn in the place of Interval, and is never longer. Wake, which
 // may be nil, cuts the pause short.
 type Config struct {
 	Name     string
 	Interval time.Duration
-	Turn     func(context.Context) (again bool, err error)
+	RunOnce  func(context.Context) (again bool, err error)
 	Rest     func() time.Duration
 	Wake     <-chan struct{}
 	Monitor  *Monitor
@@ -112,7 +112,7 @@ func Run(ctx context.Context, c Config) error {
 		case <-timer.C:
 		case <-c.Wake:
 		}
-		again, err := safely(ctx, c.Turn)
+		again, err := safely(ctx, c.RunOnce)
 		next := c.Interval
 		switch {
 		case err == nil:

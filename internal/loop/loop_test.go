@@ -47,7 +47,7 @@ func TestALoopIsStaleByItsOwnInterval(t *testing.T) {
 		go func() {
 			done <- loop.Run(ctx, loop.Config{
 				Name: "hourly", Interval: time.Hour, Monitor: monitor, Log: slog.New(slog.DiscardHandler),
-				Turn: func(ctx context.Context) (bool, error) {
+				RunOnce: func(ctx context.Context) (bool, error) {
 					if turns.Add(1) > 2 {
 						<-ctx.Done()
 					}

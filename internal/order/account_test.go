@@ -44,7 +44,7 @@ func (w *world) begin(p provider.Provider) {
 func (w *world) turn() {
 	w.t.Helper()
 	worker := w.worker()
-	if _, err := worker.Turn(w.t.Context()); err != nil {
+	if _, err := worker.RunOnce(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	worker.Drain()

@@ -161,7 +161,7 @@ func TestACancelAskedAgainOnTheWayBackDoesNothing(t *testing.T) {
 	w.change(func() error { return second(w.orders.Cancel(t.Context(), w.merchant, id)) })
 	worker := w.worker()
 	for w.count(`SELECT count(*) FROM sagas WHERE state = 'compensating'`) == 0 {
-		if _, err := worker.Turn(t.Context()); err != nil {
+		if _, err := worker.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()
@@ -215,19 +215,19 @@ func TestAnOrderPastItsDeadlineTurnsBack(t *testing.T) {
 	w.fault(`{"kind": "outage", "operation": "*", "seconds": 600}`)
 	id := w.placed("pm_card_visa", "")
 	worker := w.worker()
-	turnUntil := func(query string, args ...any) {
+	runUntil := func(query string, args ...any) {
 		t.Helper()
 		for w.count(query, args...) == 0 {
-			if _, err := worker.Turn(t.Context()); err != nil {
+			if _, err := worker.RunOnce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			worker.Drain()
 		}
 	}
-	turnUntil(`SELECT count(*) FROM saga_attempts WHERE step = 'authorize_payment' AND outcome = 'unknown'`)
+	runUntil(`SELECT count(*) FROM saga_attempts WHERE step = 'authorize_payment' AND outcome = 'unknown'`)
 	w.exec(`UPDATE sagas SET deadline = now(), due_at = now()`)
 	before := w.count(`SELECT max(number) FROM saga_attempts`)
-	turnUntil(`SELECT count(*) FROM saga_attempts WHERE number > $1`, before)
+	runUntil(`SELECT count(*) FROM saga_attempts WHERE number > $1`, before)
 	if s := w.status(id); s != "processing" {
 		t.Fatalf("unresolved, and %s", s)
 	}

@@ -54,7 +54,7 @@ func TestTheAccountChangesForGood(t *testing.T) {
 	formerWorker := w.workerOf(former)
 	untouched := w.placed("pm_card_visa", "") // it has not begun
 	turn := func() {
-		if _, err := formerWorker.Turn(t.Context()); err != nil {
+		if _, err := formerWorker.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		formerWorker.Drain()

@@ -103,7 +103,7 @@ func TestABasketsStockIsLockedInTheOrderOfItsSKUs(t *testing.T) {
 	id := w.placed("pm_card_visa", "", payment.DraftLine{SKU: "B", Quantity: 1}, payment.DraftLine{SKU: "A", Quantity: 1})
 	data := one[[]byte](w, `SELECT data FROM sagas WHERE id = $1`, w.sagaOf(id))
 	w.whileBlocked(`SELECT FROM stock WHERE sku = 'A' FOR UPDATE`, `SELECT FROM stock WHERE sku = 'B' FOR UPDATE`,
-		w.lock([]saga.Turn{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}}))
+		w.lock([]saga.Plan{{Saga: &saga.Instance{Data: data}, Locals: []string{"reserve_stock"}}}))
 }
 
 func TestTheOrdersOfACommitAreLockedInTheOrderOfTheirIDs(t *testing.T) {
@@ -111,23 +111,23 @@ func TestTheOrdersOfACommitAreLockedInTheOrderOfTheirIDs(t *testing.T) {
 	w.placed("pm_card_visa", "")
 	w.placed("pm_card_visa", "")
 	first, second := one[string](w, `SELECT min(id) FROM orders`), one[string](w, `SELECT max(id) FROM orders`)
-	var turns []saga.Turn
+	var plans []saga.Plan
 	for _, id := range []string{second, first} {
-		turns = append(turns, saga.Turn{Saga: &saga.Instance{Data: one[[]byte](w, `SELECT data FROM sagas WHERE subject = $1`, id)}})
+		plans = append(plans, saga.Plan{Saga: &saga.Instance{Data: one[[]byte](w, `SELECT data FROM sagas WHERE subject = $1`, id)}})
 	}
 	w.exec(`UPDATE orders SET updated_at = now() WHERE id = $1`, first) // behind the second on the disk
 	row := func(id string) string { return `SELECT FROM orders WHERE id = '` + id + `' FOR UPDATE` }
-	w.whileBlocked(row(first), row(second), w.lock(turns))
+	w.whileBlocked(row(first), row(second), w.lock(plans))
 }
 
 // lock takes a commit's locks, reading the tables in the order of the disk.
-func (w *world) lock(turns []saga.Turn) func() error {
+func (w *world) lock(plans []saga.Plan) func() error {
 	return func() error {
 		return postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(w.t.Context(), `SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off`); err != nil {
 				return err
 			}
-			_, err := w.orders.Open(w.t.Context(), tx, w.merchant, turns)
+			_, err := w.orders.Open(w.t.Context(), tx, w.merchant, plans)
 			return err
 		})
 	}

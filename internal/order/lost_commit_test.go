@@ -95,7 +95,7 @@ func TestACommitWhoseAnswerWasLostBeforeAPauseIsNotMadeTwice(t *testing.T) {
 	w.fault(`{"kind": "slow", "operation": "authorization", "latency_ms": 60}`)
 	id := w.placed("pm_card_visa", "")
 	worker := w.worker()
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	look := time.NewTicker(time.Millisecond)

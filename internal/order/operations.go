@@ -41,7 +41,7 @@ func SagaNames() []string {
 // CodeSecondOperator; CodeInvalid, also when the provider contradicts a verdict;
 // CodeServiceUnavailable when the provider cannot be asked about one.
 type Operations struct {
-	sagas   *saga.Operations
+	sagas  *saga.Operations
 	orders *Service
 }
 

@@ -162,7 +162,7 @@ func TestAPausedSagaWaitsForItsResumption(t *testing.T) {
 	w.act(ada, sagaID, "pause", order.Verdict{}, "")
 	w.settle()
 	worker := w.worker()
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	worker.Drain()

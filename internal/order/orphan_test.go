@@ -21,7 +21,7 @@ func (w *world) turnBackUnproven(latency string) string {
 	id := w.placed("pm_card_visa", "")
 	worker := w.worker()
 	for w.count(`SELECT count(*) FROM sagas WHERE resolving`) == 0 {
-		if _, err := worker.Turn(w.t.Context()); err != nil {
+		if _, err := worker.RunOnce(w.t.Context()); err != nil {
 			w.t.Fatal(err)
 		}
 		worker.Drain()
@@ -77,7 +77,7 @@ func TestALateSuccessAfterRollbackIsVoidedOnNotification(t *testing.T) {
 	// A lie before it is true starts nothing that holds or takes anything.
 	notify()
 	worker := w.worker()
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	worker.Drain()
@@ -147,7 +147,7 @@ func TestAFalseNotificationDoesNotHideATrueOne(t *testing.T) {
 	w.applied(id)
 	w.exec(`UPDATE sagas SET due_at = now() WHERE definition = 'orphan_void' AND due_at IS NOT NULL`)
 	worker := w.worker()
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	worker.Drain()
@@ -171,7 +171,7 @@ func TestANotificationMakesResolveHappenSooner(t *testing.T) {
 	id := w.placed("pm_card_timeout_applied", "")
 	worker := w.worker()
 	for w.status(id) != "succeeded" {
-		if _, err := worker.Turn(t.Context()); err != nil {
+		if _, err := worker.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()

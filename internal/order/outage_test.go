@@ -21,7 +21,7 @@ func TestAnOutageFailsNothingAndBurnsNoAttempts(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for gaugeValue(t, w, "payments_saga_circuit_open") == 0 {
-		if _, err := worker.Turn(ctx); err != nil {
+		if _, err := worker.RunOnce(ctx); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()
@@ -30,7 +30,7 @@ func TestAnOutageFailsNothingAndBurnsNoAttempts(t *testing.T) {
 	// Every saga comes up for its turn again and again, and none is tried: the pause is longer than the test.
 	for range 5 {
 		w.exec(`UPDATE sagas SET due_at = now() WHERE owner IS NULL`)
-		if _, err := worker.Turn(ctx); err != nil {
+		if _, err := worker.RunOnce(ctx); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()

@@ -133,7 +133,7 @@ func TestTheWrongAccountForAnHour(t *testing.T) {
 	}
 	worker := w.worker()
 	for w.count(`SELECT count(*) FROM sagas WHERE definition = 'inspect_payment' AND waits_for IS NOT NULL`) == 0 {
-		if _, err := worker.Turn(t.Context()); err != nil {
+		if _, err := worker.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()

@@ -62,7 +62,7 @@ func TestABacklogDrainsThroughABankThatSlowsWithItsLoad(t *testing.T) {
 	worker, began := w.worker(), time.Now()
 	left := func() int { return w.count(`SELECT count(*) FROM sagas WHERE due_at IS NOT NULL`) }
 	for left() > 0 {
-		again, err := worker.Turn(ctx)
+		again, err := worker.RunOnce(ctx)
 		if err != nil {
 			t.Fatalf("%d of %d left after %v and %d requests: %v", left(), backlog, time.Since(began), bank.requests.Load(), err)
 		}

@@ -61,7 +61,7 @@ func TestWhatIsPendingSaysNothingAgainstTheBank(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(bank.looked) < refunds {
-		if _, err := worker.Turn(ctx); err != nil {
+		if _, err := worker.RunOnce(ctx); err != nil {
 			t.Fatalf("%d of %d pending refunds were looked up: %v", len(bank.looked), refunds, err)
 		}
 		worker.Drain()

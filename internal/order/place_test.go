@@ -195,7 +195,7 @@ func TestANotificationMattersWhereItCanHaveAnEffect(t *testing.T) {
 	unclear := w.placed("pm_card_visa", "")
 	worker := w.worker()
 	w.await("the outcome is unclear", func() bool {
-		if _, err := worker.Turn(t.Context()); err != nil {
+		if _, err := worker.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		worker.Drain()

@@ -187,7 +187,7 @@ func (w *world) pumpUntil(sql string) {
 	w.t.Helper()
 	worker := w.worker()
 	for w.count(sql) == 0 {
-		if _, err := worker.Turn(w.t.Context()); err != nil {
+		if _, err := worker.RunOnce(w.t.Context()); err != nil {
 			w.t.Fatal(err)
 		}
 		worker.Drain()

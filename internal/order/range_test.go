@@ -168,7 +168,7 @@ func TestTheScheduledComparison(t *testing.T) {
 		t.Helper()
 		for again := true; again; {
 			var err error
-			if again, err = r.Turn(t.Context()); err != nil {
+			if again, err = r.RunOnce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -28,7 +28,7 @@ type ReconcilerConfig struct {
 type Reconciler struct {
 	ReconcilerConfig
 	orders      *Service
-	name        string               // of the comparison; Turn's own
+	name        string               // of the comparison; RunOnce's own
 	differences *prometheus.GaugeVec // this and finished have no labels, and no series before they are measured
 	finished    *prometheus.GaugeVec
 	open        *prometheus.GaugeVec
@@ -79,9 +79,9 @@ type scheduled struct {
 // errTurnOver ends a comparison whose turn is over; its cursor is kept.
 var errTurnOver = errors.New("the turn is over")
 
-// Turn compares for a while, if a comparison with the provider's account is due and no other
+// RunOnce compares for a while, if a comparison with the provider's account is due and no other
 // process has it.
-func (r *Reconciler) Turn(ctx context.Context) (again bool, err error) {
+func (r *Reconciler) RunOnce(ctx context.Context) (again bool, err error) {
 	use, err := r.orders.LearnAccount(ctx)
 	if err != nil {
 		return false, errors.Join(fmt.Errorf("ask for the provider's account: %w", err), r.measure(ctx))

@@ -22,7 +22,7 @@ func (w *world) begins() *saga.Worker {
 		w.t.Fatal(err)
 	}
 	worker := w.worker()
-	if _, err := worker.Turn(w.t.Context()); err != nil {
+	if _, err := worker.RunOnce(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	w.hand.Store(worker)
@@ -114,7 +114,7 @@ func TestOrdersThatDoNotGoOnLeaveTheirSlots(t *testing.T) {
 			t.Errorf("events: %v, want %v", got, want)
 		}
 	}
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var slots []*saga.Slot
@@ -261,7 +261,7 @@ func TestAStopWithdrawsWhatABeginningIntended(t *testing.T) {
 		return false
 	}
 	worker := w.worker()
-	if _, err := worker.Turn(loop); err != nil {
+	if _, err := worker.RunOnce(loop); err != nil {
 		t.Fatal(err)
 	}
 	w.hand.Store(worker)

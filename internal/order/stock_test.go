@@ -91,7 +91,7 @@ func TestAnArticleThatIsGoneMeanwhileIsNotSold(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker := w.worker()
-	if _, err := worker.Turn(t.Context()); err != nil {
+	if _, err := worker.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	look := time.NewTicker(time.Millisecond)

@@ -231,7 +231,7 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 					return
 				}
 				for life := time.Now().Add(time.Duration(500+roll(1500)) * time.Millisecond); time.Now().Before(life) && time.Now().Before(end); {
-					_, _ = worker.Turn(ctx)
+					_, _ = worker.RunOnce(ctx)
 					w.hand.Store(worker)
 					pace(5 * time.Millisecond)
 				}
@@ -256,7 +256,7 @@ func TestAStormOfFaultsAndActs(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(late) || held(w, ids) != "" && time.Now().Before(deadline); {
 		w.exec(`UPDATE sagas SET due_at = now() WHERE definition = 'orphan_void' AND due_at IS NOT NULL AND owner IS NULL`)
 		worker := w.worker()
-		_, _ = worker.Turn(t.Context())
+		_, _ = worker.RunOnce(t.Context())
 		worker.Drain()
 		pace(100 * time.Millisecond)
 	}

@@ -105,10 +105,10 @@ const (
 type touched struct{ orders, stocked, refunds []string }
 
 // Open makes the unit of a commit of the sagas' worker.
-func (s *Service) Open(ctx context.Context, tx pgx.Tx, merchantID string, turns []saga.Turn) (saga.Unit, error) {
+func (s *Service) Open(ctx context.Context, tx pgx.Tx, merchantID string, plans []saga.Plan) (saga.Unit, error) {
 	var t touched
-	for _, turn := range turns {
-		d, err := decode(turn.Saga.Data)
+	for _, plan := range plans {
+		d, err := decode(plan.Saga.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +116,7 @@ func (s *Service) Open(ctx context.Context, tx pgx.Tx, merchantID string, turns 
 		if d.RefundID != "" {
 			t.refunds = append(t.refunds, d.RefundID)
 		}
-		for _, step := range turn.Locals {
+		for _, step := range plan.Locals {
 			if step == stepReserve || step == stepConfirm || step == undoReserve {
 				t.stocked = append(t.stocked, d.OrderID)
 			}

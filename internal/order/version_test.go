@@ -35,7 +35,7 @@ func TestTwoVersionsInFlightFinishUnderTheirOwnDefinitions(t *testing.T) {
 	w.fault(`{"kind": "outage", "operation": "capture", "seconds": 600}`)
 	before := w.worker(first)
 	for w.count(`SELECT count(*) FROM sagas WHERE step = 'capture_payment' AND resolving`) == 0 {
-		if _, err := before.Turn(t.Context()); err != nil {
+		if _, err := before.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		before.Drain()
@@ -44,7 +44,7 @@ func TestTwoVersionsInFlightFinishUnderTheirOwnDefinitions(t *testing.T) {
 	w.exec(`UPDATE sagas SET due_at = now()`)
 	epoch := w.count(`SELECT epoch FROM sagas`)
 	after := w.worker(second)
-	if _, err := after.Turn(t.Context()); err != nil {
+	if _, err := after.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	after.Drain()
@@ -56,7 +56,7 @@ func TestTwoVersionsInFlightFinishUnderTheirOwnDefinitions(t *testing.T) {
 	w.heal()
 	both := w.worker(first, second)
 	for w.count(`SELECT count(*) FROM sagas WHERE due_at IS NOT NULL`) > 0 {
-		if _, err := both.Turn(t.Context()); err != nil {
+		if _, err := both.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		both.Drain()

@@ -184,7 +184,7 @@ func (w *world) until(which string) {
 	defer cancel()
 	worker, deaths := w.worker(), w.crashed.Load()
 	for w.count(`SELECT count(*) FROM sagas WHERE due_at IS NOT NULL AND paused_at IS NULL AND `+which) > 0 {
-		if _, err := worker.Turn(ctx); err != nil {
+		if _, err := worker.RunOnce(ctx); err != nil {
 			w.t.Fatal(err)
 		}
 		worker.Drain()

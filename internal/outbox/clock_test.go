@@ -55,7 +55,7 @@ func TestALivingRelayKeepsItsShardsThoughTheClockWentBack(t *testing.T) {
 	}
 	execute(t, owner, `UPDATE outbox_relays SET lease_until = lease_until + interval '1 hour'`)
 	more, _ := relay(t, service, w, outbox.RelayConfig{Owner: "more", Lease: time.Second, Shards: 4, Now: clock})
-	if _, err := more.Turn(t.Context()); err == nil {
+	if _, err := more.RunOnce(t.Context()); err == nil {
 		t.Error("the outbox was divided while a relay's lease lasts")
 	}
 	now = now.Add(2100 * time.Millisecond)

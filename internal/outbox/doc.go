@@ -49,9 +49,9 @@
 //
 //   - give each aggregate a row with a sequence; draw the next under its lock and
 //     Append in the same transaction, on connections with synchronous_commit on;
-//   - run a Relay's Turn in a loop of a few milliseconds wherever messages may be
+//   - run a Relay's RunOnce in a loop of a few milliseconds wherever messages may be
 //     sent from, at once again when it says so, and Release it at the end;
-//   - run a Keeper's Turn every few seconds in every process that appends.
+//   - run a Keeper's RunOnce every few seconds in every process that appends.
 //
 // example_test.go does it for a library's loans.
 package outbox

@@ -64,7 +64,7 @@ func TestALibraryTellsWhatItLends(t *testing.T) {
 		t.Fatal(err)
 	}
 	for again := true; again; {
-		if again, err = relay.Turn(t.Context()); err != nil {
+		if again, err = relay.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

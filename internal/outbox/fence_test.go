@@ -52,7 +52,7 @@ func TestAZombieThatFencesTooLateSendsNothing(t *testing.T) {
 		expire(t, owner)
 		turn(t, successor)
 	}
-	if _, err := zombie.Turn(t.Context()); err == nil {
+	if _, err := zombie.RunOnce(t.Context()); err == nil {
 		t.Error("the zombie sees no trouble with its only shard")
 	}
 	zombie.Idle(t.Context())
@@ -62,7 +62,7 @@ func TestAZombieThatFencesTooLateSendsNothing(t *testing.T) {
 	}
 	commit(t, pool, "a")
 	await(t, "the owner goes on", func() bool {
-		_, _ = successor.Turn(t.Context()) // its only shard is in trouble at first
+		_, _ = successor.RunOnce(t.Context()) // its only shard is in trouble at first
 		successor.Idle(t.Context())
 		return len(f.ids()) >= 3
 	})
@@ -79,7 +79,7 @@ func TestAFenceHoldsUntilAnErrorOrADayLater(t *testing.T) {
 		commit(t, pool, "a")
 		n := len(f.ids())
 		await(t, "the message is sent", func() bool {
-			_, _ = r.Turn(t.Context())
+			_, _ = r.RunOnce(t.Context())
 			r.Idle(t.Context())
 			return len(f.ids()) > n
 		})

@@ -83,8 +83,8 @@ func NewKeeper(pool *pgxpool.Pool, c KeeperConfig) (*Keeper, error) {
 	return k, nil
 }
 
-// Turn takes one step; again means that the next can be taken at once.
-func (k *Keeper) Turn(ctx context.Context) (again bool, err error) {
+// RunOnce takes one step; again means that the next can be taken at once.
+func (k *Keeper) RunOnce(ctx context.Context) (again bool, err error) {
 	for _, table := range []struct {
 		name string
 		size int64

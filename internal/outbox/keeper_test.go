@@ -43,7 +43,7 @@ func keeper(t *testing.T, pool *pgxpool.Pool) (*outbox.Keeper, *prometheus.Regis
 func keep(t *testing.T, k *outbox.Keeper) {
 	t.Helper()
 	for range 10 {
-		again, err := k.Turn(t.Context())
+		again, err := k.RunOnce(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

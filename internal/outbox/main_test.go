@@ -182,7 +182,7 @@ func relay(t *testing.T, pool *pgxpool.Pool, p outbox.Publisher, c outbox.RelayC
 // turn publishes all that the turn has read.
 func turn(t *testing.T, r *outbox.Relay) (again bool) {
 	t.Helper()
-	again, err := r.Turn(t.Context())
+	again, err := r.RunOnce(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func TestTheAgeOfTheOldestUnpublishedIsNeverToldAsZeroUnmeasured(t *testing.T) {
 		return false
 	}
 	execute(t, owner, `ALTER TABLE outbox_cursors RENAME TO cursors_that_are_away`)
-	if _, err := r.Turn(t.Context()); err == nil || has() {
+	if _, err := r.RunOnce(t.Context()); err == nil || has() {
 		t.Errorf("it cannot be measured (%v), and has a value: %v", err, has())
 	}
 	execute(t, owner, `ALTER TABLE cursors_that_are_away RENAME TO outbox_cursors`)
@@ -98,7 +98,7 @@ func TestTheAgeOfTheOldestUnpublishedIsNeverToldAsZeroUnmeasured(t *testing.T) {
 	}
 	execute(t, owner, `ALTER TABLE outbox_cursors RENAME TO cursors_that_are_away`)
 	later.Store(int64(time.Hour))
-	if _, err := r.Turn(t.Context()); err == nil {
+	if _, err := r.RunOnce(t.Context()); err == nil {
 		t.Error("it was measured")
 	}
 	if got := metric(t, reg, "payments_outbox_oldest_unpublished_seconds"); got < 4600 || got > 4700 {

@@ -192,12 +192,12 @@ func (r *Relay) Wake() {
 // Woken fires after Wake.
 func (r *Relay) Woken() <-chan struct{} { return r.wake }
 
-// Turn takes part in sharing the shards out, and publishes what has become visible of
+// RunOnce takes part in sharing the shards out, and publishes what has become visible of
 // those that are this relay's; again means that there is more. One shard's trouble
 // is counted and tried again without holding up the others, and is an error when
 // no shard is without. After an error of the database nothing in memory is
 // believed: the next turn begins at the checkpoints.
-func (r *Relay) Turn(ctx context.Context) (again bool, err error) {
+func (r *Relay) RunOnce(ctx context.Context) (again bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	again, err = r.turn(ctx)

@@ -129,7 +129,7 @@ func TestAnOwnerWhoseLeaseHasEndedSendsNothing(t *testing.T) {
 	}
 	commit(t, pool, "a", "a", "a")
 	for range 2 {
-		if _, err := r.Turn(t.Context()); err != nil {
+		if _, err := r.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -201,13 +201,13 @@ func TestWhatStandsBehindAFailedBatchIsNotSent(t *testing.T) {
 	}
 	commit(t, pool, "a", "a", "a")
 	for range 2 {
-		if _, err := r.Turn(t.Context()); err != nil {
+		if _, err := r.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	close(handed)
 	await(t, "all three are published", func() bool {
-		_, _ = r.Turn(t.Context()) // the only shard is in trouble
+		_, _ = r.RunOnce(t.Context()) // the only shard is in trouble
 		r.Idle(t.Context())
 		return len(w.ids()) >= 3
 	})
@@ -229,17 +229,17 @@ func TestASilentShardHoldsNoOther(t *testing.T) {
 	other := otherShard("a", 4)
 	for range 5 {
 		commit(t, pool, "a", other)
-		if _, err := r.Turn(t.Context()); err != nil {
+		if _, err := r.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	await(t, "five messages of the other shard", func() bool {
-		_, err := r.Turn(t.Context())
+		_, err := r.RunOnce(t.Context())
 		return err == nil && len(w.ids()) == 5
 	})
 	close(silent)
 	await(t, "five of the silent one", func() bool {
-		_, err := r.Turn(t.Context())
+		_, err := r.RunOnce(t.Context())
 		return err == nil && len(w.ids()) == 10
 	})
 	if _, again := w.inSequence(t); again != 0 {
@@ -266,7 +266,7 @@ func TestWithItsConnectionARelayLosesItsMemory(t *testing.T) {
 	commit(t, pool, "a")
 	turn(t, r)
 	r.Disconnect()
-	if _, err := r.Turn(t.Context()); err == nil {
+	if _, err := r.RunOnce(t.Context()); err == nil {
 		t.Error("the relay did not see its connection end")
 	}
 	turn(t, r)
@@ -281,8 +281,8 @@ func TestAPanicOfThePublisherIsAnErrorOfItsShard(t *testing.T) {
 	w := &wire{before: func([]outbox.Message) error { panic("wrong") }}
 	r, _ := relay(t, pool, w, outbox.RelayConfig{})
 	commit(t, pool, "a")
-	if _, err := r.Turn(t.Context()); err == nil {
-		t.Error("Turn = nil, though the only shard cannot publish")
+	if _, err := r.RunOnce(t.Context()); err == nil {
+		t.Error("RunOnce = nil, though the only shard cannot publish")
 	}
 }
 

@@ -71,7 +71,7 @@ func TestADumpRestoredIntoAFreshClusterLosesNoEvent(t *testing.T) {
 	commit(t, service, "new")    // the API is up
 	commit(t, service, "before") // a saga goes on: its order's third event
 	r, metrics := relay(t, service, w, outbox.RelayConfig{Owner: "new", Lease: time.Second, Measure: time.Nanosecond})
-	if _, err := r.Turn(t.Context()); !errors.Is(err, outbox.ErrOtherServer) || strings.ContainsRune(err.Error(), '\n') {
+	if _, err := r.RunOnce(t.Context()); !errors.Is(err, outbox.ErrOtherServer) || strings.ContainsRune(err.Error(), '\n') {
 		t.Fatalf("the relay goes on, or does not say why it stops: %v", err)
 	}
 	if n := metric(t, metrics, "payments_outbox_unproven"); n != 1 {
@@ -186,7 +186,7 @@ func TestWhatIsAheadOfTheServerStopsTheRelay(t *testing.T) {
 			execute(t, owner, sql)
 			w := &wire{}
 			r, _ := relay(t, service, w, outbox.RelayConfig{Shards: 2})
-			if _, err := r.Turn(t.Context()); !errors.Is(err, outbox.ErrOtherServer) {
+			if _, err := r.RunOnce(t.Context()); !errors.Is(err, outbox.ErrOtherServer) {
 				t.Fatal(err)
 			}
 			if _, err := outbox.Reset(t.Context(), owner, time.Time{}); err != nil {
@@ -305,7 +305,7 @@ func TestAPromotionIsNotPassedOverUnlooked(t *testing.T) {
 	tail := func(context.Context, func([]outbox.Record) (bool, error)) error { return away }
 	w := &wire{}
 	r, _ := relay(t, service, w, outbox.RelayConfig{Tail: func(ctx context.Context, visit func([]outbox.Record) (bool, error)) error { return tail(ctx, visit) }})
-	if _, err := r.Turn(t.Context()); !errors.Is(err, away) || len(w.ids()) > 0 {
+	if _, err := r.RunOnce(t.Context()); !errors.Is(err, away) || len(w.ids()) > 0 {
 		t.Fatal(err, w.ids())
 	}
 	tail = log(nil).tail(1)

@@ -81,7 +81,7 @@ func TestWhatARelayForgotAndMayNotKeepIsFree(t *testing.T) {
 	b, _ := relay(t, pool, &wire{}, outbox.RelayConfig{Shards: 6})
 	look(t, a, b)
 	a.Disconnect()
-	if _, err := a.Turn(t.Context()); err == nil {
+	if _, err := a.RunOnce(t.Context()); err == nil {
 		t.Fatal("a turn without its connection succeeded")
 	}
 	look(t, a, b)
@@ -97,8 +97,8 @@ func TestARelayThatWasCutOffGivesItsShardsBack(t *testing.T) {
 	turn(t, r)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := r.Turn(stopped); !errors.Is(err, context.Canceled) {
-		t.Errorf("Turn = %v, want that its context has ended", err)
+	if _, err := r.RunOnce(stopped); !errors.Is(err, context.Canceled) {
+		t.Errorf("RunOnce = %v, want that its context has ended", err)
 	}
 	if err := r.Release(t.Context()); err != nil {
 		t.Fatal(err)
@@ -116,8 +116,8 @@ func TestAnotherNumberOfShardsIsTakenOnceNobodyUsesTheOldOne(t *testing.T) {
 	commit(t, pool, keys...)
 	turn(t, old)
 	fresh, _ := relay(t, pool, w, outbox.RelayConfig{Shards: 5})
-	if _, err := fresh.Turn(t.Context()); err == nil || !strings.Contains(err.Error(), "3 shards in 1 living relays and is to have 5") {
-		t.Errorf("Turn = %v, want a sentence that says who uses the shards", err)
+	if _, err := fresh.RunOnce(t.Context()); err == nil || !strings.Contains(err.Error(), "3 shards in 1 living relays and is to have 5") {
+		t.Errorf("RunOnce = %v, want a sentence that says who uses the shards", err)
 	}
 	commit(t, pool, keys...)
 	turn(t, old)
@@ -180,7 +180,7 @@ func TestNothingIsLostOrInvertedWhileRelaysComeAndGo(t *testing.T) {
 		}
 		for _, r := range living {
 			r.Heartbeat()
-			if _, err := r.Turn(t.Context()); err != nil {
+			if _, err := r.RunOnce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -87,7 +87,7 @@ func TestAStreamIsWokenByWhatComesAfterARestore(t *testing.T) {
 			defer stop()
 			turn := func() (woken bool) {
 				t.Helper()
-				if _, _, err := f.Turn(t.Context()); err != nil {
+				if _, _, err := f.RunOnce(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				select {

@@ -222,7 +222,7 @@ func TestAFollowerIsWokenForWhatComes(t *testing.T) {
 	wakes["feed"], leave = f.Follow(merchantID, "")
 	woken := func(what string, want ...string) {
 		t.Helper()
-		if _, _, err := f.Turn(t.Context()); err != nil {
+		if _, _, err := f.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for name, wake := range wakes {

@@ -88,12 +88,12 @@ func (f *followed) wake(paymentID string) {
 	}
 }
 
-// Turn wakes whoever waits for what was found since the last one; more means that it
+// RunOnce wakes whoever waits for what was found since the last one; more means that it
 // has not looked at all of it. When a feed's head has moved backwards, or another event
 // stands where the last one was seen, the database has come back without its last
 // commits: then everybody who follows the feed is woken, and finds out by reading whether
 // his cursor still holds.
-func (f *Followers) Turn(ctx context.Context) (more, found bool, err error) {
+func (f *Followers) RunOnce(ctx context.Context) (more, found bool, err error) {
 	merchants, positions, unknown := f.stand()
 	if len(unknown) > 0 {
 		if err := f.begin(ctx, unknown); err != nil {

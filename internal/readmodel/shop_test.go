@@ -119,8 +119,8 @@ func (s *shop) work(ids payment.Generator) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.stopSagas = s.loop("saga", worker.Turn)
-	stopRelay := s.loop("relay", relay.Turn)
+	s.stopSagas = s.loop("saga", worker.RunOnce)
+	stopRelay := s.loop("relay", relay.RunOnce)
 	s.t.Cleanup(func() {
 		s.stopSagas()
 		worker.Drain()
@@ -138,7 +138,7 @@ func (s *shop) loop(name string, turn func(context.Context) (bool, error)) (stop
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = loop.Run(ctx, loop.Config{Name: name, Interval: 10 * time.Millisecond, Turn: turn,
+		_ = loop.Run(ctx, loop.Config{Name: name, Interval: 10 * time.Millisecond, RunOnce: turn,
 			Monitor: loop.NewMonitor(time.Now, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)})
 	})
 	return func() { cancel(); wg.Wait() }

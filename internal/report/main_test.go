@@ -110,7 +110,7 @@ func (w *world) refresh() {
 	if _, err := w.queries.Request(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.refresher(RefresherConfig{}).Turn(w.t.Context()); err != nil {
+	if _, err := w.refresher(RefresherConfig{}).RunOnce(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -99,9 +99,9 @@ func NewRefresher(pool *pgxpool.Pool, c RefresherConfig) (*Refresher, error) {
 	return r, nil
 }
 
-// Turn refreshes if that is due and nobody else does. A refresh that fails leaves
+// RunOnce refreshes if that is due and nobody else does. A refresh that fails leaves
 // the views as they were, and its error is kept beside them.
-func (r *Refresher) Turn(ctx context.Context) (again bool, err error) {
+func (r *Refresher) RunOnce(ctx context.Context) (again bool, err error) {
 	s, err := readState(ctx, r.pool)
 	if err != nil {
 		return false, err

@@ -42,7 +42,7 @@ func (w *world) turn(r *Refresher) (pid int, ended <-chan error) {
 	w.t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.Turn(w.t.Context())
+		_, err := r.RunOnce(w.t.Context())
 		done <- err
 	}()
 	deadline := time.Now().Add(20 * time.Second)
@@ -197,14 +197,14 @@ func TestOfTwoProcessesOneRefreshes(t *testing.T) {
 	one, two := w.refresher(RefresherConfig{}), w.refresher(RefresherConfig{})
 	w.ask()
 	_, ended := w.turn(one)
-	if _, err := two.Turn(t.Context()); err != nil || testutil.ToFloat64(two.refreshes.WithLabelValues("succeeded")) != 0 {
+	if _, err := two.RunOnce(t.Context()); err != nil || testutil.ToFloat64(two.refreshes.WithLabelValues("succeeded")) != 0 {
 		t.Errorf("the second process: %v", err)
 	}
 	release()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := two.Turn(t.Context()); err != nil || w.attempts() != 2 { // the world's first, and this one
+	if _, err := two.RunOnce(t.Context()); err != nil || w.attempts() != 2 { // the world's first, and this one
 		t.Errorf("%d refreshes, %v", w.attempts(), err)
 	}
 }
@@ -230,7 +230,7 @@ func TestAKilledProcessIsFollowed(t *testing.T) {
 		t.Errorf("half a refresh is seen: %d as of %s", net, at)
 	}
 	w.ask()
-	if _, err := two.Turn(t.Context()); err != nil {
+	if _, err := two.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if net, at := w.net(); net != before-1 || !at.After(asOf) {
@@ -246,7 +246,7 @@ func TestAFailedRefreshKeepsTheOldData(t *testing.T) {
 	release := w.hold()
 	r := w.refresher(RefresherConfig{Timeout: 200 * time.Millisecond, Interval: time.Hour})
 	w.ask()
-	if _, err := r.Turn(t.Context()); !postgres.TimedOut(err) {
+	if _, err := r.RunOnce(t.Context()); !postgres.TimedOut(err) {
 		t.Fatalf("%v", err)
 	}
 	release()
@@ -259,12 +259,12 @@ func TestAFailedRefreshKeepsTheOldData(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	// It is not tried again at once, unless somebody asks.
-	if _, err := r.Turn(t.Context()); err != nil || w.attempts() != 2 {
+	if _, err := r.RunOnce(t.Context()); err != nil || w.attempts() != 2 {
 		t.Errorf("%d attempts, %v", w.attempts(), err)
 	}
 	w.ask()
 	patient := w.refresher(RefresherConfig{Interval: time.Hour})
-	if _, err := patient.Turn(t.Context()); err != nil {
+	if _, err := patient.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if net, at := w.net(); net != before-1 || !at.After(asOf) || w.state().Failures != 0 || testutil.ToFloat64(patient.failing.WithLabelValues()) != 0 {
@@ -364,7 +364,7 @@ func TestAsOfIsNotInTheFutureAfterTheClockWentBack(t *testing.T) {
 	}
 	w.exec(`UPDATE report_request SET requested_at = now() + interval '2 hours'`) // an operator's request, so that one is made at all
 	r := w.refresher(RefresherConfig{})
-	if _, err := r.Turn(t.Context()); err != nil {
+	if _, err := r.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	a, err := w.queries.Revenue(t.Context(), w.all, Query{Kind: Revenue, From: firstDay, To: lastDay, GroupBy: []string{"month"}, Top: 1})

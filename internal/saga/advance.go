@@ -6,24 +6,24 @@ import (
 	"log/slog"
 )
 
-// Turn is what a commit is going to do with a saga: the local steps that will run
+// Plan is what a commit is going to do with a saga: the local steps that will run
 // if none is rejected.
-type Turn struct {
+type Plan struct {
 	Saga   *Instance
 	Locals []string
 }
 
 // plan foresees the local steps of each entry, so that what they change can be
 // locked in one order for the whole commit.
-func (w *Worker) plan(held []*entry) []Turn {
-	var turns []Turn
+func (w *Worker) plan(held []*entry) []Plan {
+	var plans []Plan
 	for _, e := range held {
 		i := e.next // a copy
 		d, now := w.definition(&i), i.now(w.Now())
 		if e.made != nil {
 			i.position = d.decide(i.position, e.made.outcome, now, w.Policy)
 		}
-		t := Turn{Saga: &e.next}
+		t := Plan{Saga: &e.next}
 		for i.live() && i.Wait == 0 {
 			if i.position = d.turn(i.position, now); !i.live() {
 				break
@@ -45,9 +45,9 @@ func (w *Worker) plan(held []*entry) []Turn {
 			}
 			i.position = d.decide(i.position, o, now, w.Policy)
 		}
-		turns = append(turns, t)
+		plans = append(plans, t)
 	}
-	return turns
+	return plans
 }
 
 // advance applies what was made and then all that needs no call, and ends with the

@@ -73,7 +73,7 @@ func TestNeitherOfTheFreshAndTheBegunStarves(t *testing.T) {
 			}
 			due("one", c.one, time.Minute)
 			for range freshShare {
-				if _, err := w.Turn(t.Context()); err != nil {
+				if _, err := w.RunOnce(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				w.Drain()

@@ -29,7 +29,7 @@ func TestAStopWithdrawsTheIntentOfACallThatNeverBegan(t *testing.T) {
 			return false
 		}
 	})
-	if _, err := stopped.Turn(ctx); err != nil {
+	if _, err := stopped.RunOnce(ctx); err != nil {
 		t.Fatal(err)
 	}
 	stopped.Drain()

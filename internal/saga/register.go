@@ -16,7 +16,7 @@ const heldFor = 30 * time.Second
 // begin or drive one: a changed definition needs a new version.
 var ErrChanged = errors.New("a changed definition needs a new version")
 
-// Register records which versions this worker holds. Turn drives nothing before one call
+// Register records which versions this worker holds. RunOnce drives nothing before one call
 // has succeeded: a worker that could not reach the database at its start is held to the
 // same rule. Error: ErrChanged.
 func (w *Worker) Register(ctx context.Context) error {

@@ -39,8 +39,8 @@ func TestAChangedDefinitionDrivesNothingWhenTheDatabaseWasAwayAtItsStart(t *test
 		t.Errorf("Measure: %v", err)
 	}
 	for range 2 {
-		if _, err := n.Turn(t.Context()); !errors.Is(err, saga.ErrChanged) {
-			t.Errorf("Turn: %v", err)
+		if _, err := n.RunOnce(t.Context()); !errors.Is(err, saga.ErrChanged) {
+			t.Errorf("RunOnce: %v", err)
 		}
 	}
 	n.Drain()

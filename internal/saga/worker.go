@@ -35,7 +35,7 @@ type Config struct {
 	// Open makes the unit of work of a commit: it locks what the steps will change, in one
 	// order for all, so that two commits cannot deadlock, and reads it then. nil: the unit
 	// is a Transaction.
-	Open func(ctx context.Context, tx pgx.Tx, merchantID string, turns []Turn) (Unit, error)
+	Open func(ctx context.Context, tx pgx.Tx, merchantID string, plans []Plan) (Unit, error)
 	// Only, if set, names what a saga has to wait for (see Call.Ready) to be claimed by this
 	// worker; nothing else is. "": nothing is claimed for now.
 	Only func() string
@@ -80,11 +80,11 @@ type Worker struct {
 	pool     *pgxpool.Pool
 	byName   map[string]map[int]Definition
 	held     []string  // "name version" of each definition
-	claims   claims    // Turn's own
-	lookAt   time.Time // Turn's own: before it claimOnly does not look again
+	claims   claims    // RunOnce's own
+	lookAt   time.Time // RunOnce's own: before it claimOnly does not look again
 	slots    chan struct{}
 	fresh    atomic.Int64 // of those in hand, how many had not begun when they were claimed
-	turns    int          // Turn's own
+	turns    int          // RunOnce's own
 	more     atomic.Bool  // the last poll left due sagas, or had no slot for them
 	wake     chan struct{}
 	commits  *groupcommit.Group[*entry]
@@ -93,8 +93,8 @@ type Worker struct {
 	inHand   sync.WaitGroup
 	reserved atomic.Int64 // slots whose saga is not committed yet
 	mu       sync.Mutex
-	drains   bool                            // Drain waits, or has waited, since the last Turn
-	stop     atomic.Pointer[context.Context] // of the newest Turn, once the definitions are registered
+	drains   bool                            // Drain waits, or has waited, since the last RunOnce
+	stop     atomic.Pointer[context.Context] // of the newest RunOnce, once the definitions are registered
 	dead     atomic.Bool                     // Crash said so
 	// registered: the database knows the definitions with the steps that this worker has.
 	registered atomic.Bool
@@ -110,7 +110,7 @@ func NewWorker(pool *pgxpool.Pool, c Config) (*Worker, error) {
 		return nil, errors.New("a saga worker needs a concurrency and calls of at least 1")
 	}
 	if c.Open == nil {
-		c.Open = func(_ context.Context, tx pgx.Tx, _ string, _ []Turn) (Unit, error) { return Transaction{tx}, nil }
+		c.Open = func(_ context.Context, tx pgx.Tx, _ string, _ []Plan) (Unit, error) { return Transaction{tx}, nil }
 	}
 	if c.Committed == nil {
 		c.Committed = func() {}
@@ -157,10 +157,10 @@ func (w *Worker) Wake() {
 // Woken fires after Wake, or when slots became free and due sagas wait for them.
 func (w *Worker) Woken() <-chan struct{} { return w.wake }
 
-// Turn claims as many due sagas as there are free slots and drives them in the
+// RunOnce claims as many due sagas as there are free slots and drives them in the
 // background; again is true when there may be more and a slot for them. It claims
 // nothing before its definitions are registered. Error: ErrChanged.
-func (w *Worker) Turn(ctx context.Context) (again bool, err error) {
+func (w *Worker) RunOnce(ctx context.Context) (again bool, err error) {
 	if w.dead.Load() {
 		return false, nil
 	}
@@ -224,8 +224,8 @@ func (w *Worker) share(free int) int {
 	return max((inHand+w.turns%freshShare)/freshShare-int(w.fresh.Load()), 0)
 }
 
-// Drain waits for the sagas in hand. After the context of Turn has ended each
-// finishes its step and gives its lease back. Until the next Turn there are no slots.
+// Drain waits for the sagas in hand. After the context of RunOnce has ended each
+// finishes its step and gives its lease back. Until the next RunOnce there are no slots.
 func (w *Worker) Drain() {
 	w.mu.Lock()
 	w.drains = true

@@ -118,7 +118,7 @@ func read(t *testing.T, pool *pgxpool.Pool) (r row) {
 
 func turn(t *testing.T, w *saga.Worker) {
 	t.Helper()
-	if _, err := w.Turn(t.Context()); err != nil {
+	if _, err := w.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.Drain()
@@ -294,7 +294,7 @@ func TestAStopGivesTheLeaseBackAtOnce(t *testing.T) {
 	b := &bank{answer: saga.Outcome{Verdict: saga.Unknown, Code: "timeout", InFlight: true}, during: stop}
 	begin(t, pool, b.definition())
 	w := worker(t, pool, "w", b.definition())
-	if _, err := w.Turn(ctx); err != nil {
+	if _, err := w.RunOnce(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.Drain()

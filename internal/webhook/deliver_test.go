@@ -345,7 +345,7 @@ func TestZombieIsFenced(t *testing.T) {
 	e := w.endpoint(w.merchantID, r.URL)
 	w.happens(w.merchantID, payment.EventOrderConfirmed)
 	zombie, next := w.dispatcher(), w.dispatcher()
-	if _, err := zombie.Turn(t.Context()); err != nil {
+	if _, err := zombie.RunOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	<-arrived
@@ -385,7 +385,7 @@ func TestSlowEndpointDelaysNobodyElse(t *testing.T) {
 	}
 	d := w.dispatcher(func(c *Config) { c.Concurrency = merchantShare * perEndpoint })
 	for len(quick.all()) < 20 {
-		if _, err := d.Turn(t.Context()); err != nil {
+		if _, err := d.RunOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		<-d.Woken() // a slot is free: one of the quick ones ended

@@ -89,9 +89,9 @@ func (d *Dispatcher) Wake() {
 // Woken fires after Wake, or when a slot became free.
 func (d *Dispatcher) Woken() <-chan struct{} { return d.wake }
 
-// Turn claims due deliveries for the free slots, as use.share divides them, and makes their
+// RunOnce claims due deliveries for the free slots, as use.share divides them, and makes their
 // attempts in the background; again is true when there may be more and a slot for them.
-func (d *Dispatcher) Turn(ctx context.Context) (again bool, err error) {
+func (d *Dispatcher) RunOnce(ctx context.Context) (again bool, err error) {
 	free := cap(d.slots) - len(d.slots)
 	if free == 0 {
 		return false, nil

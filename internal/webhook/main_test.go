@@ -117,7 +117,7 @@ func (w *world) dispatcher(change ...func(*Config)) *Dispatcher {
 // turn makes every due attempt that one claim takes, and waits for its record.
 func (w *world) turn(d *Dispatcher) {
 	w.t.Helper()
-	if _, err := d.Turn(w.t.Context()); err != nil {
+	if _, err := d.RunOnce(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	d.Drain()

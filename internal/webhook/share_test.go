@@ -171,7 +171,7 @@ func TestSlowEndpointsOfFourMerchantsDelayNobodyElse(t *testing.T) {
 	delivered := func(n int) {
 		t.Helper()
 		for len(quick.all()) < n {
-			if _, err := d.Turn(t.Context()); err != nil {
+			if _, err := d.RunOnce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if u := d.flight.use(slots); u.inFlight == slots {
