@@ -24,16 +24,16 @@ const (
 func pageParameters() []string { return []string{"limit", "cursor"} }
 
 // A cursor says where a page ended, and is the one mechanism of every list and stream: base64url
-// of that place's fields and a MAC over them and over the list that they are of: its
+// of its fields and a MAC over them and over the list that they are of: its
 // path, what the caller may see, and the query's filters and order. It is not a
-// secret, and it grants nothing; the MAC is there so that a place can be trusted to be
-// one that this list has had, and a cursor of another list or filter is an error and
+// secret, and it grants nothing; the MAC is there so that a cursor can be trusted to be
+// one that this list has given out, and a cursor of another list or filter is an error and
 // not a page of something else. How long a page is, and what is told beside it, may
 // change on the way.
 
 // behind is the cursor of the page's end, made of what after will give back.
-func (s *server) behind(c *call, place ...string) *string {
-	payload := []byte(strings.Join(place, "\x00")) // no text of ours has a NUL
+func (s *server) behind(c *call, cursor ...string) *string {
+	payload := []byte(strings.Join(cursor, "\x00")) // no text of ours has a NUL
 	mac := s.Cursors.MAC(c.cursorData(payload))
 	text := base64.RawURLEncoding.EncodeToString(append(binary.AppendUvarint(nil, uint64(len(mac))), append(mac, payload...)...))
 	return &text
@@ -44,15 +44,15 @@ func (s *server) after(c *call) ([]string, error) {
 	if !c.query.Has("cursor") {
 		return nil, nil
 	}
-	place, ok := s.place(c, c.query.Get("cursor"))
+	cursor, ok := s.readCursor(c, c.query.Get("cursor"))
 	if !ok {
 		return nil, cursorInvalid()
 	}
-	return place, nil
+	return cursor, nil
 }
 
-// place is what behind was given for the text, if it was of this list.
-func (s *server) place(c *call, text string) ([]string, bool) {
+// readCursor returns what behind was given for the text, if it was of this list.
+func (s *server) readCursor(c *call, text string) ([]string, bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	length, n := binary.Uvarint(b)
 	if err != nil || n <= 0 || length > uint64(len(b)-n) { //nolint:gosec // n is at most len(b)
@@ -93,14 +93,14 @@ func (s *server) page(c *call, prefix string) (after string, limit int, err erro
 	if limit, err = c.limit(defaultPage, maxPage); err != nil {
 		return "", 0, err
 	}
-	place, err := s.after(c)
-	if err != nil || place == nil {
+	cursor, err := s.after(c)
+	if err != nil || cursor == nil {
 		return "", limit, err
 	}
-	if len(place) != 1 || !payment.ValidID(prefix, place[0]) {
+	if len(cursor) != 1 || !payment.ValidID(prefix, cursor[0]) {
 		return "", 0, cursorInvalid()
 	}
-	return place[0], limit, nil
+	return cursor[0], limit, nil
 }
 
 func (c *call) limit(otherwise, most int) (int, error) {

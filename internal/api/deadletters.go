@@ -123,12 +123,12 @@ func (s *server) listBlockedKeys(ctx context.Context, c *call) error {
 	if f.Limit, err = c.limit(maxBlockedLimit, maxBlockedLimit); err != nil {
 		return err
 	}
-	place, err := s.after(c)
+	cursor, err := s.after(c)
 	if err != nil {
 		return err
 	}
-	if len(place) > 0 {
-		f.After = place[0]
+	if len(cursor) > 0 {
+		f.After = cursor[0]
 	}
 	page, err := s.DeadLetters.List(ctx, f)
 	if errors.Is(err, inbox.ErrCursor) {

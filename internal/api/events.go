@@ -214,11 +214,11 @@ func (s *server) lastEventID(ctx context.Context, c *call, of subject) (at readm
 	if len(values) == 0 {
 		return of.begin(ctx)
 	}
-	place, ok := s.place(c, values[0])
-	if ok = ok && len(values) == 1 && len(place) <= 2; ok {
-		if at.Position, err = strconv.ParseInt(place[0], 10, 64); err == nil {
-			if len(place) == 2 {
-				at.EventID = place[1]
+	cursor, ok := s.readCursor(c, values[0])
+	if ok = ok && len(values) == 1 && len(cursor) <= 2; ok {
+		if at.Position, err = strconv.ParseInt(cursor[0], 10, 64); err == nil {
+			if len(cursor) == 2 {
+				at.EventID = cursor[1]
 			}
 			return at, nil
 		}

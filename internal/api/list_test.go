@@ -251,7 +251,7 @@ type between struct {
 func (b *between) List(ctx context.Context, scope access.Scope, f readmodel.Filter) (readmodel.Page, error) {
 	page, err := b.Queries.List(ctx, scope, f)
 	if b.asked.Add(1) == 1 {
-		page.Next = &readmodel.Place{ID: page.Payments[0].ID}
+		page.Next = &readmodel.Cursor{ID: page.Payments[0].ID}
 		b.do()
 	}
 	return page, err
@@ -318,7 +318,7 @@ func (b *breaking) List(ctx context.Context, scope access.Scope, f readmodel.Fil
 		return readmodel.Page{}, errors.New("gone")
 	}
 	page, err := b.Queries.List(ctx, scope, f)
-	page.Next = &readmodel.Place{ID: page.Payments[0].ID}
+	page.Next = &readmodel.Cursor{ID: page.Payments[0].ID}
 	return page, err
 }
 

@@ -200,14 +200,14 @@ func (s *server) getTimeline(ctx context.Context, c *call) error {
 
 // afterSequence is the sequence that the cursor stands at, 0 without one.
 func (s *server) afterSequence(c *call) (int64, error) {
-	place, err := s.after(c)
-	if err != nil || place == nil {
+	cursor, err := s.after(c)
+	if err != nil || cursor == nil {
 		return 0, err
 	}
-	if len(place) != 1 {
+	if len(cursor) != 1 {
 		return 0, cursorInvalid()
 	}
-	n, err := strconv.ParseInt(place[0], 10, 64)
+	n, err := strconv.ParseInt(cursor[0], 10, 64)
 	if err != nil || n < 1 {
 		return 0, cursorInvalid()
 	}

@@ -54,12 +54,12 @@ func (s *server) getProjected(ctx context.Context, c *call, id string, expand re
 }
 
 func (s *server) listPayments(ctx context.Context, c *call) error {
-	place, err := s.after(c)
+	cursor, err := s.after(c)
 	if err != nil {
 		return err
 	}
 	asked := c.query
-	if place != nil {
+	if cursor != nil {
 		asked = without(asked, "cursor")
 	}
 	f, err := readmodel.ParseFilter(asked)
@@ -72,9 +72,9 @@ func (s *server) listPayments(ctx context.Context, c *call) error {
 	if c.wantsCSV() {
 		return s.exportPayments(c, f)
 	}
-	if place != nil {
+	if cursor != nil {
 		var ok bool
-		if f.After, ok = readmodel.PlaceOf(place); !ok {
+		if f.After, ok = readmodel.CursorOf(cursor); !ok {
 			return cursorInvalid()
 		}
 	}

@@ -45,16 +45,16 @@ func (s *server) listStock(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	place, err := s.after(c)
+	cursor, err := s.after(c)
 	if err != nil {
 		return err
 	}
 	var after order.StockLevel
-	if place != nil {
-		if len(place) != 2 {
+	if cursor != nil {
+		if len(cursor) != 2 {
 			return cursorInvalid()
 		}
-		after.MerchantID, after.SKU = place[0], place[1]
+		after.MerchantID, after.SKU = cursor[0], cursor[1]
 	}
 	levels, err := s.Orders.Stock(ctx, merchantID, after, limit+1)
 	if err != nil {

@@ -55,7 +55,7 @@ type Sink interface {
 	// Claim comes before a generation's first Apply in a partition, and tells
 	// where the sink stands in it, which is where it goes on, whatever the group has
 	// committed. current asks the group's coordinator whether the generation still stands.
-	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (inbox.Place, error)
+	Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (inbox.Offset, error)
 	// ApplyAll takes a batch of each of several partitions in, as far as it comes: after an
 	// error the messages that are not taken come again. After inbox.ErrFenced the group is
 	// joined anew. It tells about the batches in their order.

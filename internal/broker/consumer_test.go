@@ -228,7 +228,7 @@ func TestAnOffsetThatTheLogDoesNotHaveBeginsAtTheFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) { return inbox.Place{Next: 100}, nil }}
+	m := &member{t: t, claim: func(int, func(int64) error) (inbox.Offset, error) { return inbox.Offset{Next: 100}, nil }}
 	m.start(c, name, name, 0)
 	m.has(2)
 }

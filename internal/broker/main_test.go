@@ -221,7 +221,7 @@ type member struct {
 	t      *testing.T
 	reg    *prometheus.Registry
 	gate   func(ctx context.Context, batch []inbox.Message) error
-	claim  func(generation int, current func(int64) error) (inbox.Place, error)
+	claim  func(generation int, current func(int64) error) (inbox.Offset, error)
 	group  string
 	cancel context.CancelFunc
 	done   chan error
@@ -251,12 +251,12 @@ func (m *member) start(c *broker.Client, topic, group string, batch int) *member
 // stands is where the members of a group have come to, by group and partition.
 var stands = struct { //nolint:gochecknoglobals // it is the members' database
 	mu sync.Mutex
-	at map[string]inbox.Place
-}{at: map[string]inbox.Place{}}
+	at map[string]inbox.Offset
+}{at: map[string]inbox.Offset{}}
 
 func (m *member) place(partition int) string { return fmt.Sprintf("%s/%d", m.group, partition) }
 
-func (m *member) Claim(_ context.Context, _ string, partition, generation int, current func(int64) error) (inbox.Place, error) {
+func (m *member) Claim(_ context.Context, _ string, partition, generation int, current func(int64) error) (inbox.Offset, error) {
 	if m.claim != nil {
 		return m.claim(generation, current)
 	}
@@ -265,7 +265,7 @@ func (m *member) Claim(_ context.Context, _ string, partition, generation int, c
 	if at, ok := stands.at[m.place(partition)]; ok {
 		return at, nil
 	}
-	return inbox.Place{Next: -1}, nil
+	return inbox.Offset{Next: -1}, nil
 }
 
 // took notes that all of the batch was.
@@ -273,7 +273,7 @@ func (m *member) took(batch []inbox.Message) {
 	stands.mu.Lock()
 	defer stands.mu.Unlock()
 	last := batch[len(batch)-1]
-	stands.at[m.place(last.Partition)] = inbox.Place{Next: last.Offset + 1, LastID: last.Headers["ce_id"]}
+	stands.at[m.place(last.Partition)] = inbox.Offset{Next: last.Offset + 1, LastID: last.Headers["ce_id"]}
 }
 
 func (m *member) ApplyAll(ctx context.Context, generation int, batches [][]inbox.Message) (taken []inbox.Taken) {

@@ -241,7 +241,7 @@ func (p *pump) stand(offset, taken int64) {
 // knows is false when the log ends before the message that the sink has taken in
 // last, or has another in its place: the topic was made anew, and what the sink
 // has not seen lies before its offset. A message that is gone tells nothing.
-func (p *pump) knows(ctx context.Context, at inbox.Place) (bool, error) {
+func (p *pump) knows(ctx context.Context, at inbox.Offset) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	bounds, err := p.client.bounds(ctx, p.Topic, kafka.FirstOffsetOf(p.partition), kafka.LastOffsetOf(p.partition))

@@ -20,8 +20,8 @@ func TestAConsumerGoesOnWhereItsSinkStands(t *testing.T) {
 	for n := range 4 {
 		publish(t, broker.NewPublisher(c), message(name, "a", n+1))
 	}
-	m := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) {
-		return inbox.Place{Next: 3, LastID: "a-3"}, nil
+	m := &member{t: t, claim: func(int, func(int64) error) (inbox.Offset, error) {
+		return inbox.Offset{Next: 3, LastID: "a-3"}, nil
 	}}
 	m.start(c, name, name, 0)
 	m.has(1)
@@ -31,11 +31,11 @@ func TestAConsumerGoesOnWhereItsSinkStands(t *testing.T) {
 	}
 	// Its database was restored from a backup: the group has committed more.
 	publish(t, broker.NewPublisher(c), message(name, "a", 5))
-	for stands, want := range map[inbox.Place][]string{
+	for stands, want := range map[inbox.Offset][]string{
 		{Next: 3, LastID: "a-3"}: {"a-4", "a-5"},
 		{Next: -1}:               {"a-1", "a-2", "a-3", "a-4", "a-5"},
 	} {
-		behind := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) { return stands, nil }}
+		behind := &member{t: t, claim: func(int, func(int64) error) (inbox.Offset, error) { return stands, nil }}
 		behind.start(c, name, name, 0)
 		behind.has(len(want))
 		behind.stop()
@@ -48,7 +48,7 @@ func TestAConsumerGoesOnWhereItsSinkStands(t *testing.T) {
 // The naive consumer trusts the offset that it stored. A topic that was deleted and
 // made anew has other messages below it, and loses them.
 func TestAnotherLogUnderTheTopicsNameIsReadFromItsBeginning(t *testing.T) {
-	for what, stands := range map[string]inbox.Place{
+	for what, stands := range map[string]inbox.Offset{
 		"another message in its place": {Next: 2, LastID: "z-9"},
 		"longer than the log":          {Next: 9, LastID: "z-9"},
 	} {
@@ -58,7 +58,7 @@ func TestAnotherLogUnderTheTopicsNameIsReadFromItsBeginning(t *testing.T) {
 			for n := range 3 {
 				publish(t, broker.NewPublisher(c), message(name, "a", n+1))
 			}
-			m := &member{t: t, claim: func(int, func(int64) error) (inbox.Place, error) { return stands, nil }}
+			m := &member{t: t, claim: func(int, func(int64) error) (inbox.Offset, error) { return stands, nil }}
 			m.start(c, name, name, 0)
 			m.has(3)
 			m.stop()
@@ -76,15 +76,15 @@ func TestAFencedConsumerJoinsTheGroupAnew(t *testing.T) {
 	var generations []int
 	var confirmed error
 	m := &member{t: t}
-	m.claim = func(generation int, current func(int64) error) (inbox.Place, error) {
+	m.claim = func(generation int, current func(int64) error) (inbox.Offset, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		generations = append(generations, generation)
 		if len(generations) == 1 {
-			return inbox.Place{Next: -1}, inbox.ErrFenced
+			return inbox.Offset{Next: -1}, inbox.ErrFenced
 		}
 		confirmed = current(0)
-		return inbox.Place{Next: -1}, nil
+		return inbox.Offset{Next: -1}, nil
 	}
 	var once atomic.Bool
 	m.gate = func(context.Context, []inbox.Message) error {
@@ -110,12 +110,12 @@ func TestTheCoordinatorDeniesAGenerationThatIsOver(t *testing.T) {
 	c, _ := client(t)
 	name := topic(t, c, 2)
 	stale := make(chan func(int64) error, 1)
-	m := &member{t: t, claim: func(_ int, current func(int64) error) (inbox.Place, error) {
+	m := &member{t: t, claim: func(_ int, current func(int64) error) (inbox.Offset, error) {
 		select {
 		case stale <- current:
 		default:
 		}
-		return inbox.Place{Next: -1}, nil
+		return inbox.Offset{Next: -1}, nil
 	}}
 	m.start(c, name, name, 0)
 	current := <-stale

@@ -55,8 +55,8 @@ type Inbox struct {
 	handle   Handler
 	metrics  metrics
 
-	mu     sync.Mutex
-	places map[partitionKey]*position
+	mu        sync.Mutex
+	positions map[partitionKey]*position
 }
 
 // ErrFenced means that the partition belongs to a later generation of the
@@ -84,7 +84,7 @@ func New(pool *pgxpool.Pool, consumer string, handle Handler, c Config) (*Inbox,
 	if err != nil {
 		return nil, err
 	}
-	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, places: map[partitionKey]*position{}}, nil
+	return &Inbox{Config: c, pool: pool, consumer: consumer, handle: handle, metrics: m, positions: map[partitionKey]*position{}}, nil
 }
 
 // Taken is what became of a partition's messages: the first N are applied, known already
@@ -118,7 +118,7 @@ func (in *Inbox) ApplyAll(ctx context.Context, generation int, batches [][]Messa
 			taken[i].Err = err
 			continue
 		}
-		parts = append(parts, &part{position: in.place(batch[0].Topic, batch[0].Partition), at: i, rest: batch})
+		parts = append(parts, &part{position: in.position(batch[0].Topic, batch[0].Partition), at: i, rest: batch})
 	}
 	// Here and in the database, partitions are locked in one order.
 	slices.SortFunc(parts, func(a, b *part) int {

@@ -14,13 +14,13 @@ import (
 // Kafka's binary mode. Two messages with one id are one event.
 const HeaderID = "ce_id"
 
-// HeaderSequence is the header with a message's place among those of its key, of a
+// HeaderSequence is the header with a message's position among those of its key, of a
 // CloudEvent as well. Dead letters that have it are applied in its order.
 const HeaderSequence = "ce_sequence"
 
 const maxID = 255
 
-// Message is a record of a broker's log. Its place in the log is Topic,
+// Message is a record of a broker's log. Its position in the log is Topic,
 // Partition and Offset; messages of one Key are in order. Time is the broker's
 // or the producer's, and may be missing.
 type Message struct {

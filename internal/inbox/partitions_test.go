@@ -79,7 +79,7 @@ func TestAFencedPartitionIsLeftOutAndTheOthersCommit(t *testing.T) {
 		done := make(chan []Taken, 1)
 		go func() { done <- old.ApplyAll(t.Context(), 1, batches()) }()
 		<-entered
-		claimed := make(chan Place, 1)
+		claimed := make(chan Offset, 1)
 		go func() {
 			at, err := heir.Claim(t.Context(), "events", 1, 2, nil)
 			if err != nil {

@@ -26,14 +26,14 @@ type position struct {
 	failure    error // of the last attempt, if this process saw it
 }
 
-func (in *Inbox) place(topic string, partition int) *position {
+func (in *Inbox) position(topic string, partition int) *position {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	at := partitionKey{topic, partition}
-	p := in.places[at]
+	p := in.positions[at]
 	if p == nil {
 		p = &position{partitionKey: at}
-		in.places[at] = p
+		in.positions[at] = p
 	}
 	return p
 }
@@ -43,12 +43,12 @@ func (in *Inbox) place(topic string, partition int) *position {
 // is ErrFenced, unless current confirms this one: the broker counts from one
 // again when it has forgotten the group. current asks the group's coordinator whether the generation still
 // stands, and may be nil.
-func (in *Inbox) Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (Place, error) {
-	p := in.place(topic, partition)
+func (in *Inbox) Claim(ctx context.Context, topic string, partition, generation int, current func(next int64) error) (Offset, error) {
+	p := in.position(topic, partition)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := in.claim(ctx, p, generation, current); err != nil {
-		return Place{Next: -1}, err
+		return Offset{Next: -1}, err
 	}
 	return p.progress.stands(), nil
 }
@@ -60,7 +60,7 @@ func (in *Inbox) Claim(ctx context.Context, topic string, partition, generation 
 func (in *Inbox) Stands(ctx context.Context, topic string, generation int) error {
 	var partitions []int32
 	var stood []int64
-	for _, p := range in.placesOf(topic) {
+	for _, p := range in.positionsOf(topic) {
 		if !p.mu.TryLock() {
 			continue
 		}
@@ -87,15 +87,15 @@ func (in *Inbox) Stands(ctx context.Context, topic string, generation int) error
 	return nil
 }
 
-func (in *Inbox) placesOf(topic string) (places []*position) {
+func (in *Inbox) positionsOf(topic string) (positions []*position) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for at, p := range in.places {
+	for at, p := range in.positions {
 		if at.topic == topic {
-			places = append(places, p)
+			positions = append(positions, p)
 		}
 	}
-	return places
+	return positions
 }
 
 func (in *Inbox) claim(ctx context.Context, p *position, generation int, current func(next int64) error) error {

@@ -55,7 +55,7 @@ func TestLowerOffsetsAreTakenInAndTheRowFollows(t *testing.T) {
 	apply(t, in, message(100, "a", 1))
 	apply(t, in, message(3, "b", 1))
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	if next, err := in.Claim(t.Context(), "events", 0, 2, nil); err != nil || next != (Place{4, "b-1"}) {
+	if next, err := in.Claim(t.Context(), "events", 0, 2, nil); err != nil || next != (Offset{4, "b-1"}) {
 		t.Errorf("begins at %v (%v), want 4 behind b-1", next, err)
 	}
 }

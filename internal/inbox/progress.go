@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Place is where a consumer goes on in a partition: Next is the offset behind the
+// Offset is where a consumer goes on in a partition: Next is the offset behind the
 // last message that was taken in, or -1, and LastID that message's id, if it had
 // one. A log that holds another message there is another log under the same name.
-type Place struct {
+type Offset struct {
 	Next   int64
 	LastID string
 }
@@ -30,8 +30,8 @@ type tries struct {
 	attempts    int
 }
 
-func (p progress) stands() Place {
-	at := Place{Next: -1}
+func (p progress) stands() Offset {
+	at := Offset{Next: -1}
 	if p.next != nil {
 		at.Next = *p.next
 	}

@@ -28,7 +28,7 @@ func TestADatabaseThatWasRestoredUnderARunningConsumerIsClaimedAnew(t *testing.T
 		t.Fatalf("it took %d in over what is missing: %v", n, err)
 	}
 	at, err := in.Claim(t.Context(), "events", 0, 1, nil)
-	if err != nil || at != (Place{1, "a-1"}) {
+	if err != nil || at != (Offset{1, "a-1"}) {
 		t.Fatalf("it goes on at %v: %v", at, err)
 	}
 	apply(t, in, log[at.Next:]...)
@@ -71,7 +71,7 @@ func TestAClaimOnAnotherServerIsTold(t *testing.T) {
 	claim := func() string {
 		t.Helper()
 		log.Reset()
-		if at, err := in.Claim(t.Context(), "events", 0, 1, nil); err != nil || at != (Place{1, "a-1"}) {
+		if at, err := in.Claim(t.Context(), "events", 0, 1, nil); err != nil || at != (Offset{1, "a-1"}) {
 			t.Fatal(at, err)
 		}
 		return log.String()

@@ -54,10 +54,10 @@ func traced(t *testing.T, pool *pgxpool.Pool, recorded func()) *pgxpool.Pool {
 }
 
 // claimMeanwhile claims events/0 in another process, and returns once the claim has come to an
-// end or waits for a lock. The place that it was given is sent when it is.
-func claimMeanwhile(t *testing.T, pool *pgxpool.Pool, heir *Inbox, generation int) <-chan Place {
+// end or waits for a lock. The offset that it was given is sent when it is.
+func claimMeanwhile(t *testing.T, pool *pgxpool.Pool, heir *Inbox, generation int) <-chan Offset {
 	t.Helper()
-	claimed, done := make(chan Place, 1), make(chan struct{})
+	claimed, done := make(chan Offset, 1), make(chan struct{})
 	go func() {
 		defer close(done)
 		at, err := heir.Claim(t.Context(), "events", 0, generation, nil)
@@ -94,7 +94,7 @@ func TestALostPartitionIsNotCountedAgainstTheMessage(t *testing.T) {
 	for generation := 1; generation <= 2*DefaultMaxAttempts; generation += 2 {
 		heir := restart(t, pool, record)
 		var once sync.Once
-		var claimed <-chan Place
+		var claimed <-chan Offset
 		old := restart(t, traced(t, pool, func() {
 			once.Do(func() { claimed = claimMeanwhile(t, pool, heir, generation+1) })
 		}), record)
@@ -117,7 +117,7 @@ func TestAnAttemptIsTakenBackBeforeTheHeirFindsIt(t *testing.T) {
 	pool := database(t)
 	for generation := 1; generation <= 2*DefaultMaxAttempts; generation += 2 {
 		heir := restart(t, pool, record)
-		var claimed <-chan Place
+		var claimed <-chan Offset
 		old := restart(t, pool, func(ctx context.Context, tx pgx.Tx, _ Message) error {
 			claimed = claimMeanwhile(t, pool, heir, generation+1)
 			_, err := tx.Exec(ctx, `DO $$ BEGIN RAISE EXCEPTION 'no lock to give' USING ERRCODE = '55P03'; END $$`)

@@ -63,7 +63,7 @@ func TestTrapAZombieIsRefusedAfterARebalance(t *testing.T) {
 		t.Fatalf("the zombie applied %d (%v)", n, err)
 	}
 	same(t, "effects", effects(t, pool), "a-1", "b-1")
-	if next, err := heir.Claim(t.Context(), "events", 0, 3, nil); err != nil || next != (Place{2, "b-1"}) {
+	if next, err := heir.Claim(t.Context(), "events", 0, 3, nil); err != nil || next != (Offset{2, "b-1"}) {
 		t.Errorf("the next generation begins at %v (%v), want behind what was applied", next, err)
 	}
 }
@@ -85,7 +85,7 @@ func TestTrapTheHeirWaitsForWhatIsBeingCommitted(t *testing.T) {
 		done <- err
 	}()
 	<-entered
-	var next Place
+	var next Offset
 	go func() {
 		var err error
 		next, err = heir.Claim(t.Context(), "events", 0, 2, nil)

@@ -43,7 +43,7 @@ type Filter struct {
 	Search string
 	Sort   Sort // of a list without Search
 	Limit  int
-	After  *Place
+	After  *Cursor
 	Count  bool // wanted beside the page
 	Expand Expand
 }

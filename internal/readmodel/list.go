@@ -18,7 +18,7 @@ import (
 // of a search may be shorter than its limit although there is more.
 type Page struct {
 	Payments []Payment
-	Next     *Place
+	Next     *Cursor
 }
 
 // maxPage bounds what one List reads, for an export; a client's page is MaxLimit.
@@ -49,7 +49,7 @@ func (q *Queries) List(ctx context.Context, scope access.Scope, f Filter) (Page,
 		return Page{Payments: payments}, nil
 	}
 	last := payments[limit-1]
-	return Page{Payments: payments[:limit], Next: &Place{ID: last.ID, Amount: last.Amount}}, nil
+	return Page{Payments: payments[:limit], Next: &Cursor{ID: last.ID, Amount: last.Amount}}, nil
 }
 
 // statement collects arguments. Its text is the code's own.

@@ -43,7 +43,7 @@ func pages(t *testing.T, w *world, scope access.Scope, query string) (ids []stri
 		}
 		// What a cursor carries is all there is to go on from.
 		var ok bool
-		if f.After, ok = PlaceOf(page.Next.Fields()); !ok {
+		if f.After, ok = CursorOf(page.Next.Fields()); !ok {
 			t.Fatalf("%+v does not come back", page.Next)
 		}
 	}

@@ -127,7 +127,7 @@ func walking(a asked) asked {
 }
 
 func questions() []asked {
-	at := func(p Payment) *Place { return &Place{ID: p.ID, Amount: p.Amount} }
+	at := func(p Payment) *Cursor { return &Cursor{ID: p.ID, Amount: p.Amount} }
 	failed := []payment.Status{payment.StatusFailed}
 	return []asked{
 		listing("first page", func(Payment) Filter { return Filter{} }),
@@ -156,7 +156,7 @@ func questions() []asked {
 		listing("search, number alone", func(p Payment) Filter { return Filter{Search: p.OrderReference[2:]} }),
 		listing("search, one letter", func(Payment) Filter { return Filter{Search: "c"} }),
 		listing("search, one letter, deep", func(p Payment) Filter {
-			return Filter{Search: "c", After: &Place{ID: p.ID, Term: strings.ToLower(p.CustomerReference)}}
+			return Filter{Search: "c", After: &Cursor{ID: p.ID, Term: strings.ToLower(p.CustomerReference)}}
 		}),
 		listing("search and status", func(p Payment) Filter { return Filter{Search: "c", Statuses: failed} }),
 		{name: "single read", ask: func(ctx context.Context, q *Queries, scope access.Scope, p Payment) error {

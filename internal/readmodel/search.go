@@ -54,7 +54,7 @@ func (q *Queries) search(ctx context.Context, scope access.Scope, f Filter, limi
 			}
 			seen++
 			if last := seen == len(hits); len(page.Payments) == limit && !last || last && len(hits) == most {
-				page.Next = &Place{ID: h.PaymentID, Term: h.Term}
+				page.Next = &Cursor{ID: h.PaymentID, Term: h.Term}
 				return page, nil
 			}
 		}
