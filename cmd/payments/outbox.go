@@ -77,7 +77,7 @@ type shardsShown struct {
 }
 
 func (e environment) outboxStatus(ctx context.Context, c *cli.Command, pool *pgxpool.Pool) error {
-	here, shards, err := outbox.Standings(ctx, pool)
+	here, shards, err := outbox.Checkpoints(ctx, pool)
 	if err != nil {
 		return err
 	}

@@ -243,13 +243,13 @@ func (e environment) listSagas(ctx context.Context, c *cli.Command) error {
 	return e.show(c, list, func(w io.Writer) {
 		t := newTable(w, "ID", "DEFINITION", "SUBJECT", "STATE", "STEP", "SINCE", "TRIES", "WHY")
 		for _, s := range list.Data {
-			t.row(s.ID, fmt.Sprintf("%s v%d", s.Definition, s.Version), s.Subject, standing(s), s.Step, s.StepSince, s.Tries, why(s, time.Now()))
+			t.row(s.ID, fmt.Sprintf("%s v%d", s.Definition, s.Version), s.Subject, stateOf(s), s.Step, s.StepSince, s.Tries, why(s, time.Now()))
 		}
 		_ = t.Flush()
 	})
 }
 
-func standing(s api.Saga) string {
+func stateOf(s api.Saga) string {
 	if s.PausedAt != nil {
 		return s.State + " (paused)"
 	}
@@ -302,7 +302,7 @@ func (e environment) showSaga(ctx context.Context, c *cli.Command, sagas sagaRea
 func printSaga(w io.Writer, f api.Saga) {
 	t := newTable(w)
 	t.row(f.ID, fmt.Sprintf("%s v%d of %s, merchant %s", f.Definition, f.Version, f.Subject, f.Merchant))
-	t.row("", strings.TrimSpace(fmt.Sprintf("%s at %s since %s, epoch %d  %s", standing(f), f.Step, text(f.StepSince), f.Epoch, why(f, time.Now()))))
+	t.row("", strings.TrimSpace(fmt.Sprintf("%s at %s since %s, epoch %d  %s", stateOf(f), f.Step, text(f.StepSince), f.Epoch, why(f, time.Now()))))
 	if f.Parked != nil && f.Parked.Detail != "" {
 		t.row("", f.Parked.Detail)
 	}

@@ -13,11 +13,11 @@ import (
 	"payments/internal/saga"
 )
 
-// standing is what decides whether a merchant may change a payment: both were read while
+// lockedPayment is what decides whether a merchant may change a payment: both were read while
 // the saga of the payment's order was locked.
-type standing struct {
+type lockedPayment struct {
 	payment Payment
-	saga    saga.Standing // zero where there is no saga any more
+	saga    saga.Locked // zero where there is no saga any more
 }
 
 // orderOf gives what a payment never changes: its order, and how it is captured.
@@ -33,9 +33,9 @@ func orderOf(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (orde
 	return orderID, capture, nil
 }
 
-// stand locks first and reads then. A status that is read before the wait for the lock may
+// readLocked locks first and reads then. A status that is read before the wait for the lock may
 // be from before the commit that was waited for.
-func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s standing, err error) {
+func readLocked(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s lockedPayment, err error) {
 	orderID, capture, err := orderOf(ctx, tx, merchantID, paymentID)
 	if err != nil {
 		return s, err
@@ -47,16 +47,16 @@ func stand(ctx context.Context, tx pgx.Tx, merchantID, paymentID string) (s stan
 	return s, err
 }
 
-// change lets do decide on a payment that stands still, and answers the payment as it is
-// then: the saga, not this call, moves it and tells of it.
-func (s *Service) change(ctx context.Context, merchantID, paymentID string, do func(pgx.Tx, standing) error) (p Payment, err error) {
+// changeLocked lets do decide while the payment is locked, and returns the payment as it is then.
+// The saga, not this call, changes the payment and appends its events.
+func (s *Service) changeLocked(ctx context.Context, merchantID, paymentID string, do func(pgx.Tx, lockedPayment) error) (p Payment, err error) {
 	err = postgres.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		standing, err := stand(ctx, tx, merchantID, paymentID)
+		locked, err := readLocked(ctx, tx, merchantID, paymentID)
 		if err != nil {
 			return err
 		}
-		p = standing.payment
-		return do(tx, standing)
+		p = locked.payment
+		return do(tx, locked)
 	})
 	if err != nil {
 		return Payment{}, err
@@ -69,7 +69,7 @@ func (s *Service) change(ctx context.Context, merchantID, paymentID string, do f
 // provider; asked again, or of a canceled payment, it does nothing. Errors: CodeNotFound,
 // CodeActionNotAllowed.
 func (s *Service) Cancel(ctx context.Context, merchantID, paymentID string) (Payment, error) {
-	return s.change(ctx, merchantID, paymentID, func(tx pgx.Tx, at standing) error {
+	return s.changeLocked(ctx, merchantID, paymentID, func(tx pgx.Tx, at lockedPayment) error {
 		p := at.payment
 		if p.Status == payment.StatusCanceled {
 			return nil
@@ -89,7 +89,7 @@ func canceled() saga.Rejection {
 // Capture lets a manual payment that is authorized go on. Asked again, it does nothing.
 // Errors: CodeNotFound, CodeActionNotAllowed.
 func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) (Payment, error) {
-	return s.change(ctx, merchantID, paymentID, func(tx pgx.Tx, at standing) error {
+	return s.changeLocked(ctx, merchantID, paymentID, func(tx pgx.Tx, at lockedPayment) error {
 		p := at.payment
 		switch {
 		case at.capturedBefore():
@@ -109,7 +109,7 @@ func (s *Service) Capture(ctx context.Context, merchantID, paymentID string) (Pa
 
 // capturedBefore reports whether a manual payment is captured, or is being captured since
 // its merchant asked for it.
-func (s standing) capturedBefore() bool {
+func (s lockedPayment) capturedBefore() bool {
 	if s.payment.CaptureMethod != payment.CaptureManual {
 		return false
 	}
@@ -125,7 +125,7 @@ func refused(err error) bool {
 }
 
 // refuse names the actions that would be accepted now, without the one that is under way.
-func (s standing) refuse(message string, underWay ...string) *payment.Error {
+func (s lockedPayment) refuse(message string, underWay ...string) *payment.Error {
 	e := payment.Errorf(payment.CodeActionNotAllowed, "%s", message)
 	e.Allowed = []string{}
 	running := s.saga.State == saga.Running

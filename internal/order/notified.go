@@ -42,7 +42,7 @@ func (s *Service) Notified(ctx context.Context, tx pgx.Tx, n provider.Notificati
 	if late {
 		// Whether the payment has ended decides: what was read before the lock may be from
 		// before a commit that was waited for.
-		if _, err := stand(ctx, tx, b.data.MerchantID, b.data.PaymentID); err != nil {
+		if _, err := readLocked(ctx, tx, b.data.MerchantID, b.data.PaymentID); err != nil {
 			return err
 		}
 		if b, err = s.noticed(ctx, tx, n); err != nil {

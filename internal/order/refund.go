@@ -46,7 +46,7 @@ func (s *Service) Refund(ctx context.Context, r idempotency.Request, paymentID s
 }
 
 func (s *Service) insertRefund(ctx context.Context, tx pgx.Tx, merchantID, paymentID string, wanted payment.Refund) (Refunding, error) {
-	at, err := stand(ctx, tx, merchantID, paymentID)
+	at, err := readLocked(ctx, tx, merchantID, paymentID)
 	if err != nil {
 		return Refunding{}, err
 	}

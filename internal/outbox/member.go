@@ -95,8 +95,8 @@ func (r *Relay) divide(ctx context.Context) error {
 	})
 }
 
-// standing is one shard as outbox_shards has it.
-type standing struct {
+// shardRow is a row of outbox_shards.
+type shardRow struct {
 	shard      int32
 	epoch      int64
 	mine, free bool
@@ -123,13 +123,13 @@ func (r *Relay) heartbeat(ctx context.Context) error {
 	if err := r.readClosed(ctx); err != nil {
 		return err
 	}
-	standings, quota, err := r.standings(ctx)
+	rows, quota, err := r.readShards(ctx)
 	if err != nil {
 		return err
 	}
 	var have int
-	var free, forgotten []standing // forgotten are those that this relay had before it lost its memory
-	for _, st := range standings {
+	var free, forgotten []shardRow // forgotten are those that this relay had before it lost its memory
+	for _, st := range rows {
 		s := r.shards[st.shard]
 		switch {
 		case s != nil && (!st.mine || st.epoch != s.epoch):
@@ -196,7 +196,7 @@ func (r *Relay) forgetSilent(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-func (r *Relay) standings(ctx context.Context) (all []standing, quota int, err error) {
+func (r *Relay) readShards(ctx context.Context) (all []shardRow, quota int, err error) {
 	rows, err := r.conn.Query(ctx, `
 		WITH alive AS MATERIALIZED (
 			SELECT owner, row_number() OVER (ORDER BY joined_at, owner) - 1 AS place, count(*) OVER () AS relays
@@ -209,7 +209,7 @@ func (r *Relay) standings(ctx context.Context) (all []standing, quota int, err e
 	if err != nil {
 		return nil, 0, fmt.Errorf("look at the shards: %w", err)
 	}
-	var s standing
+	var s shardRow
 	if _, err = pgx.ForEachRow(rows, []any{&s.shard, &s.epoch, &s.mine, &s.free, &quota}, func() error {
 		all = append(all, s)
 		return nil
@@ -237,7 +237,7 @@ func (r *Relay) readClosed(ctx context.Context) error {
 
 // claim takes shards whose owner is gone, each under a new epoch, and goes on where
 // their checkpoints say. It is no error that another was faster.
-func (r *Relay) claim(ctx context.Context, wanted []standing) error {
+func (r *Relay) claim(ctx context.Context, wanted []shardRow) error {
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -299,7 +299,7 @@ func (r *Relay) lose(ctx context.Context, s *shard, why string) {
 
 // giveBack frees the shards that are to be released and have nothing under way, and
 // the forgotten ones: while this relay lives, no other could take them.
-func (r *Relay) giveBack(ctx context.Context, forgotten []standing) error {
+func (r *Relay) giveBack(ctx context.Context, forgotten []shardRow) error {
 	var ids []int32
 	var epochs []int64
 	for _, st := range forgotten {

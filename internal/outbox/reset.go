@@ -49,7 +49,7 @@ func Reset(ctx context.Context, pool *pgxpool.Pool, from time.Time) (done ResetD
 			LOCK TABLE outbox_shards IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return fmt.Errorf("lock the shards: %w", err)
 		}
-		here, all, err := readStandings(ctx, tx)
+		here, all, err := readCheckpoints(ctx, tx)
 		if err != nil {
 			return err
 		}

@@ -20,8 +20,8 @@ type Server struct {
 // they name are another's. Reset makes new ones.
 var ErrOtherServer = errors.New("run `payments outbox reset`")
 
-// Standing is where one shard stands by its last checkpoint.
-type Standing struct {
+// Checkpoint is one shard's last checkpoint, with the server that wrote it.
+type Checkpoint struct {
 	Shard  int32
 	Server *Server // that wrote the checkpoint; nil if it does not say
 	// Proven says that the checkpoint is of the server that was asked. Otherwise nothing
@@ -34,12 +34,12 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Standings are the shards', and the server that was asked.
-func Standings(ctx context.Context, pool *pgxpool.Pool) (Server, []Standing, error) {
-	return readStandings(ctx, pool)
+// Checkpoints returns each shard's last checkpoint, and the server that was asked.
+func Checkpoints(ctx context.Context, pool *pgxpool.Pool) (Server, []Checkpoint, error) {
+	return readCheckpoints(ctx, pool)
 }
 
-func readStandings(ctx context.Context, db querier) (here Server, all []Standing, err error) {
+func readCheckpoints(ctx context.Context, db querier) (here Server, all []Checkpoint, err error) {
 	if here, err = readServer(ctx, db); err != nil {
 		return here, nil, err
 	}
@@ -48,7 +48,7 @@ func readStandings(ctx context.Context, db querier) (here Server, all []Standing
 	if err != nil {
 		return here, nil, fmt.Errorf("read the shards' checkpoints: %w", err)
 	}
-	all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Standing, err error) {
+	all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Checkpoint, err error) {
 		var identifier *int64
 		var timeline *int32
 		err = row.Scan(&s.Shard, &s.Proven, &identifier, &timeline)
@@ -84,7 +84,7 @@ func readServer(ctx context.Context, db querier) (s Server, err error) {
 // beside them, but the broker may have messages of commits that are gone. Those are looked for
 // (lookForLost), and the relay goes on.
 func (r *Relay) recognize(ctx context.Context) error {
-	here, all, err := readStandings(ctx, r.conn)
+	here, all, err := readCheckpoints(ctx, r.conn)
 	if err != nil {
 		return err
 	}

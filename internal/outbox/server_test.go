@@ -283,7 +283,7 @@ func TestAPromotionIsNoticedAndWhatIsLostIsNoted(t *testing.T) {
 	if n := metric(t, metrics, "payments_outbox_lost_messages"); n != 3 {
 		t.Errorf("payments_outbox_lost_messages = %v, want 3", n)
 	}
-	here, shards, err := outbox.Standings(t.Context(), service)
+	here, shards, err := outbox.Checkpoints(t.Context(), service)
 	if err != nil || len(shards) != 1 || shards[0].Server == nil || *shards[0].Server != here {
 		t.Errorf("the checkpoints are of %+v on %+v (%v)", shards, here, err)
 	}

@@ -110,8 +110,8 @@ var (
 	ErrParked      = errors.New("the saga waits for a person")
 )
 
-// Standing is where a saga stands while its row is locked.
-type Standing struct {
+// Locked is a saga as it is while its row is locked.
+type Locked struct {
 	ID    string
 	State State
 	Step  string
@@ -125,7 +125,7 @@ type Standing struct {
 // Lock locks the saga of a subject until the caller's transaction ends: nothing that the
 // saga's steps write changes meanwhile. What decides is read after the lock, by a statement
 // of its own: a statement from before shows what was true before the wait. Error: ErrNoSaga.
-func Lock(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s Standing, err error) {
+func Lock(ctx context.Context, tx pgx.Tx, merchantID, definition, subject string) (s Locked, err error) {
 	err = tx.QueryRow(ctx, `
 		SELECT id, state, step, abortable, awaiting, abort IS NOT NULL, coalesce(rejection->>'code', '') FROM sagas
 		WHERE merchant_id = $1 AND definition = $2 AND subject = $3 FOR NO KEY UPDATE`,

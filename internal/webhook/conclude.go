@@ -162,8 +162,8 @@ func (d *Dispatcher) record(ctx context.Context, tx pgx.Tx, batch []*conclusion)
 	return held, nil
 }
 
-// standing is what a batch's attempts, in their order, say of an endpoint.
-type standing struct {
+// endpointHealth is what a batch's attempts, in their order, say about an endpoint.
+type endpointHealth struct {
 	merchantID, id string
 	reset          bool // one has succeeded
 	failing        bool // the last one has not
@@ -174,15 +174,15 @@ type standing struct {
 // judge changes the endpoints for which the attempts change anything: most
 // batches touch none.
 func (d *Dispatcher) judge(ctx context.Context, tx pgx.Tx, held []*conclusion) (disabled map[string]int, err error) {
-	all := map[string]*standing{}
+	all := map[string]*endpointHealth{}
 	for _, c := range held {
 		s := all[c.endpointID]
 		if s == nil {
-			s = &standing{merchantID: c.merchantID, id: c.endpointID}
+			s = &endpointHealth{merchantID: c.merchantID, id: c.endpointID}
 			all[c.endpointID] = s
 		}
 		if c.state == Succeeded {
-			*s = standing{merchantID: s.merchantID, id: s.id, reset: true, gone: s.gone}
+			*s = endpointHealth{merchantID: s.merchantID, id: s.id, reset: true, gone: s.gone}
 			continue
 		}
 		s.failing = true
@@ -195,7 +195,7 @@ func (d *Dispatcher) judge(ctx context.Context, tx pgx.Tx, held []*conclusion) (
 	var resets, failing, gone []bool
 	var exhausted []int32
 	// In one order for all, so that two dispatchers cannot deadlock.
-	for _, s := range slices.SortedFunc(maps.Values(all), func(a, b *standing) int { return cmp.Compare(a.id, b.id) }) {
+	for _, s := range slices.SortedFunc(maps.Values(all), func(a, b *endpointHealth) int { return cmp.Compare(a.id, b.id) }) {
 		merchants, ids = append(merchants, s.merchantID), append(ids, s.id)
 		resets, failing, gone, exhausted = append(resets, s.reset), append(failing, s.failing), append(gone, s.gone), append(exhausted, int32(s.exhausted)) //nolint:gosec // at most maxBatch
 	}
