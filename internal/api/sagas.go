@@ -46,8 +46,8 @@ type sagaResource struct {
 	Trace      *string            `json:"traceparent"`
 	WaitsFor   *string            `json:"waits_for"` // what its next call lacks
 
-	Attempts []attemptResource `json:"attempts,omitzero"` // of one saga only
-	Actions  []actResource     `json:"actions,omitzero"`
+	Attempts []sagaAttemptResource `json:"attempts,omitzero"` // of one saga only
+	Actions  []actResource         `json:"actions,omitzero"`
 }
 
 type rejectionResource struct {
@@ -56,7 +56,7 @@ type rejectionResource struct {
 	Detail string `json:"detail"`
 }
 
-type attemptResource struct {
+type sagaAttemptResource struct {
 	Number         int        `json:"number"`
 	Step           string     `json:"step"`
 	Call           string     `json:"call"`
@@ -151,9 +151,9 @@ func (s *server) showSaga(ctx context.Context, c *call, id string) error {
 
 func newSagaFileResource(f order.SagaFile) sagaResource {
 	r := newSagaResource(f.Summary)
-	r.Attempts, r.Actions = make([]attemptResource, len(f.Attempts)), make([]actResource, len(f.Acts))
+	r.Attempts, r.Actions = make([]sagaAttemptResource, len(f.Attempts)), make([]actResource, len(f.Acts))
 	for i, t := range f.Attempts {
-		r.Attempts[i] = attemptResource{
+		r.Attempts[i] = sagaAttemptResource{
 			Number: t.Number, Step: t.Step, Call: t.Call, Epoch: t.Epoch, Owner: t.Owner, IdempotencyKey: given(t.IdempotencyKey),
 			RequestDigest: given(t.RequestDigest), StartedAt: shown(t.StartedAt), FinishedAt: utc(t.FinishedAt),
 			Outcome: given(string(t.Outcome)), Code: given(t.Code), Detail: given(t.Detail), Reference: given(t.Reference),
