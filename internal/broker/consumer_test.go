@@ -106,7 +106,7 @@ func TestWhatIsInHandIsFinishedAndCommittedAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestBeatsTellALivingConsumer(t *testing.T) {
+func TestHeartbeatsTellALivingConsumer(t *testing.T) {
 	c, _ := client(t)
 	name := topic(t, c, 2)
 	var away atomic.Bool
