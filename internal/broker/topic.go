@@ -37,7 +37,7 @@ func (c *Client) EnsureTopic(ctx context.Context, topic string, partitions int) 
 		return err
 	}
 	if have < partitions {
-		return fmt.Errorf("topic %q has %d partitions and %d are wanted: add them by hand when it is drained, or configure %d",
+		return fmt.Errorf("topic %q has %d partitions and %d are wanted: add them by hand (docs/operations/restore.md, More partitions), or configure %d",
 			topic, have, partitions, have)
 	}
 	return nil
