@@ -58,7 +58,7 @@ func (g *Group[K, V]) Wait(ctx context.Context, key K, done func(V) bool) (V, er
 	g.waiting[key] = append(g.waiting[key], w)
 	if !g.running {
 		g.running = true
-		go g.run(context.Background()) //nolint:forbidigo // looks for all, so that no waiter's tenant or trace is its own
+		go g.run(context.Background()) //nolint:forbidigo,gosec // looks for all, so that no waiter's tenant or trace is its own
 	}
 	g.mu.Unlock()
 	select {

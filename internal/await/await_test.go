@@ -22,7 +22,7 @@ type table struct {
 }
 
 func (t *table) look(_ context.Context, keys []string) (map[string]int, error) {
-	time.Sleep(t.took)
+	after(t.took)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.looks = append(t.looks, keys)
@@ -34,6 +34,9 @@ func (t *table) set(key string, v int) {
 	defer t.mu.Unlock()
 	t.rows[key] = v
 }
+
+// after the time of the bubble, in which nothing else happens.
+func after(d time.Duration) { <-time.After(d) }
 
 func atLeast(n int) func(int) bool { return func(v int) bool { return v >= n } }
 
@@ -50,7 +53,7 @@ func TestWaitersShareALook(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		time.Sleep(time.Second + time.Millisecond)
+		after(time.Second + time.Millisecond)
 		synctest.Wait()
 		if len(rows.looks) != 1 || len(rows.looks[0]) != 2 {
 			t.Fatalf("%v, want one look for two keys", rows.looks)
@@ -92,7 +95,7 @@ func TestManyWakesAreAFifthOfTheTime(t *testing.T) {
 		go func() {
 			for ctx.Err() == nil {
 				g.Wake()
-				time.Sleep(time.Millisecond)
+				after(time.Millisecond)
 			}
 		}()
 		if _, err := g.Wait(ctx, "a", atLeast(1)); !errors.Is(err, context.DeadlineExceeded) {
@@ -101,7 +104,7 @@ func TestManyWakesAreAFifthOfTheTime(t *testing.T) {
 		if n := len(rows.looks); n < 15 || n > 21 {
 			t.Errorf("%d looks of 10 ms in a second", n)
 		}
-		time.Sleep(time.Minute) // both goroutines end
+		after(time.Minute) // both goroutines end
 	})
 }
 
@@ -138,7 +141,7 @@ func TestWhoLeavesIsNotLookedFor(t *testing.T) {
 		if len(rows.looks) != 1 || len(rows.looks[0]) != 1 {
 			t.Errorf("%v, want one look for b alone", rows.looks)
 		}
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		if len(rows.looks) != 1 {
 			t.Errorf("%d looks while nobody waits", len(rows.looks))
 		}
