@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,13 @@ func (t *table) look(_ context.Context, keys []string) (map[string]int, error) {
 	defer t.mu.Unlock()
 	t.looks = append(t.looks, keys)
 	return maps.Clone(t.rows), t.err
+}
+
+// seen are the keys of each look so far.
+func (t *table) seen() [][]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.looks)
 }
 
 func (t *table) set(key string, v int) {
@@ -55,14 +63,14 @@ func TestWaitersShareALook(t *testing.T) {
 		synctest.Wait()
 		after(time.Second + time.Millisecond)
 		synctest.Wait()
-		if len(rows.looks) != 1 || len(rows.looks[0]) != 2 {
-			t.Fatalf("%v, want one look for two keys", rows.looks)
+		if len(rows.seen()) != 1 || len(rows.seen()[0]) != 2 {
+			t.Fatalf("%v, want one look for two keys", rows.seen())
 		}
 		rows.set("a", 2)
 		rows.set("b", 2)
 		wg.Wait()
-		if len(rows.looks) != 2 {
-			t.Errorf("%d looks, want 2", len(rows.looks))
+		if len(rows.seen()) != 2 {
+			t.Errorf("%d looks, want 2", len(rows.seen()))
 		}
 	})
 }
@@ -102,7 +110,7 @@ func TestManyWakesAreAFifthOfTheTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		after(time.Minute) // both goroutines have ended
-		if n := len(rows.looks); n < 15 || n > 22 {
+		if n := len(rows.seen()); n < 15 || n > 22 {
 			t.Errorf("%d looks of 10 ms in a second", n)
 		}
 	})
@@ -138,12 +146,12 @@ func TestWhoLeavesIsNotLookedFor(t *testing.T) {
 		if _, err := g.Wait(t.Context(), "b", atLeast(1)); err != nil {
 			t.Fatal(err)
 		}
-		if len(rows.looks) != 1 || len(rows.looks[0]) != 1 {
-			t.Errorf("%v, want one look for b alone", rows.looks)
+		if len(rows.seen()) != 1 || len(rows.seen()[0]) != 1 {
+			t.Errorf("%v, want one look for b alone", rows.seen())
 		}
 		after(time.Minute)
-		if len(rows.looks) != 1 {
-			t.Errorf("%d looks while nobody waits", len(rows.looks))
+		if len(rows.seen()) != 1 {
+			t.Errorf("%d looks while nobody waits", len(rows.seen()))
 		}
 	})
 }
