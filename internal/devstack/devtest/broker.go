@@ -45,7 +45,7 @@ func list(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // named by who runs the tests
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		tb.Fatal(err)
 	}
