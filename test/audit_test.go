@@ -74,7 +74,7 @@ func auditsUnderLoad(t *testing.T, w *world) {
 	var done turnover
 	// Each audit begins beside so many turns of the clients. Without a bound they would make more and
 	// more payments for the next one to read.
-	turns := make(chan struct{}, completed+completed/2+auditClients)
+	turns := make(chan struct{}, completed)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stop()

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-
 	"payments/internal/devstack"
 	"payments/internal/payment"
 )
