@@ -20,7 +20,8 @@ PAYMENTS  ?= 1000000
 REFRESHES ?= 20
 
 KAFKA_BROKERS := 127.0.0.1:19092
-# The tests that have asked for a broker in the last `make test`, and so run against both brokers.
+# The tests that have asked for a broker in the last green `make test` of all packages, and so run
+# against both brokers.
 BROKER_TESTS  := $(CURDIR)/.cache/broker-tests
 
 .PHONY: help
@@ -46,8 +47,9 @@ test: $(BIN)/gotestsum ## Run the tests with the race detector: PKG=./internal/s
 	cd tools && ../$(BIN)/gotestsum --format pkgname -- -count=1 ./...
 	cd client && ../$(BIN)/gotestsum --format pkgname -- $(TESTFLAGS) ./...
 	cd bench && ../$(BIN)/gotestsum --format standard-verbose -- -count=1 ./...
-	@rm -f '$(BROKER_TESTS)'
-	PAYMENTS_TEST_BROKER_LIST='$(BROKER_TESTS)' $(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 $(PKG)
+	@rm -f '$(BROKER_TESTS).new'
+	PAYMENTS_TEST_BROKER_LIST='$(BROKER_TESTS).new' $(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 $(PKG)
+	@[[ '$(PKG)' != ./... ]] || mv '$(BROKER_TESTS).new' '$(BROKER_TESTS)' # all packages, and green
 
 .PHONY: docs-test
 # A part of `make test`: the tests of tools/ are run there.
@@ -61,7 +63,7 @@ docs-walk: ## Let a headless Chromium walk /docs of a demo as an integrator, wit
 .PHONY: test-kafka
 # -p 1: some tests stop and start the broker that all of them share.
 test-kafka: $(BIN)/gotestsum ## Run the broker-facing tests of the last `make test` against the Kafka of `make kafka-up`
-	@[[ -s '$(BROKER_TESTS)' ]] || { echo "Run make test first: it lists the tests that face a broker." >&2; exit 1; }
+	@[[ -s '$(BROKER_TESTS)' ]] || { echo "Run make test of all packages first: if it is green, it lists the tests that face a broker." >&2; exit 1; }
 	PAYMENTS_TEST_KAFKA_BROKERS=$(KAFKA_BROKERS) PAYMENTS_TEST_KAFKA_SCRIPT="$$PWD/scripts/kafka.sh" \
 		$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg -- $(TESTFLAGS) -count=1 -p 1 \
 		-run "^($$(sed 's/.* //' '$(BROKER_TESTS)' | sort -u | paste -sd '|'))\$$" \

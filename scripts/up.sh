@@ -50,17 +50,23 @@ fi
 
 if ! docker compose up --wait; then
   echo >&2
+  named='' created=''
   for service in readable secrets postgres migrate seed kafka simulator service ready prometheus grafana; do
     # The last lines of the first service that ended badly or is not healthy.
     state=$(docker compose ps -a --format '{{.State}} {{.ExitCode}} {{.Health}}' "$service" 2>/dev/null | head -n 1)
     case $state in
-      # created: it waited for one that failed.
-      "" | "running 0 healthy" | "running 0 " | "running 0" | "created 0"* | "exited 0"*) continue ;;
+      # It waited for one that failed, or Docker could not start it.
+      "created 0"*) created=${created:-$service}; continue ;;
+      "" | "running 0 healthy" | "running 0 " | "running 0" | "exited 0"*) continue ;;
     esac
     echo "The service $service did not get ready ($state). Its last lines:" >&2
     docker compose logs --no-log-prefix --tail 8 "$service" >&2
+    named=$service
     break
   done
+  if [[ -z $named && -n $created ]]; then
+    echo "Docker could not start the service $created. Its error stands above." >&2
+  fi
   echo "What each of these means, and the way on: docs/operations/compose.md#when-it-does-not-start" >&2
   exit 1
 fi

@@ -177,6 +177,23 @@ esac
 	}
 }
 
+func TestUpNamesWhatDockerCouldNotStart(t *testing.T) {
+	port, l := freePort(t)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := newStand(t, `case "$*" in
+  "compose up --wait") exit 1 ;;
+  "compose ps -a "*" postgres") echo "created 0 " ;;
+  "compose ps -a "*" migrate") echo "created 0 " ;;
+  "compose ps -a "*) echo "running 0 healthy" ;;
+esac
+`+working(port, ""))
+	if out, code := s.up(t); code != 1 || !strings.Contains(out, "Docker could not start the service postgres.") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
 // A service that is not looked at fails without a word: each one that `up` starts is, and after
 // those that it waits for.
 func TestUpLooksAtEachService(t *testing.T) {

@@ -36,7 +36,7 @@ func (s *server) change(ctx context.Context, c *call, do func(ctx context.Contex
 		return err
 	}
 	over := func(status payment.Status) bool { return status.Terminal() || status == payment.StatusRequiresReview }
-	if ended, ok := s.outcome(ctx, c, p.MerchantID, p.ID, over); ok {
+	if ended, ok := s.outcome(ctx, c, p.MerchantID, p.ID, over, over(p.Status)); ok {
 		return s.ended(ctx, c, ended)
 	}
 	r, err := s.viewResource(c, readmodel.Payment(p))

@@ -116,7 +116,7 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 	}
 	c.placed(!replayed) // before the wait for its outcome
 	c.w.payment = resp.ResourceID
-	if settled, ok := s.outcome(ctx, c, request.MerchantID, resp.ResourceID, payment.Status.Settled); ok {
+	if settled, ok := s.outcome(ctx, c, request.MerchantID, resp.ResourceID, payment.Status.Settled, replayed); ok {
 		s.tellReplay(c, resp, replayed)
 		return s.ended(ctx, c, settled)
 	}
@@ -127,25 +127,39 @@ func (s *server) createPayment(ctx context.Context, c *call) error {
 // that a client that reads next without a Read-After finds the same.
 const readableWithin = time.Second
 
+// lastRead is how long the payment may be read when the wait for its outcome is over.
+const lastRead = 2 * time.Second
+
 // outcome waits, as long as was preferred, until the payment's status in the write model is
 // what is waited for: neither a projector that lags nor a broker that is away hides it. What
-// was asked is committed by now: whatever goes wrong here, the
-// answer without an outcome is still true. So is the answer of a caller that has no slot to
-// wait in: it looks once. A preference allows that (RFC 7240, section 2), and a refusal would
-// say that nothing was done.
-func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID string, done func(payment.Status) bool) (order.Payment, bool) {
+// was asked is committed by now: whatever goes wrong here, the answer without an outcome is still
+// true. So is the answer of a caller that has no slot to wait in: it looks once. A preference allows
+// that (RFC 7240, section 2), and a refusal would say that nothing was done. An outcome that may be
+// old, as that of a replay, is read first.
+func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID string, done func(payment.Status) bool, old bool) (order.Payment, bool) {
 	if c.wait == 0 {
 		return order.Payment{}, false
+	}
+	over := time.Now().Add(c.wait)
+	waiting, cancel := context.WithDeadline(ctx, over.Add(lastRead))
+	defer cancel()
+	applied := func() { c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second))) }
+	if old {
+		p, ended, err := s.Orders.WaitFor(waiting, merchantID, paymentID, 0, done)
+		if err == nil && ended {
+			if passed, err := s.Payments.Passed(waiting, c.scope, position(p)); err == nil && passed {
+				applied()
+				return p, true
+			}
+		}
 	}
 	wait := c.wait
 	if release, err := s.hold(c, heldWait); err != nil {
 		wait = 0
 	} else {
 		defer release()
-		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
+		applied()
 	}
-	waiting, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
 	waiting, open := s.untilClosing(waiting)
 	defer open()
 	p, ended, err := s.Orders.WaitFor(waiting, merchantID, paymentID, wait, done)
@@ -156,7 +170,7 @@ func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID str
 		return order.Payment{}, false
 	}
 	if wait > 0 {
-		readable, cancel := context.WithTimeout(waiting, readableWithin)
+		readable, cancel := context.WithTimeout(waiting, min(readableWithin, time.Until(over)))
 		defer cancel()
 		_ = s.Payments.AwaitPosition(readable, c.scope, position(p)) // the answer's Read-After does the same for longer
 	}

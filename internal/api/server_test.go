@@ -94,7 +94,7 @@ func TestADeadDatabaseIs503(t *testing.T) {
 
 func TestAnOutcomeThatCannotBeReadDoesNotTakeAPaymentBack(t *testing.T) {
 	s := &server{Config: Config{Orders: failing{}, Log: slog.New(slog.DiscardHandler), Closing: t.Context()}, slots: testSlots(t, HeldLimits{})}
-	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "mer_1", "pay_1", payment.Status.Settled); ok {
+	if _, ok := s.outcome(t.Context(), &call{w: &recorder{ResponseWriter: httptest.NewRecorder()}, wait: time.Second}, "mer_1", "pay_1", payment.Status.Settled, false); ok {
 		t.Error("an outcome out of nothing")
 	}
 }

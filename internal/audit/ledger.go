@@ -168,17 +168,18 @@ func (l *ledger) merge(ctx context.Context, states *merged) error {
 		if err != nil {
 			return err
 		}
-		var differ []string
+		var differ []listed
 		for _, c := range page {
 			for {
 				key, ok := states.peek()
 				if !ok || key >= c.ID {
 					break
 				}
-				differ = append(differ, key) // no payment in the span has this reference
-				if _, _, err := states.take(); err != nil {
+				alone, err := takeListed(states) // no payment in the span has this reference
+				if err != nil {
 					return err
 				}
+				differ = append(differ, alone)
 			}
 			s := provider.State{Reference: c.ID}
 			if key, ok := states.peek(); ok && key == c.ID {
@@ -194,19 +195,19 @@ func (l *ledger) merge(ctx context.Context, states *merged) error {
 			}
 			l.agrees.Counted++
 			if once, agrees := c.judge(s, l.Settled || c.UpdatedAt.Before(l.begun)); len(once)+len(agrees) > 0 {
-				differ = append(differ, c.ID)
+				differ = append(differ, listed{c.ID, s.AuthorizationIDs()})
 			}
 		}
 		last := len(page) < pageSize
 		for last { // what is listed behind the last payment
-			key, ok := states.peek()
-			if !ok {
+			if _, ok := states.peek(); !ok {
 				break
 			}
-			differ = append(differ, key)
-			if _, _, err := states.take(); err != nil {
+			alone, err := takeListed(states)
+			if err != nil {
 				return err
 			}
+			differ = append(differ, alone)
 		}
 		if err := l.confirm(ctx, differ); err != nil {
 			return err
@@ -232,44 +233,38 @@ func takeState(states *merged) (s provider.State, err error) {
 		if err := json.Unmarshal(v, &one); err != nil {
 			return s, fmt.Errorf("read a temporary file: %w", err)
 		}
-		s.Authorizations = replace(s.Authorizations, one.Authorizations, func(a provider.AuthorizationState) string { return a.ID })
-		s.Captures = replace(s.Captures, one.Captures, func(c provider.CaptureState) string { return c.ID })
-		s.Refunds = replace(s.Refunds, one.Refunds, func(r provider.RefundState) string { return r.ID })
-		s.Disputes = replace(s.Disputes, one.Disputes, func(d provider.DisputeState) string { return d.ID })
+		s.Join(one)
 	}
 	return s, nil
 }
 
-func replace[T any](all, by []T, id func(T) string) []T {
-	at := map[string]int{}
-	for i, v := range all {
-		at[id(v)] = i
-	}
-	for _, v := range by {
-		if i, ok := at[id(v)]; ok {
-			all[i] = v
-		} else {
-			all = append(all, v)
-		}
-	}
-	return all
+// listed is a payment that is to be looked at again, with its authorizations of the list.
+type listed struct {
+	reference      string
+	authorizations []string
+}
+
+func takeListed(states *merged) (listed, error) {
+	s, err := takeState(states)
+	return listed{s.Reference, s.AuthorizationIDs()}, err
 }
 
 // confirm looks at each payment again: the claim, the provider, and the claim once more.
-func (l *ledger) confirm(ctx context.Context, references []string) error {
-	for i, reference := range references {
+func (l *ledger) confirm(ctx context.Context, differ []listed) error {
+	for i, p := range differ {
 		if l.once.full() || l.agrees.full() {
-			l.agrees.Unnamed += int64(len(references) - i) // unconfirmed
+			l.agrees.Unnamed += int64(len(differ) - i) // unconfirmed
 			return nil
 		}
-		if err := l.confirmOne(ctx, reference); err != nil {
-			return fmt.Errorf("compare %s with the provider: %w", reference, err)
+		if err := l.confirmOne(ctx, p); err != nil {
+			return fmt.Errorf("compare %s with the provider: %w", p.reference, err)
 		}
 	}
 	return nil
 }
 
-func (l *ledger) confirmOne(ctx context.Context, reference string) error {
+func (l *ledger) confirmOne(ctx context.Context, p listed) error {
+	reference := p.reference
 	for look := range maxLooks {
 		if look > 0 {
 			if err := l.wait(ctx); err != nil {
@@ -283,10 +278,10 @@ func (l *ledger) confirmOne(ctx context.Context, reference string) error {
 		var s provider.State
 		if len(before) == 0 {
 			err = l.patiently(ctx, func() (err error) {
-				s, err = l.Provider.Inspect(ctx, provider.Payment{Reference: reference})
+				s, err = provider.InspectListed(ctx, l.Provider, reference, p.authorizations)
 				return err
 			})
-			if err == nil && s.HasMoney() {
+			if err == nil && s.Unsettled() {
 				l.agrees.violate("%s is at the provider only", reference)
 			}
 			return err

@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// lookTimeout bounds one look. Whoever waits for it gets its error.
-	lookTimeout = 5 * time.Second
+	// lookTimeout bounds one look.
+	lookTimeout = 2 * time.Second
+	// A look that fails is repeated. After so long without one that succeeds, whoever waits gets the
+	// error.
+	patience = 15 * time.Second
 	// The group looks for a share of the time at most: a fifth after wakes, and a twentieth without
 	// them. Where looks are slow it rests no longer than longestRest all the same.
 	restWoken, restAlone = 4, 19
@@ -51,7 +54,7 @@ func New[K comparable, V any](every time.Duration, look func(ctx context.Context
 }
 
 // Wait until done accepts the key's value, and return that value. The first look comes after the
-// interval, or after a Wake. Errors: ctx's, or that of a look.
+// interval, or after a Wake. Errors: ctx's, or that of the looks if they fail for 15 s.
 func (g *Group[K, V]) Wait(ctx context.Context, key K, done func(V) bool) (V, error) {
 	w := &waiter[V]{done: done, came: make(chan result[V], 1)}
 	g.mu.Lock()
@@ -102,23 +105,29 @@ func (g *Group[K, V]) keep(key K, left []*waiter[V]) {
 func (g *Group[K, V]) run(ctx context.Context) {
 	due := time.NewTimer(g.every)
 	defer due.Stop()
-	rested := time.Now()
+	rested, good := time.Now(), time.Now()
 	for g.goesOn() {
 		select {
 		case <-due.C:
 		case <-g.wake:
 			time.Sleep(time.Until(rested))
 		}
-		keys := g.keys()
-		if len(keys) == 0 {
-			continue
+		var took time.Duration
+		if keys := g.keys(); len(keys) > 0 {
+			began := time.Now()
+			looking, cancel := context.WithTimeout(ctx, lookTimeout)
+			values, err := g.look(looking, keys)
+			cancel()
+			if err == nil {
+				good = time.Now()
+			}
+			if time.Since(good) < patience {
+				g.tell(keys, values)
+			} else {
+				g.fail(keys, err)
+			}
+			took = time.Since(began)
 		}
-		began := time.Now()
-		looking, cancel := context.WithTimeout(ctx, lookTimeout)
-		values, err := g.look(looking, keys)
-		cancel()
-		g.tell(keys, values, err)
-		took := time.Since(began)
 		rested = time.Now().Add(min(restWoken*took, longestRest))
 		due.Reset(max(g.every, min(restAlone*took, longestRest)))
 	}
@@ -137,17 +146,32 @@ func (g *Group[K, V]) keys() []K {
 	return slices.Collect(maps.Keys(g.waiting))
 }
 
-func (g *Group[K, V]) tell(keys []K, values map[K]V, err error) {
+// tell who waits for one of the keys what was read.
+func (g *Group[K, V]) tell(keys []K, values map[K]V) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, k := range keys {
 		v, known := values[k]
+		if !known {
+			continue
+		}
 		g.keep(k, slices.DeleteFunc(g.waiting[k], func(w *waiter[V]) bool {
-			if err == nil && (!known || !w.done(v)) {
+			if !w.done(v) {
 				return false
 			}
-			w.came <- result[V]{v, err}
+			w.came <- result[V]{value: v}
 			return true
 		}))
+	}
+}
+
+func (g *Group[K, V]) fail(keys []K, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range keys {
+		for _, w := range g.waiting[k] {
+			w.came <- result[V]{err: err}
+		}
+		delete(g.waiting, k)
 	}
 }

@@ -37,6 +37,12 @@ func (t *table) seen() [][]string {
 	return slices.Clone(t.looks)
 }
 
+func (t *table) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+}
+
 func (t *table) set(key string, v int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,13 +122,31 @@ func TestManyWakesAreAFifthOfTheTime(t *testing.T) {
 	})
 }
 
-func TestALookThatFailsIsTold(t *testing.T) {
+func TestALookThatFailsIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows := &table{rows: map[string]int{"a": 1}, err: errors.New("away")}
+		g := await.New(time.Second, rows.look)
+		came := make(chan error)
+		go func() {
+			_, err := g.Wait(t.Context(), "a", atLeast(1))
+			came <- err
+		}()
+		after(10 * time.Second)
+		rows.fail(nil)
+		if err := <-came; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLooksThatGoOnFailingAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		away := errors.New("away")
 		rows := &table{rows: map[string]int{}, err: away}
 		g := await.New(time.Second, rows.look)
-		if _, err := g.Wait(t.Context(), "a", atLeast(1)); !errors.Is(err, away) {
-			t.Errorf("%v", err)
+		began := time.Now()
+		if _, err := g.Wait(t.Context(), "a", atLeast(1)); !errors.Is(err, away) || time.Since(began) != 15*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
 }

@@ -159,13 +159,13 @@ func (s *Service) compareListed(ctx context.Context, r RangeComparison, from, to
 }
 
 // reportNotOurs asks for all of the payment, since the list may have had a part of it. A
-// payment whose money was given back at the provider differs no more.
+// payment that is settled at the provider, its money given back, differs no more.
 func (s *Service) reportNotOurs(ctx context.Context, r RangeComparison, listed provider.State, result *RangeResult) error {
 	if err := r.Pause(ctx); err != nil {
 		return err
 	}
-	state, err := s.Provider.Inspect(ctx, provider.Payment{Reference: listed.Reference})
-	if err != nil || !state.HasMoney() {
+	state, err := provider.InspectListed(ctx, s.Provider, listed.Reference, listed.AuthorizationIDs())
+	if err != nil || !state.Unsettled() {
 		return err
 	}
 	return r.report(result, Difference{PaymentID: listed.Reference, Change: notOurs(listed)})

@@ -100,16 +100,26 @@ type DisputeState struct {
 	Created     time.Time
 }
 
-// HasMoney says whether the provider holds or has taken money of the payment that nobody has
-// given back. An authorization that is not decided counts, and so does a state that tells of
-// nothing: the provider may not know yet.
-func (s State) HasMoney() bool {
+// Unsettled says whether something of the payment is open at the provider: money that is held, or
+// taken and not given back, a dispute that may take more, or an authorization that is not decided.
+// So is a state that tells of nothing, since the provider may not know yet, and one of money that
+// was taken by a capture of which it does not tell.
+func (s State) Unsettled() bool {
 	if len(s.Authorizations)+len(s.Captures) == 0 {
 		return true
 	}
+	captured := map[string]bool{} // by authorization
+	for _, c := range s.Captures {
+		captured[c.Authorization] = true
+	}
 	for _, a := range s.Authorizations {
-		if a.Status == AuthorizationHeld || a.Status == AuthorizationPending {
+		switch a.Status {
+		case AuthorizationHeld, AuthorizationPending:
 			return true
+		case AuthorizationCaptured:
+			if !captured[a.ID] {
+				return true
+			}
 		}
 	}
 	taken := map[string]int64{} // by capture
@@ -122,7 +132,10 @@ func (s State) HasMoney() bool {
 		}
 	}
 	for _, d := range s.Disputes {
-		if d.Status == DisputeLost {
+		switch d.Status {
+		case DisputeOpen:
+			return true
+		case DisputeLost:
 			taken[d.Capture] -= d.Amount
 		}
 	}
@@ -156,4 +169,54 @@ type Inspector interface {
 	// not including, another. A payment can be in several pages; what is done while the
 	// list is read may be missing. The cursor is empty at first.
 	List(ctx context.Context, from, to time.Time, cursor string) (Page, error)
+}
+
+// InspectListed asks anew for a payment of which a list gave these authorizations, by the id of each:
+// a search by the reference may find an older state, or be refused to the credentials. Without ids
+// it asks by the reference. Errors: those of Inspect.
+func InspectListed(ctx context.Context, by Inspector, reference string, authorizations []string) (State, error) {
+	if len(authorizations) == 0 {
+		return by.Inspect(ctx, Payment{Reference: reference})
+	}
+	all := State{Reference: reference}
+	for _, id := range authorizations {
+		one, err := by.Inspect(ctx, Payment{Reference: reference, Authorization: id})
+		if err != nil {
+			return State{}, err
+		}
+		all.Join(one)
+	}
+	return all, nil
+}
+
+// Join adds another part of the same payment. Of what both have the other's counts.
+func (s *State) Join(other State) {
+	s.Authorizations = join(s.Authorizations, other.Authorizations, func(a AuthorizationState) string { return a.ID })
+	s.Captures = join(s.Captures, other.Captures, func(c CaptureState) string { return c.ID })
+	s.Refunds = join(s.Refunds, other.Refunds, func(r RefundState) string { return r.ID })
+	s.Disputes = join(s.Disputes, other.Disputes, func(d DisputeState) string { return d.ID })
+}
+
+func join[T any](all, by []T, id func(T) string) []T {
+	at := map[string]int{}
+	for i, v := range all {
+		at[id(v)] = i
+	}
+	for _, v := range by {
+		if i, ok := at[id(v)]; ok {
+			all[i] = v
+		} else {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// AuthorizationIDs are those of the state's authorizations.
+func (s State) AuthorizationIDs() []string {
+	ids := make([]string, len(s.Authorizations))
+	for i, a := range s.Authorizations {
+		ids[i] = a.ID
+	}
+	return ids
 }
