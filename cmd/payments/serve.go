@@ -62,7 +62,8 @@ type service struct {
 	oldestUnpublished func(context.Context) (time.Duration, error)
 
 	group     *errgroup.Group
-	abandoned bool // the drain ran out of time
+	tooLate   chan struct{} // closed when the drain has run out of time
+	abandoned bool          // it has
 }
 
 const (
@@ -95,7 +96,7 @@ func (e environment) serve(ctx context.Context, _ *cli.Command) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry()}
+	s := &service{Config: c, log: telemetry.NewLogger(e.stderr, c.Log.Level, c.Log.Format), registry: prometheus.NewRegistry(), tooLate: make(chan struct{})}
 	describeProcess(s.registry)
 	s.monitor = loop.NewMonitor(time.Now, s.registry)
 	if s.traces, err = telemetry.NewTraces(ctx, telemetry.TraceConfig{
@@ -224,15 +225,25 @@ func retryPause(most time.Duration) func(try int) time.Duration {
 	}
 }
 
+// disconnect closes what connect opened, within what is left of the drain: a pool waits for its
+// connections, and a Postgres that does not answer keeps them.
 func (s *service) disconnect() {
-	if s.abandoned { // closing a pool waits for its connections, and some are still in use
+	if s.abandoned {
 		return
 	}
-	s.broker.Close()
-	s.write.Close()
-	s.engine.Close()
-	if s.read != s.write {
-		s.read.Close()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.broker.Close()
+		s.write.Close()
+		s.engine.Close()
+		if s.read != s.write {
+			s.read.Close()
+		}
+	}()
+	select {
+	case <-closed:
+	case <-s.tooLate:
 	}
 }
 
@@ -266,13 +277,12 @@ func (s *service) run(ctx context.Context) error {
 		}
 		ended <- err
 	}()
-	tooLate := make(chan struct{})
-	context.AfterFunc(accepting, func() { time.AfterFunc(drainWithin, func() { close(tooLate) }) })
+	context.AfterFunc(accepting, func() { time.AfterFunc(drainWithin, func() { close(s.tooLate) }) })
 	select {
 	case e := <-ended:
 		err = errors.Join(err, e)
 		s.log.InfoContext(ctx, "service stopped", "error", err)
-	case <-tooLate:
+	case <-s.tooLate:
 		s.abandoned = true
 		s.log.WarnContext(ctx, "service stopped before all its work was done; its leases end by themselves", "waited", drainWithin.String())
 	}
