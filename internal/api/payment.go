@@ -143,22 +143,20 @@ func (s *server) outcome(ctx context.Context, c *call, merchantID, paymentID str
 	over := time.Now().Add(c.wait)
 	waiting, cancel := context.WithDeadline(ctx, over.Add(lastRead))
 	defer cancel()
-	applied := func() { c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second))) }
-	if old {
-		p, ended, err := s.Orders.WaitFor(waiting, merchantID, paymentID, 0, done)
-		if err == nil && ended {
-			if passed, err := s.Payments.Passed(waiting, c.scope, position(p)); err == nil && passed {
-				applied()
-				return p, true
-			}
-		}
-	}
 	wait := c.wait
 	if release, err := s.hold(c, heldWait); err != nil {
 		wait = 0
 	} else {
 		defer release()
-		applied()
+		c.w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(c.wait/time.Second)))
+	}
+	if old && wait > 0 {
+		p, ended, err := s.Orders.WaitFor(waiting, merchantID, paymentID, 0, done)
+		if err == nil && ended {
+			if passed, err := s.Payments.Passed(waiting, c.scope, position(p)); err == nil && passed {
+				return p, true
+			}
+		}
 	}
 	waiting, open := s.untilClosing(waiting)
 	defer open()
