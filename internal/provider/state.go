@@ -113,13 +113,9 @@ func (s State) Unsettled() bool {
 		captured[c.Authorization] = true
 	}
 	for _, a := range s.Authorizations {
-		switch a.Status {
-		case AuthorizationHeld, AuthorizationPending:
+		open := a.Status == AuthorizationHeld || a.Status == AuthorizationPending
+		if open || a.Status == AuthorizationCaptured && !captured[a.ID] {
 			return true
-		case AuthorizationCaptured:
-			if !captured[a.ID] {
-				return true
-			}
 		}
 	}
 	taken := map[string]int64{} // by capture
@@ -132,10 +128,10 @@ func (s State) Unsettled() bool {
 		}
 	}
 	for _, d := range s.Disputes {
-		switch d.Status {
-		case DisputeOpen:
+		if d.Status == DisputeOpen {
 			return true
-		case DisputeLost:
+		}
+		if d.Status == DisputeLost {
 			taken[d.Capture] -= d.Amount
 		}
 	}
