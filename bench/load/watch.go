@@ -126,18 +126,19 @@ func (w *Watcher) poll(ctx context.Context) error {
 	return nil
 }
 
-// batch is the next payments in turn, so that old ones that hang do not hide the rest.
+// batch is the next payments in turn, all of them if there are few: old ones that hang do not hide
+// the rest, and new ones do not hide the old.
 func (w *Watcher) batch() (merchants, payments []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cursor >= len(w.waiting) {
-		w.cursor = 0
-	}
-	end := min(w.cursor+asked, len(w.waiting))
-	for _, one := range w.waiting[w.cursor:end] {
+	for range min(asked, len(w.waiting)) {
+		if w.cursor >= len(w.waiting) {
+			w.cursor = 0
+		}
+		one := w.waiting[w.cursor]
 		merchants, payments = append(merchants, one.merchant), append(payments, one.payment)
+		w.cursor++
 	}
-	w.cursor = end
 	return merchants, payments
 }
 
