@@ -12,7 +12,7 @@ refuse() {
 }
 
 # at_least HAVE WANT: whether a version is WANT or newer.
-at_least() { [[ $(printf '%s\n%s\n' "$2" "${1#v}" | sort -V | head -n 1) == "$2" ]]; }
+at_least() { [[ $(printf '%s\n%s\n' "$2" "${1#v}" | sort -V | sed -n 1p) == "$2" ]]; }
 
 command -v docker >/dev/null || refuse "Docker is not installed. It needs Docker Engine $engine_min and Compose $compose_min or newer." \
   "Without Docker: make demo"
@@ -25,7 +25,7 @@ if [[ -e .env && ! -r .env ]]; then
   refuse "The file .env cannot be read. It has the secrets of the stack: give it to this user, or run as its owner."
 fi
 # By the modes alone: this user may read what a container's may not.
-closed=$(find deploy docs/runbooks \( ! -perm -o=r -o -type d ! -perm -o=x \) -print -prune | head -n 3)
+closed=$(find deploy docs/runbooks \( ! -perm -o=r -o -type d ! -perm -o=x \) -print -prune | sed -n 1,3p)
 if [[ -n $closed ]]; then
   refuse "Containers cannot read files of this clone, which was made with a strict umask:" "$closed" "Run: chmod -R a+rX deploy docs/runbooks"
 fi
@@ -53,7 +53,7 @@ if ! docker compose up --wait; then
   named='' created=''
   for service in readable secrets postgres migrate seed kafka simulator service ready prometheus grafana; do
     # The last lines of the first service that ended badly or is not healthy.
-    state=$(docker compose ps -a --format '{{.State}} {{.ExitCode}} {{.Health}}' "$service" 2>/dev/null | head -n 1)
+    state=$(docker compose ps -a --format '{{.State}} {{.ExitCode}} {{.Health}}' "$service" 2>/dev/null | sed -n 1p)
     case $state in
       # It waited for one that failed, or Docker could not start it.
       "created 0"*) created=${created:-$service}; continue ;;

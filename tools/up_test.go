@@ -149,20 +149,27 @@ func TestUpSaysWhatToDoNext(t *testing.T) {
 	}
 }
 
-// A start that fails names the service that did, its last lines, and where the way on is told.
-func TestUpNamesWhatFailed(t *testing.T) {
+// failing is a stand on which the stack does not start, and on which docker answers these cases of a
+// shell first. All other containers are healthy.
+func failing(t *testing.T, cases string) *stand {
+	t.Helper()
 	port, l := freePort(t)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := newStand(t, `case "$*" in
-  "compose up --wait") exit 1 ;;
-  "compose ps -a "*" postgres") echo "created 0 " ;;
-  "compose ps -a "*" migrate") echo "exited 1 " ;;
+	return newStand(t, `case "$*" in
+  "compose up --wait") exit 1 ;;`+cases+`
   "compose ps -a "*) echo "running 0 healthy" ;;
-  "compose logs "*" migrate") echo "password authentication failed" ;;
 esac
 `+working(port, ""))
+}
+
+// A start that fails names the service that did, its last lines, and where the way on is told.
+func TestUpNamesWhatFailed(t *testing.T) {
+	s := failing(t, `
+  "compose ps -a "*" postgres") echo "created 0 " ;;
+  "compose ps -a "*" migrate") echo "exited 1 " ;;
+  "compose logs "*" migrate") echo "password authentication failed" ;;`)
 	out, code := s.up(t)
 	for _, want := range []string{"The service migrate did not get ready", "password authentication failed", "docs/operations/compose.md#when-it-does-not-start"} {
 		if !strings.Contains(out, want) {
@@ -178,17 +185,9 @@ esac
 }
 
 func TestUpNamesWhatDockerCouldNotStart(t *testing.T) {
-	port, l := freePort(t)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := newStand(t, `case "$*" in
-  "compose up --wait") exit 1 ;;
+	s := failing(t, `
   "compose ps -a "*" postgres") echo "created 0 " ;;
-  "compose ps -a "*" migrate") echo "created 0 " ;;
-  "compose ps -a "*) echo "running 0 healthy" ;;
-esac
-`+working(port, ""))
+  "compose ps -a "*" migrate") echo "created 0 " ;;`)
 	if out, code := s.up(t); code != 1 || !strings.Contains(out, "Docker could not start the service postgres.") {
 		t.Errorf("exit code %d: %s", code, out)
 	}

@@ -1,6 +1,7 @@
 // Package await lets many requests wait for rows to change, at the cost of one query for all of
-// them. Whoever changes such rows in this process wakes the group after the commit. What other
-// processes change is found by the group's own looks. While nobody waits, nothing runs.
+// them: a look. Whoever changes such rows in this process wakes the group after the commit, and the
+// group looks. Changes of other processes are found by a look at a fixed interval. While nobody
+// waits, nothing runs.
 //
 // It knows no database. It imports the standard library only.
 package await
@@ -16,8 +17,7 @@ import (
 const (
 	// lookTimeout bounds one look.
 	lookTimeout = 2 * time.Second
-	// A look that fails is repeated. After so long without one that succeeds, whoever waits gets the
-	// error.
+	// A look that fails is repeated. If none succeeds for this long, every waiter gets the error.
 	patience = 15 * time.Second
 	// The group looks for a share of the time at most: a fifth after wakes, and a twentieth without
 	// them. Where looks are slow it rests no longer than longestRest all the same.
@@ -46,9 +46,9 @@ type result[V any] struct {
 	err   error
 }
 
-// New makes a group. look reads the values of the keys that there are; of the others it gives none.
-// Its context has no values of a waiter's.
-// It is called by one goroutine, at every interval while somebody waits, and after Wake.
+// New makes a group. look reads the values of the keys that are there; a key that it leaves out is
+// waited for further. One goroutine calls it, after each interval while somebody waits and after a
+// Wake. Its context ends within 2 s, and has no values of a waiter's context.
 func New[K comparable, V any](every time.Duration, look func(ctx context.Context, keys []K) (map[K]V, error)) *Group[K, V] {
 	return &Group[K, V]{every: every, look: look, waiting: map[K][]*waiter[V]{}, wake: make(chan struct{}, 1)}
 }
